@@ -1,0 +1,118 @@
+"""Splits IR text into tokens, one at a time, with positions for messages."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+
+from graphopt.errors import ParseError
+
+__all__ = ["Scanner", "Token"]
+
+_TOKEN = re.compile(
+    r"""(?P<space>(?:[\ \t\r\n]+|\#[^\n]*)+)
+      | (?P<value>%(?:[A-Za-z0-9_.]+|"(?:[^"\\\n]|\\.)*"))
+      | (?P<ref>\$[0-9]+)
+      | (?P<float>[0-9]+(?:\.[0-9]*(?:e[+-]?[0-9]+)?|e[+-]?[0-9]+))
+      | (?P<int>[0-9]+)
+      | (?P<word>[A-Za-z_][A-Za-z0-9_.]*)
+      | (?P<string>"(?:[^"\\\n]|\\.)*")
+      | (?P<mark>//|[()\[\]{}<>,:=+*%-])
+    """,
+    re.VERBOSE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A piece of text: its kind (`value`, `word`, `int`, `mark`, ..., `end`), text and offset."""
+
+    kind: str
+    text: str
+    offset: int
+
+
+class Scanner:
+    """Reads tokens with one token of look-ahead."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._offset = 0
+        self._token = self._scan()
+
+    @property
+    def token(self) -> Token:
+        """The token at hand, not yet taken."""
+        return self._token
+
+    def take(self) -> Token:
+        """The token at hand; the next one becomes the token at hand."""
+        token = self._token
+        self._token = self._scan()
+        return token
+
+    def at(self, text: str) -> bool:
+        """True when the token at hand is the mark or word `text`."""
+        return self._token.text == text and self._token.kind in ("mark", "word")
+
+    def accept(self, text: str) -> bool:
+        """Take the token if it is `text`."""
+        if self.at(text):
+            self.take()
+            return True
+        return False
+
+    def expect(self, text: str, context: str) -> Token:
+        """Take the token, which has to be the mark or word `text`.
+
+        Raises:
+            ParseError: it is something else.
+        """
+        if not self.at(text):
+            raise self.error(f"expected '{text}' {context}, got {self.describe()}")
+        return self.take()
+
+    def expect_kind(self, kind: str, context: str) -> Token:
+        """Take the token, which has to be of this kind."""
+        if self._token.kind != kind:
+            raise self.error(f"expected {context}, got {self.describe()}")
+        return self.take()
+
+    def string(self, token: Token, raw: str) -> str:
+        """Decode a JSON string token."""
+        try:
+            decoded = json.loads(raw)
+        except ValueError as error:
+            raise self.error(f"bad string {raw[:40]}: {error}", token) from None
+        if any(0xD800 <= ord(character) <= 0xDFFF for character in decoded):
+            raise self.error("string holds half of a surrogate pair", token)
+        return decoded
+
+    def describe(self) -> str:
+        """The token at hand in words, for messages."""
+        if self._token.kind == "end":
+            return "the end of the text"
+        text = self._token.text
+        return repr(text if len(text) <= 40 else text[:37] + "...")
+
+    def error(self, what: str, token: Token | None = None, fix: str | None = None) -> ParseError:
+        """A `ParseError` at a token, the one at hand by default."""
+        offset = (token or self._token).offset
+        line = self._text.count("\n", 0, offset) + 1
+        column = offset - (self._text.rfind("\n", 0, offset) + 1) + 1
+        return ParseError(what, line=line, column=column, fix=fix)
+
+    def _scan(self) -> Token:
+        match = _TOKEN.match(self._text, self._offset)
+        if match is not None and match.lastgroup == "space":
+            self._offset = match.end()
+            match = _TOKEN.match(self._text, self._offset)
+        if match is None:
+            if self._offset == len(self._text):
+                return Token("end", "", self._offset)
+            self._token = Token("bad", self._text[self._offset], self._offset)
+            raise self.error(f"unexpected character {self._text[self._offset]!r}")
+        start = self._offset
+        self._offset = match.end()
+        return Token(match.lastgroup or "bad", match.group(), start)
