@@ -16,7 +16,7 @@ from graphopt.ir.graph import CallStructure, Graph, GraphEditor, Operand, Range,
 from graphopt.ir.scanner import Scanner, Token
 from graphopt.ir.types import DType, Sparsity, SparsityPattern, TensorType
 
-__all__ = ["parse"]
+__all__ = ["parse", "parse_attributes"]
 
 _T = TypeVar("_T")
 _KINDS: tuple[StateKind, ...] = ("param", "buffer", "constant")
@@ -37,6 +37,18 @@ def parse(text: str) -> Graph:
     if parser.scanner.token.kind != "end":
         raise parser.scanner.error(f"expected the end of the text after the graph, got {parser.scanner.describe()}")
     return graph
+
+
+def parse_attributes(text: str) -> tuple[dict[str, Attribute], int]:
+    """Attributes in braces at the start of `text`, such as `{axis=1, mode="train"}`, and where they end.
+
+    The second result is the offset just behind the closing brace. Options of passes are written this way.
+
+    Raises:
+        ParseError: with line and column.
+    """
+    parser = _Parser(Scanner(text))
+    return parser.attributes()
 
 
 def _is_dim(value: Attribute) -> TypeGuard[Dim]:
@@ -84,6 +96,11 @@ class _Parser:
         result = self._graph
         self._graph, self._editor = outer
         return result
+
+    def attributes(self) -> tuple[dict[str, Attribute], int]:
+        """Attributes in braces, and the offset behind them."""
+        attrs = self._attributes()
+        return attrs, self.scanner.end
 
     def _call(self) -> tuple[tuple[Attribute, ...], Mapping[str, Attribute]]:
         start = self.scanner.token

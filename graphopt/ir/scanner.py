@@ -39,6 +39,7 @@ class Scanner:
     def __init__(self, text: str) -> None:
         self._text = text
         self._offset = 0
+        self._end = 0
         self._token = self._scan()
 
     @property
@@ -46,9 +47,15 @@ class Scanner:
         """The token at hand, not yet taken."""
         return self._token
 
+    @property
+    def end(self) -> int:
+        """Offset just behind the token that was taken last."""
+        return self._end
+
     def take(self) -> Token:
         """The token at hand; the next one becomes the token at hand."""
         token = self._token
+        self._end = token.offset + len(token.text)
         self._token = self._scan()
         return token
 
