@@ -18,7 +18,17 @@ from graphopt.errors import IRError
 from graphopt.ir.dims import Dim, Expression, evaluate_dim
 from graphopt.ir.types import DType
 
-__all__ = ["MAX_DEPTH", "RESERVED_WORDS", "Attribute", "Ref", "Scalar", "attribute_text", "evaluate_attribute", "freeze_attribute", "refs_of"]
+__all__ = [
+    "MAX_DEPTH",
+    "RESERVED_WORDS",
+    "Attribute",
+    "Ref",
+    "Scalar",
+    "attribute_text",
+    "evaluate_attribute",
+    "freeze_attribute",
+    "refs_of",
+]
 
 MAX_DEPTH = 32
 """Deepest nesting of brackets that text may have; protects the readers from hostile files."""
@@ -35,7 +45,9 @@ class Ref:
 
 
 Scalar: TypeAlias = "bool | int | float | Expression"
-Attribute: TypeAlias = "None | bool | int | float | str | DType | Expression | Ref | tuple[Attribute, ...] | list[Attribute] | Mapping[str, Attribute]"
+Attribute: TypeAlias = (
+    "bool | int | float | str | DType | Expression | Ref | tuple[Attribute, ...] | list[Attribute] | Mapping[str, Attribute] | None"
+)
 
 
 def attribute_text(value: Attribute) -> str:
@@ -69,7 +81,9 @@ def attribute_text(value: Attribute) -> str:
         case Mapping():
             items = [f"{json.dumps(key, ensure_ascii=True)}: {attribute_text(item)}" for key, item in value.items()]
             return f"{{{', '.join(items)}}}"
-    raise IRError(f"an attribute can't be a {type(value).__name__}", fix="use none, numbers, strings, dtypes, dims, tuples, lists or dicts of them")
+    raise IRError(
+        f"an attribute can't be a {type(value).__name__}", fix="use none, numbers, strings, dtypes, dims, tuples, lists or dicts of them"
+    )
 
 
 def freeze_attribute(value: object, *, depth: int = 0) -> Attribute:

@@ -8,7 +8,7 @@ a pass derives from others (`graphopt.rewrite.derived`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Data", "TensorData"]
 
 
+@runtime_checkable
 class Data(Protocol):
     """Numbers of one state."""
 

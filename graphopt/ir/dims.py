@@ -255,13 +255,7 @@ def _from_terms(terms: list[tuple[Monomial, int]]) -> Dim:
 def _multiply(left: Dim, right: Dim) -> Dim:
     if len(_terms(left)) * len(_terms(right)) > MAX_TERMS**2:
         raise SymbolError(f"product of dimensions has too many terms, more than {MAX_TERMS**2}")
-    return _from_terms(
-        [
-            (tuple(sorted((*a, *b), key=lambda atom: atom.text)), x * y)
-            for a, x in _terms(left)
-            for b, y in _terms(right)
-        ]
-    )
+    return _from_terms([(tuple(sorted((*a, *b), key=lambda atom: atom.text)), x * y) for a, x in _terms(left) for b, y in _terms(right)])
 
 
 def _divide_term(monomial: Monomial, divisor: Monomial) -> Monomial | None:

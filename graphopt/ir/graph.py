@@ -35,7 +35,20 @@ if TYPE_CHECKING:
 
     import torch
 
-__all__ = ["CallStructure", "Graph", "GraphEditor", "Node", "Operand", "Range", "Source", "State", "StateKind", "Use", "Value", "operand_values"]
+__all__ = [
+    "CallStructure",
+    "Graph",
+    "GraphEditor",
+    "Node",
+    "Operand",
+    "Range",
+    "Source",
+    "State",
+    "StateKind",
+    "Use",
+    "Value",
+    "operand_values",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +134,7 @@ class Value:
         return f"%{self._name}: {self._type.text}"
 
 
-Operand: TypeAlias = "Value | None | bool | int | float | Expression"
+Operand: TypeAlias = "Value | bool | int | float | Expression | None"
 """What a node reads: a value, a missing optional operand (None), or a literal number or dimension."""
 
 
@@ -288,7 +301,7 @@ class CallStructure:
 
     args: tuple[Attribute, ...]
     kwargs: Mapping[str, Attribute] = field(default_factory=dict[str, Attribute])
-    returns: Attribute = Ref(0)
+    returns: Attribute = field(default=Ref(0))
 
     @staticmethod
     def default(inputs: int, outputs: int) -> CallStructure:
@@ -409,7 +422,9 @@ class Graph:
             import difflib
 
             near = difflib.get_close_matches(name, self._names, n=3)
-            raise IRError(f"graph '{self._name}' has no value %{name}", fix=f"near names: {', '.join('%' + n for n in near)}" if near else None)
+            raise IRError(
+                f"graph '{self._name}' has no value %{name}", fix=f"near names: {', '.join('%' + n for n in near)}" if near else None
+            )
         return found
 
     def has_value(self, name: str) -> bool:

@@ -1,6 +1,6 @@
 """Types of values: a dtype, a shape, and for parameters an optional sparsity annotation.
 
-    f32[1,64,56,56]        f32[batch,768]        f32[768,768] sparse<block 4x1 0.80>        i64[]
+f32[1,64,56,56]        f32[batch,768]        f32[768,768] sparse<block 4x1 0.80>        i64[]
 """
 
 from __future__ import annotations
