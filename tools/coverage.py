@@ -29,9 +29,23 @@ from tools import zoo
 __all__ = ["main"]
 
 STEPS = ("build", "export", "capture", "round trip", "matches eager", "lossless", "onnxruntime")
-HEAVY = tuple(
-    "regnet_y_128gf regnet_y_32gf regnet_x_32gf regnet_y_16gf regnet_x_16gf vit_h_14 vit_l_ vgg aimv2_large deepseek_vit_412m "
-    "convnext_large wide_resnet101 resnext101 mobilenetv5 samvit naflexvit".split()
+HEAVY = (
+    "regnet_y_128gf",
+    "regnet_y_32gf",
+    "regnet_x_32gf",
+    "regnet_y_16gf",
+    "regnet_x_16gf",
+    "vit_h_14",
+    "vit_l_",
+    "vgg",
+    "aimv2_large",
+    "deepseek_vit_412m",
+    "convnext_large",
+    "wide_resnet101",
+    "resnext101",
+    "mobilenetv5",
+    "samvit",
+    "naflexvit",
 )
 """Parts of names of models that need more than half of the machine's memory in float64."""
 

@@ -1,0 +1,68 @@
+"""`graphopt optimize`: capture a model, run passes, optionally lower, measure and save."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from graphopt.cli.models import load_subject, parse_dynamic, parse_shapes
+from graphopt.cli.options import Dynamic, Json, Model, Passes, Shapes, Threads, Weights
+from graphopt.cli.output import print_json, print_text, step, steps
+
+__all__ = ["optimize"]
+
+
+def optimize(
+    model: Model,
+    passes: Passes = None,
+    target: Annotated[
+        str | None, typer.Option("--target", "-t", help="Also lower to this backend: onnxruntime, torch or reference.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to save the graph (or the executable) in.")] = None,
+    check: Annotated[str, typer.Option("--check", help="Numeric checks: default (rewritten regions), full or off.")] = "default",
+    strict: Annotated[bool, typer.Option("--strict", help="Fail when a pass breaks its promise, instead of rolling it back.")] = False,
+    bench: Annotated[bool, typer.Option("--bench", help="Measure latency before and after, interleaved.")] = False,
+    rounds: Annotated[int, typer.Option("--rounds", min=3, help="Rounds of the measurement.")] = 20,
+    threads: Threads = 0,
+    shape: Shapes = None,
+    dynamic: Dynamic = None,
+    weights: Weights = None,
+    json_: Json = False,
+) -> None:
+    """Optimise a model and print what every pass did, declined and why."""
+    import graphopt
+    from graphopt.report.measure import compare
+
+    with steps(quiet=json_) as progress:
+        with step(progress, f"loading {model}"):
+            subject = load_subject(model, weights=weights)
+        with step(progress, "capturing"):
+            graph = subject.captured(shapes=parse_shapes(shape), dynamic=parse_dynamic(dynamic))
+        before = graph.clone()
+        with step(progress, "running passes"):
+            result = graphopt.optimize(graph, passes or ["lossless"], check=check, strict=strict)
+        executable = None
+        options: dict[str, Any] = {"threads": threads} if threads and target == "onnxruntime" else {}
+        if target is not None:
+            with step(progress, f"lowering to {target}"):
+                executable = graphopt.lower(result.graph, target=target, **options)
+        if bench:
+            chosen = target or "onnxruntime"
+            with step(progress, f"measuring on {chosen}"):
+                original = graphopt.lower(before, target=chosen, **options)
+                optimised = executable or graphopt.lower(result.graph, target=chosen, **options)
+                result.report.latency = compare({"before": original, "after": optimised}, before, rounds=rounds)
+        if output is not None:
+            with step(progress, f"saving {output}"):
+                (executable or result.graph).save(output)
+    if json_:
+        print_json({"model": model, **result.report.to_json()})
+        return
+    print_text(str(result.report))
+    if executable is not None:
+        for line in executable.report:
+            print_text(str(line))
+    if output is not None:
+        print_text(f"saved to {output}")

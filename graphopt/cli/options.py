@@ -1,0 +1,32 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["Dynamic", "Json", "Model", "Passes", "Shapes", "Target", "Threads", "Weights"]
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="torchvision:NAME, timm:NAME, transformers:CLASS@CONFIG.json, FILE.py:FUNCTION, a saved folder or a .gir file.",
+        show_default=False,
+    ),
+]
+Weights = Annotated[Path | None, typer.Option("--weights", help="Safetensors file with the model's weights (random without).")]
+Shapes = Annotated[
+    list[str] | None, typer.Option("--shape", help="Shape of an example input, NAME=1,3,224,224; may be repeated.", show_default=False)
+]
+Dynamic = Annotated[
+    list[str] | None, typer.Option("--dynamic", help="Axis that may vary, NAME:AXIS=SYMBOL as in x:0=batch; may be repeated.")
+]
+Passes = Annotated[
+    list[str] | None,
+    typer.Option("--passes", "-p", help="Passes or presets, as in 'lossless' or 'fold-constants{max_bytes=1048576}'; may be repeated."),
+]
+Target = Annotated[str, typer.Option("--target", "-t", help="Backend: onnxruntime, torch or reference.")]
+Threads = Annotated[int, typer.Option("--threads", min=0, help="Threads of the executable; 0 leaves the choice to the backend.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]

@@ -1,0 +1,102 @@
+"""`graphopt show`: the IR of a model or saved graph, whole or in part, or its cost."""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import Annotated, Any
+
+import typer
+
+from graphopt.cli.models import load_subject, parse_dynamic, parse_shapes
+from graphopt.cli.options import Dynamic, Json, Model, Passes, Shapes, Weights
+from graphopt.cli.output import print_json, print_text, step, steps
+from graphopt.errors import UsageError
+from graphopt.ir.graph import Graph, Node
+
+__all__ = ["show"]
+
+
+def show(
+    model: Model,
+    passes: Passes = None,
+    op: Annotated[list[str] | None, typer.Option("--op", help="Only nodes of this op (wildcards allowed); may be repeated.")] = None,
+    name: Annotated[list[str] | None, typer.Option("--name", help="Only nodes whose name matches; may be repeated.")] = None,
+    cost: Annotated[bool, typer.Option("--cost", help="FLOPs, bytes and parameters of each node, and totals.")] = False,
+    ops: Annotated[bool, typer.Option("--ops", help="How often each op occurs.")] = False,
+    sources: Annotated[bool, typer.Option("--sources", help="Module path and source line of each node.")] = False,
+    shape: Shapes = None,
+    dynamic: Dynamic = None,
+    weights: Weights = None,
+    json_: Json = False,
+) -> None:
+    """Print the IR of a model or of a saved graph."""
+    import graphopt
+
+    with steps(quiet=json_) as progress:
+        with step(progress, f"loading {model}"):
+            subject = load_subject(model, weights=weights)
+        with step(progress, "capturing"):
+            graph = subject.captured(shapes=parse_shapes(shape), dynamic=parse_dynamic(dynamic))
+        if passes:
+            with step(progress, "running passes"):
+                graph = graphopt.optimize(graph, passes).graph
+    chosen = [node for node in graph.nodes if _matches(node, op, name)]
+    if (op or name) and not chosen:
+        known = ", ".join(sorted({node.op for node in graph.nodes}))
+        raise UsageError(f"no node of {graph.name} matches", fix=f"its ops are {known}")
+    if cost:
+        _show_cost(graph, chosen, json_)
+    elif ops:
+        _show_ops(chosen, json_)
+    elif op or name:
+        _show_nodes(chosen, sources, json_)
+    elif json_:
+        print_json(
+            {"name": graph.name, "nodes": graph.node_count, "states": len(graph.states), "text": graphopt.show(graph, sources=sources)}
+        )
+    else:
+        print_text(graphopt.show(graph, sources=sources))
+
+
+def _matches(node: Node, ops: list[str] | None, names: list[str] | None) -> bool:
+    return (not ops or any(fnmatch.fnmatchcase(node.op, pattern) for pattern in ops)) and (
+        not names or any(fnmatch.fnmatchcase(node.name, pattern) for pattern in names)
+    )
+
+
+def _show_nodes(nodes: list[Node], sources: bool, json_: bool) -> None:
+    from graphopt.ir.printer import node_text
+
+    if json_:
+        print_json([{"name": n.name, "op": n.op, "text": node_text(n, sources=sources)} for n in nodes])
+        return
+    for node in nodes:
+        print_text(node_text(node, sources=sources))
+
+
+def _show_ops(nodes: list[Node], json_: bool) -> None:
+    from collections import Counter
+
+    from graphopt.ops import is_canonical
+
+    counts = Counter(node.op for node in nodes)
+    if json_:
+        print_json(dict(counts.most_common()))
+        return
+    for op, count in counts.most_common():
+        print_text(f"{count:6d}  {op}{'' if is_canonical(op) else '  (opaque)'}")
+
+
+def _show_cost(graph: Graph, nodes: list[Node], json_: bool) -> None:
+    from graphopt.analysis.cost import cost
+    from graphopt.analysis.memory import peak_memory
+
+    result = cost(graph)
+    names = {node.name for node in nodes}
+    rows = [row for row in result.nodes if row.name in names]
+    if json_:
+        document: dict[str, Any] = {"nodes": [row.to_json() for row in rows], "total": result.total.to_json()}
+        print_json(document | {"peak_memory": peak_memory(graph).to_json()})
+        return
+    print_text(result.table(names))
+    print_text(str(peak_memory(graph)))
