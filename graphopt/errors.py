@@ -35,6 +35,7 @@ __all__ = [
     "CaptureError",
     "ExampleInputError",
     "GraphoptError",
+    "GraphoptWarning",
     "IRError",
     "LoweringError",
     "ParseError",
@@ -71,6 +72,11 @@ class GraphoptError(Exception):
         if self.fix:
             lines.append(f"  fix: {self.fix}")
         return "\n".join(lines)
+
+
+class GraphoptWarning(UserWarning):
+    """Something that works but that the caller should know: a model captured in eval mode though it was
+    in train mode, a parameter that the captured graph does not read."""
 
 
 class IRError(GraphoptError):
