@@ -11,6 +11,7 @@ import sys
 import warnings
 from typing import Annotated
 
+import click
 import typer
 from rich.console import Console
 
@@ -71,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(130)
     except GraphoptError as error:
         _fail(error, str(error))
-    except typer.core.click.ClickException as error:  # pyright: ignore[reportAttributeAccessIssue]  # usage errors of the parser itself
+    except click.ClickException as error:  # usage errors of the argument parser itself
         error.show()
         sys.exit(2)
     except BrokenPipeError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +15,7 @@ from graphopt.cli.output import print_text, step, steps
 __all__ = ["ExportFormat", "export"]
 
 
-class ExportFormat(str, Enum):
+class ExportFormat(StrEnum):
     """What `graphopt export` can write."""
 
     graph = "graph"

@@ -191,7 +191,8 @@ def _from_file(path: Path, function: str) -> Subject:
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
     specification = importlib.util.spec_from_file_location(path.stem, path)
-    assert specification is not None and specification.loader is not None, "a .py file always has a loader"
+    if specification is None or specification.loader is None:
+        raise UsageError(f"{path} can't be imported as Python", fix="give a file that ends in .py")
     loaded = importlib.util.module_from_spec(specification)
     sys.modules[path.stem] = loaded
     try:
