@@ -29,12 +29,14 @@ class CallStructure:
     """How the flat inputs are handed to `forward` and how the flat outputs come back.
 
     `args` and `kwargs` hold `Ref(i)` for input i, or literals that were fixed at capture; `returns`
-    holds `Ref(i)` for output i. `outputs` are names of output pytree types for people (never looked up).
+    holds `Ref(i)` for output i. `python` is what capture knows beyond that in this process, the
+    classes of the original inputs and outputs (`graphopt.capture.structure`); neither compared nor saved.
     """
 
     args: tuple[Attribute, ...]
     kwargs: Mapping[str, Attribute] = field(default_factory=dict[str, Attribute])
     returns: Attribute = field(default=Ref(0))
+    python: object | None = field(default=None, compare=False, repr=False)
 
     @staticmethod
     def default(inputs: int, outputs: int) -> CallStructure:
