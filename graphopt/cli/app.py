@@ -11,7 +11,6 @@ import sys
 import warnings
 from typing import Annotated
 
-import click
 import typer
 from rich.console import Console
 
@@ -62,26 +61,11 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     warnings.showwarning = _one_line_warning
     try:
-        app(args=arguments, standalone_mode=False)
-    except typer.Exit as leave:
-        sys.exit(leave.exit_code)
-    except typer.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted")
-        sys.exit(130)
+        app(args=arguments)  # prints its own usage errors, then raises SystemExit
     except GraphoptError as error:
         _fail(error, str(error))
-    except click.ClickException as error:  # usage errors of the argument parser itself
-        error.show()
-        sys.exit(2)
-    except BrokenPipeError:
-        # The reader (`| head`) went away: nothing is wrong with what was printed.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except Exception as error:  # noqa: BLE001  # the last net: one clear line instead of a traceback from the depths
         _fail(error, f"internal error, {type(error).__name__}: {error}\n  fix: run again with --debug and report what it prints")
-    sys.exit(0)
 
 
 def _fail(error: BaseException, text: str) -> None:
