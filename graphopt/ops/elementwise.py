@@ -20,11 +20,6 @@ from graphopt.ops.registry import Call, Infer, OpDef, register
 __all__: list[str] = []
 
 
-def _same(call: Call) -> tuple[TensorType, ...]:
-    """Any dtype, kept."""
-    return (call.type(0),)
-
-
 def _same_number(call: Call) -> tuple[TensorType, ...]:
     """Kept; booleans have no such operation."""
     if call.type(0).dtype is DType.boolean:

@@ -56,7 +56,7 @@ class Effect(Enum):
     """Does something outside: may be neither removed nor merged."""
 
 
-CallOperand: TypeAlias = "TensorType | None | bool | int | float | Expression"
+CallOperand: TypeAlias = "TensorType | bool | int | float | Expression | None"
 """What a type rule sees of an operand: a type, a missing optional operand, or a literal."""
 
 
