@@ -1,0 +1,1 @@
+"""Runs the IR op by op through torch."""

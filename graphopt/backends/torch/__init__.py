@@ -1,0 +1,1 @@
+"""Runs a graph as a torch module, optionally compiled."""
