@@ -105,7 +105,7 @@ def _normalise_flops(count: int) -> FlopRule:
 
 _AFFINE = ("x", "weight?", "bias?")
 _STATISTICS = (*_AFFINE, "mean?", "var?")
-_BATCH: dict[str, Kind] = {"mode": MODE, "momentum": NUMBER, "eps": NUMBER}
+_BATCH: dict[str, Kind] = {"mode": MODE, "momentum": optional(NUMBER), "eps": NUMBER}
 
 register(
     OpDef(
