@@ -20,6 +20,7 @@ from graphopt.ir.types import DType
 
 __all__ = [
     "MAX_DEPTH",
+    "MAX_INTEGER",
     "RESERVED_WORDS",
     "Attribute",
     "Ref",
@@ -29,6 +30,9 @@ __all__ = [
     "freeze_attribute",
     "refs_of",
 ]
+
+MAX_INTEGER = 2**64 - 1
+"""Largest integer in an attribute; the smallest is -2**63."""
 
 MAX_DEPTH = 32
 """Deepest nesting of brackets that text may have; protects the readers from hostile files."""
@@ -86,17 +90,30 @@ def attribute_text(value: Attribute) -> str:
     )
 
 
+_FROZEN = frozenset({type(None), bool, float, DType, Expression, Ref})
+
+
 def freeze_attribute(value: object, *, depth: int = 0) -> Attribute:
     """Check a value and return it as an attribute; containers are copied.
 
     Raises:
         IRError: a type that attributes can't have, a dict key that is no string, or nesting deeper than 32.
     """
+    if type(value) in _FROZEN:
+        return value  # pyright: ignore[reportReturnType]  # one of the types that the next match would let through
     if depth > MAX_DEPTH:
         raise IRError(f"attribute is nested deeper than {MAX_DEPTH}")
     match value:
-        case None | bool() | int() | float() | str() | DType() | Expression() | Ref():
-            return value
+        case int():
+            if not -(2**63) <= value <= MAX_INTEGER:
+                raise IRError(f"attribute {value} does not fit 64 bits")
+            return int(value)
+        case float():
+            return float(value)
+        case str():
+            if not value.isascii() and any(0xD800 <= ord(character) <= 0xDFFF for character in value):
+                raise IRError(f"attribute {value!r} holds half of a surrogate pair and can't be written as text")
+            return str(value)
         case tuple():
             return tuple(freeze_attribute(item, depth=depth + 1) for item in value)  # pyright: ignore[reportUnknownVariableType]
         case list():
@@ -147,4 +164,4 @@ def _float_text(value: float) -> str:
         return "nan"
     if math.isinf(value):
         return "inf" if value > 0 else "-inf"
-    return repr(value)
+    return float.__repr__(value)

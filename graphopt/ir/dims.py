@@ -7,8 +7,10 @@ integer coefficients over *atoms*, so that two equal dimensions compare equal ho
     >>> str(2 * batch + batch), str((4 * batch) // 4), 2 * batch - batch == batch
     ('3*batch', 'batch', True)
 
-An atom is a symbol or one of `a//b`, `a%b`, `min(a, b)`, `max(a, b)` that could not be simplified.
-`//` and `%` round towards minus infinity, as in Python. Text is read by `graphopt.ir.parser`, with a
+An atom is a symbol or one of `a//b`, `a % b`, `min(a, b)`, `max(a, b)` that could not be simplified.
+`//` and `%` round towards minus infinity, as in Python. Divisors that are integers are positive, leave no
+whole multiples in the dividend and are merged where divisions are nested, so that the size after five
+convolutions of stride 2 is `(height + 31)//32`. Text is read by `graphopt.ir.parser`, with a
 grammar of our own: nothing here or there evaluates code.
 """
 
@@ -17,13 +19,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from graphopt.errors import SymbolError
 
 __all__ = [
+    "MAX_DEGREE",
     "MAX_SIZE",
     "MAX_TERMS",
+    "MAX_WEIGHT",
     "Call",
     "Dim",
     "Expression",
@@ -40,6 +44,12 @@ __all__ = [
 MAX_TERMS = 256
 """Most terms that an expression may have: real shapes need a handful, hostile text could ask for billions."""
 
+MAX_DEGREE = 32
+"""Most factors that one term may have."""
+
+MAX_WEIGHT = 4096
+"""Most symbols, counted with repetition, that an expression may mention, those in nested divisions among them."""
+
 MAX_SIZE = 2**63 - 1
 """Largest integer in a dimension, as torch's."""
 
@@ -49,6 +59,7 @@ class Symbol:
     """A named dimension whose size is known when the graph is run."""
 
     name: str
+    weight: ClassVar[int] = 1
 
     @cached_property
     def text(self) -> str:
@@ -68,11 +79,20 @@ class Call:
     right: Dim
 
     @cached_property
+    def weight(self) -> int:
+        """Number of symbols mentioned, at least 1."""
+        return sum(dim.weight for dim in (self.left, self.right) if isinstance(dim, Expression))
+
+    @cached_property
     def text(self) -> str:
-        """Canonical text: `min(a, b)`, or `a//b` with brackets around anything but an atom."""
+        """Canonical text: `min(a, b)`, `a//b` or `a % b`, with brackets around anything but an atom.
+
+        The blanks keep `% 4` apart from a value called `%4`.
+        """
         if self.operator in ("min", "max"):
             return f"{self.operator}({self.left}, {self.right})"
-        return f"{_bracket(self.left)}{self.operator}{_bracket(self.right)}"
+        operator = " % " if self.operator == "%" else self.operator
+        return f"{_bracket(self.left)}{operator}{_bracket(self.right)}"
 
     def __str__(self) -> str:
         return self.text
@@ -92,13 +112,18 @@ class Expression:
     terms: tuple[tuple[Monomial, int], ...]
 
     @cached_property
+    def weight(self) -> int:
+        """Number of symbols mentioned, counted with repetition."""
+        return sum(atom.weight for monomial, _ in self.terms for atom in monomial)
+
+    @cached_property
     def text(self) -> str:
         """Canonical text, which the parser reads back to an equal expression."""
         parts: list[str] = []
         for monomial, coefficient in self.terms:
             magnitude = abs(coefficient)
             factors = [atom.text if isinstance(atom, Symbol) or atom.operator in ("min", "max") else f"({atom.text})" for atom in monomial]
-            if len(monomial) == 1 and magnitude == 1:
+            if len(monomial) == 1 and (coefficient == 1 or (coefficient == -1 and parts)):
                 factors = [monomial[0].text]
             if magnitude != 1 or not factors:
                 factors.insert(0, str(magnitude))
@@ -245,6 +270,7 @@ def _from_terms(terms: list[tuple[Monomial, int]]) -> Dim:
     kept = sorted(((m, c) for m, c in totals.items() if c != 0), key=_sort_key)
     if len(kept) > MAX_TERMS or any(abs(c) > MAX_SIZE for _, c in kept):
         raise SymbolError(f"dimension has {len(kept)} terms or a number over 64 bits", fix=f"keep below {MAX_TERMS} terms and 2**63")
+    _check_weight(sum(atom.weight for monomial, _ in kept for atom in monomial))
     if not kept:
         return 0
     if len(kept) == 1 and kept[0][0] == ():
@@ -252,10 +278,27 @@ def _from_terms(terms: list[tuple[Monomial, int]]) -> Dim:
     return Expression(tuple(kept))
 
 
+def _check_weight(weight: int) -> None:
+    if weight > MAX_WEIGHT:
+        raise SymbolError(f"dimension mentions {weight} symbols, the most is {MAX_WEIGHT}")
+
+
+def _call(operator: str, left: Dim, right: Dim) -> Dim:
+    atom = Call(operator, left, right)
+    _check_weight(atom.weight)
+    return Expression((((atom,), 1),))
+
+
 def _multiply(left: Dim, right: Dim) -> Dim:
-    if len(_terms(left)) * len(_terms(right)) > MAX_TERMS**2:
-        raise SymbolError(f"product of dimensions has too many terms, more than {MAX_TERMS**2}")
-    return _from_terms([(tuple(sorted((*a, *b), key=lambda atom: atom.text)), x * y) for a, x in _terms(left) for b, y in _terms(right)])
+    terms: list[tuple[Monomial, int]] = []
+    if len(_terms(left)) * len(_terms(right)) > MAX_TERMS * 16:
+        raise SymbolError(f"product of dimensions has {len(_terms(left)) * len(_terms(right))} terms, the most is {MAX_TERMS * 16}")
+    for a, x in _terms(left):
+        for b, y in _terms(right):
+            if len(a) + len(b) > MAX_DEGREE:
+                raise SymbolError(f"product of dimensions has {len(a) + len(b)} factors, the most is {MAX_DEGREE}")
+            terms.append((tuple(sorted((*a, *b), key=lambda atom: atom.text)), x * y))
+    return _from_terms(terms)
 
 
 def _divide_term(monomial: Monomial, divisor: Monomial) -> Monomial | None:
@@ -290,7 +333,13 @@ def _floor_divide(left: Dim, right: Dim) -> Dim:
     quotient = _exact_quotient(left, right)
     if quotient is not None:
         return quotient
-    return Expression((((Call("//", left, right),), 1),))
+    if isinstance(right, int):
+        if right < 0:
+            return _floor_divide(-left, -right)
+        whole, rest = _split_multiples(left, right)
+        rest, right = _merge_division(rest, right)
+        return whole + (rest // right if isinstance(rest, int) else _call("//", rest, right))
+    return _call("//", left, right)
 
 
 def _modulo(left: Dim, right: Dim) -> Dim:
@@ -300,7 +349,35 @@ def _modulo(left: Dim, right: Dim) -> Dim:
         return left % right
     if _exact_quotient(left, right) is not None:
         return 0
-    return Expression((((Call("%", left, right),), 1),))
+    if isinstance(right, int):
+        if right < 0:
+            return -_modulo(-left, -right)
+        _, rest = _split_multiples(left, right)
+        return rest % right if isinstance(rest, int) else _call("%", rest, right)
+    return _call("%", left, right)
+
+
+def _split_multiples(dim: Dim, divisor: int) -> tuple[Dim, Dim]:
+    """`dim = whole * divisor + rest`, where the coefficients of `rest` are 0 to divisor - 1."""
+    terms = _terms(dim)
+    whole = _from_terms([(monomial, coefficient // divisor) for monomial, coefficient in terms])
+    rest = _from_terms([(monomial, coefficient % divisor) for monomial, coefficient in terms])
+    return whole, rest
+
+
+def _merge_division(dividend: Dim, divisor: int) -> tuple[Dim, int]:
+    """`(a//m + k)//n` is `(a + k*m)//(m*n)` for positive integers m and n."""
+    while isinstance(dividend, Expression) and len(dividend.terms) <= 2:
+        monomial, coefficient = dividend.terms[0]
+        constant_monomial, constant = dividend.terms[-1] if len(dividend.terms) == 2 else ((), 0)
+        if coefficient != 1 or len(monomial) != 1 or constant_monomial != ():
+            break
+        atom = monomial[0]
+        if not isinstance(atom, Call) or atom.operator != "//" or not isinstance(atom.right, int) or atom.right * divisor > MAX_SIZE:
+            break
+        dividend = atom.left + constant * atom.right
+        divisor = atom.right * divisor
+    return dividend, divisor
 
 
 def _extremum(operator: str, left: Dim, right: Dim) -> Dim:
@@ -309,4 +386,4 @@ def _extremum(operator: str, left: Dim, right: Dim) -> Dim:
     if isinstance(left, int) and isinstance(right, int):
         return min(left, right) if operator == "min" else max(left, right)
     first, second = sorted((left, right), key=lambda dim: (isinstance(dim, int), str(dim)))
-    return Expression((((Call(operator, first, second),), 1),))
+    return _call(operator, first, second)

@@ -19,7 +19,10 @@ from graphopt.ir.types import TensorType
 if TYPE_CHECKING:
     from graphopt.ir.graph import Graph
 
-__all__ = ["Node", "Operand", "Source", "Use", "Value", "operand_values"]
+__all__ = ["RESERVED_OPS", "Node", "Operand", "Source", "Use", "Value", "operand_values"]
+
+RESERVED_OPS = frozenset({"graph", "return", "param", "buffer", "constant"})
+"""Words that begin other statements and so can't name an op."""
 
 
 @dataclass(frozen=True, slots=True)

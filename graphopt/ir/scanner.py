@@ -24,9 +24,12 @@ _TOKEN = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Token:
-    """A piece of text: its kind (`value`, `word`, `int`, `mark`, ..., `end`), text and offset."""
+    """A piece of text: its kind (`value`, `word`, `int`, `mark`, ..., `end`), text and offset.
+
+    Not frozen, since frozen objects take four times as long to make; nobody changes one.
+    """
 
     kind: str
     text: str
@@ -110,16 +113,35 @@ class Scanner:
         column = offset - (self._text.rfind("\n", 0, offset) + 1) + 1
         return ParseError(what, line=line, column=column, fix=fix)
 
+    def phrase(self, pattern: re.Pattern[str]) -> str | None:
+        """The text that `pattern` matches from the token at hand on; nothing is taken."""
+        match = pattern.match(self._text, self._token.offset)
+        return None if match is None else match.group()
+
+    def skip(self, phrase: str) -> None:
+        """Take a phrase that begins at the token at hand and that the caller knows already."""
+        self._offset = self._end = self._token.offset + len(phrase)
+        self._token = self._scan()
+
+    def split_modulo(self) -> bool:
+        """Read `%4`, which looks like a value, as `%` and `4`, where only the operator can stand."""
+        token = self._token
+        if token.kind != "value" or token.text.startswith('%"'):
+            return False
+        self._token = Token("mark", "%", token.offset)
+        self._offset = token.offset + 1
+        return True
+
     def _scan(self) -> Token:
-        match = _TOKEN.match(self._text, self._offset)
+        text = self._text
+        match = _TOKEN.match(text, self._offset)
         if match is not None and match.lastgroup == "space":
             self._offset = match.end()
-            match = _TOKEN.match(self._text, self._offset)
+            match = _TOKEN.match(text, self._offset)
         if match is None:
-            if self._offset == len(self._text):
+            if self._offset == len(text):
                 return Token("end", "", self._offset)
-            self._token = Token("bad", self._text[self._offset], self._offset)
-            raise self.error(f"unexpected character {self._text[self._offset]!r}")
-        start = self._offset
-        self._offset = match.end()
+            self._token = Token("bad", text[self._offset], self._offset)
+            raise self.error(f"unexpected character {text[self._offset]!r}")
+        start, self._offset = match.span()
         return Token(match.lastgroup or "bad", match.group(), start)

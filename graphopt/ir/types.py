@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from graphopt.errors import IRError
-from graphopt.ir.dims import Dim, product
+from graphopt.ir.dims import MAX_SIZE, Dim, product
 
 __all__ = ["DType", "Sparsity", "SparsityPattern", "TensorType"]
 
@@ -114,7 +114,7 @@ class TensorType:
     """Type of a value: element type, shape, and for parameters how sparse it is.
 
     Raises:
-        IRError: a dimension is negative.
+        IRError: a dimension is negative or does not fit 64 bits.
     """
 
     dtype: DType
@@ -123,8 +123,8 @@ class TensorType:
 
     def __post_init__(self) -> None:
         for dim in self.shape:
-            if isinstance(dim, int) and dim < 0:
-                raise IRError(f"shape {self.shape} has a negative dimension")
+            if isinstance(dim, int) and not 0 <= dim <= MAX_SIZE:
+                raise IRError(f"shape {self.shape} has the dimension {dim}, needs 0 <= size < 2**63")
 
     @property
     def rank(self) -> int:

@@ -22,12 +22,10 @@ from graphopt.errors import VerifyError
 from graphopt.ir.attributes import MAX_DEPTH, Attribute, Ref
 from graphopt.ir.dims import Dim, Expression, symbols_of
 from graphopt.ir.graph import Graph, Node, Operand, State, Value
+from graphopt.ir.nodes import RESERVED_OPS
 from graphopt.ir.types import TensorType
 
-__all__ = ["RESERVED_OPS", "verify_structure"]
-
-RESERVED_OPS = frozenset({"graph", "return", "param", "buffer", "constant"})
-"""Words that begin other statements and so can't name an op."""
+__all__ = ["verify_structure"]
 
 _OP = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*\Z")
 
