@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import math
 import types
 import typing
@@ -24,14 +25,24 @@ from graphopt.errors import PassOptionError
 from graphopt.ir.attributes import Attribute, attribute_text, freeze_attribute
 from graphopt.ir.dims import Expression
 
-__all__ = ["check_options", "coerce_option", "describe_options", "make_pass", "option_types"]
+__all__ = ["check_options", "coerce_option", "describe_options", "make_pass", "option_table", "option_types"]
 
 
 @cache
 def option_types(cls: type) -> Mapping[str, Any]:
-    """Resolved annotations of the fields of a pass class, by option name."""
-    hints = typing.get_type_hints(cls)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
+    """Resolved annotations of the fields of a pass class, by option name.
+
+    Only the fields are resolved, so a class may annotate the rest of itself with names that exist for
+    type checkers alone.
+    """
+    wanted = {field.name: field.type for field in dataclasses.fields(cls) if field.init}
+    hints: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        own = {name: wanted[name] for name in inspect.get_annotations(base) if name in wanted}
+        if own:
+            holder = type("Options", (), {"__annotations__": own, "__module__": base.__module__})
+            hints.update(typing.get_type_hints(holder))
+    return {name: hints[name] for name in wanted}
 
 
 def make_pass(cls: type, options: Mapping[str, Attribute]) -> Any:
@@ -46,7 +57,9 @@ def make_pass(cls: type, options: Mapping[str, Attribute]) -> Any:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise PassOptionError(f"{_name(cls)} has no option '{name}'", where=_name(cls), fix=hint + describe_options(cls))
-    required = [f.name for f in dataclasses.fields(cls) if f.init and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
+    required = [
+        f.name for f in dataclasses.fields(cls) if f.init and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
     missing = [name for name in required if name not in options]
     if missing:
         raise PassOptionError(f"{_name(cls)} needs the option '{missing[0]}'", where=_name(cls), fix=describe_options(cls))
@@ -85,7 +98,9 @@ def coerce_option(cls: type, name: str, value: Any) -> Any:
     fits, coerced = _fit(value, hint)
     if not fits:
         raise PassOptionError(
-            f"option '{name}' of {_name(cls)} is {_value_text(value)}, needs {_type_text(hint)}", where=_name(cls), fix=describe_options(cls)
+            f"option '{name}' of {_name(cls)} is {_value_text(value)}, needs {_type_text(hint)}",
+            where=_name(cls),
+            fix=describe_options(cls),
         )
     field = next(field for field in dataclasses.fields(cls) if field.name == name)
     low, high = field.metadata.get("minimum"), field.metadata.get("maximum")
@@ -93,7 +108,9 @@ def coerce_option(cls: type, name: str, value: Any) -> Any:
         if isinstance(number, bool) or not isinstance(number, int | float):
             continue
         if math.isnan(number) or (low is not None and number < low) or (high is not None and number > high):
-            limits = " and ".join(text for text in (f">= {low}" if low is not None else "", f"<= {high}" if high is not None else "") if text)
+            limits = " and ".join(
+                text for text in (f">= {low}" if low is not None else "", f"<= {high}" if high is not None else "") if text
+            )
             raise PassOptionError(
                 f"option '{name}' of {_name(cls)} is {number}, needs a number {limits or 'that is not nan'}",
                 where=_name(cls),
@@ -117,6 +134,21 @@ def describe_options(cls: type) -> str:
             text += f" in [{'-inf' if low is None else low}, {'inf' if high is None else high}]"
         parts.append(text)
     return f"options of {_name(cls)}: {', '.join(parts)}" if parts else f"{_name(cls)} has no options"
+
+
+def option_table(cls: type) -> list[dict[str, str]]:
+    """The options of a pass class for people: name, type, default (empty where one has to be given), help."""
+    hints = option_types(cls)
+    return [
+        {
+            "name": field.name,
+            "type": _type_text(hints[field.name]),
+            "default": "" if field.default is dataclasses.MISSING else _value_text(field.default),
+            "help": str(field.metadata.get("help", "")),
+        }
+        for field in dataclasses.fields(cls)
+        if field.init
+    ]
 
 
 def _name(cls: type) -> str:

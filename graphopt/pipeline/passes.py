@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from enum import Enum
 from typing import Any, ClassVar
 
 from graphopt.ir.attributes import attribute_text, freeze_attribute
 from graphopt.ir.graph import Graph
+from graphopt.pipeline.options import check_options
 from graphopt.rewrite.driver import drive
 from graphopt.rewrite.rewriter import Rewriter
 from graphopt.rewrite.rule import Rule
@@ -67,6 +68,18 @@ class Pass(ABC):
     name: ClassVar[str]
     numeric: ClassVar[NumericClass]
     stage: ClassVar[Stage] = Stage.TRAINING_SAFE
+    consumes: ClassVar[frozenset[str]] = frozenset()
+    """Ops that the pass removes from a graph, as folding does with `batch_norm`."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """Ops that the pass works on and that no deploy pass before it may have consumed."""
+
+    def __post_init__(self) -> None:
+        """Check the options against their annotations and ranges; see `graphopt.pipeline.options`.
+
+        Raises:
+            PassOptionError: an option has the wrong type or is out of its range.
+        """
+        check_options(self)
 
     def __init_subclass__(cls) -> None:
         """Keep `repr` as the pipeline text, whatever `@dataclass` on the subclass would make of it."""
@@ -89,11 +102,15 @@ class Pass(ABC):
 
     def changed_options(self) -> dict[str, Any]:
         """The options that differ from their defaults."""
-        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) != field.default}
+        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) != _default(field)}
 
     def __repr__(self) -> str:
         options = [f"{name}={attribute_text(freeze_attribute(value))}" for name, value in self.changed_options().items()]
         return f"{self.name}{{{', '.join(options)}}}" if options else self.name
+
+
+def _default(field: Field[Any]) -> Any:
+    return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
 @dataclass(frozen=True)

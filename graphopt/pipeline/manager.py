@@ -1,0 +1,303 @@
+"""Runs passes over a graph: verify, check numbers, time, write down, and roll back what breaks its promise.
+
+graph ── pass ── verify ── signature, ties ── numbers of the region ── next pass ... ── whole graph ── freeze
+            │ any of them fails: back to the copy from before the pass, and the record names pass and node
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from graphopt.errors import BrokenPromiseError, GraphoptError, PassError, UsageError
+from graphopt.ir.graph import Graph, Operand, Value
+from graphopt.ir.printer import show
+from graphopt.pipeline.blame import find_culprit
+from graphopt.pipeline.checker import Change, Checker, CheckLevel, cannot_run
+from graphopt.pipeline.passes import Outcome, Pass, Stage
+from graphopt.pipeline.probes import plant_special_values, random_inputs
+from graphopt.pipeline.promises import broken_promise, check_order
+from graphopt.pipeline.recording import Probe
+from graphopt.pipeline.records import BrokenPromise, PassRecord, PipelineResult, StoredText
+from graphopt.pipeline.registry import Item, Repeat, Step, plan, resolve
+from graphopt.rewrite.derived import DerivedData
+from graphopt.rewrite.rewriter import Rewriter
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["PassManager"]
+
+_LEVELS = ("default", "full", "off")
+
+
+class PassManager:
+    """A pipeline that is ready to run.
+
+    - `check`: "default" compares rewritten regions after each pass and the whole graph at the end, "full"
+      the whole graph after each pass too, "off" nothing.
+    - `probe_inputs`: flat inputs to try the graph on; random ones from the input types by default,
+      `probes` sets of them, made from `seed`.
+    - `verify`: check invariants and types of the graph after each pass that changed it.
+    - `strict`: raise instead of rolling back.
+    - `stage`: `Stage.TRAINING_SAFE` refuses deploy passes.
+    - `record_bytes`: most memory for recorded values (bytes); beyond it whole graphs are compared.
+    - `keep_texts`: keep the IR text after each pass that changed the graph, compressed.
+    - `after_pass`: called with each record and the graph after it.
+
+    Raises:
+        PassError: a pass is unknown, an option does not fit, or the order can't work.
+        UsageError: `check` is no level, or `probes` is below 1.
+    """
+
+    def __init__(
+        self,
+        passes: Item,
+        *,
+        check: CheckLevel = "default",
+        probe_inputs: Sequence[torch.Tensor] | None = None,
+        probes: int = 1,
+        seed: int = 0,
+        verify: bool = True,
+        strict: bool = False,
+        stage: Stage | None = None,
+        record_bytes: int = 1 << 30,
+        keep_texts: bool = False,
+        after_pass: Callable[[PassRecord, Graph], None] | None = None,
+    ) -> None:
+        if check not in _LEVELS:
+            raise UsageError(f"check is {check!r}, needs one of {', '.join(_LEVELS)}")
+        if probes < 1:
+            raise UsageError(f"probes is {probes}, needs at least 1")
+        self.steps: tuple[Step, ...] = plan(passes)
+        check_order(resolve(self.steps), stage=stage)
+        self._check: CheckLevel = check
+        self._probe_inputs = probe_inputs
+        self._probes = probes
+        self._seed = seed
+        self._verify = verify
+        self._strict = strict
+        self._record_bytes = record_bytes
+        self._keep_texts = keep_texts
+        self._after_pass = after_pass
+
+    def run(self, graph: Graph) -> PipelineResult:
+        """Run the pipeline on a copy of `graph`, which stays as it is; numbers are shared, not copied.
+
+        Raises:
+            VerifyError: the given graph is wrong before any pass ran.
+            BrokenPromiseError, PassError: a pass failed and the manager is strict.
+        """
+        if self._verify:
+            _verify(graph)
+        run = _Run(self, graph)
+        run.steps(self.steps, round_=1)
+        run.finish()
+        return run.result
+
+    def checker(self, graph: Graph) -> tuple[Checker | None, str]:
+        """What compares the numbers of a pipeline over `graph`, or None and why they can't be compared."""
+        if self._check == "off":
+            return None, "not compared (checks are off)"
+        reason = cannot_run(graph)
+        if reason:
+            return None, f"not compared: {reason}"
+        try:
+            probes = self._make_probes(graph)
+            return Checker(graph, probes, level=self._check, limit=self._record_bytes), ""
+        except GraphoptError as error:
+            return None, f"not compared: {error.what}"
+
+    def _make_probes(self, graph: Graph) -> list[Probe]:
+        if self._probe_inputs is not None:
+            plain = [Probe(tuple(self._probe_inputs))]
+        else:
+            plain = [Probe(random_inputs(graph, seed=self._seed + number)) for number in range(self._probes)]
+        has_floats = any(tensor.is_floating_point() for tensor in plain[0].inputs)
+        return [*plain, Probe(plant_special_values(plain[0].inputs, seed=self._seed), special=True)] if has_floats else plain
+
+
+class _Run:
+    """One run of a manager: the graph as it is now, and the result so far."""
+
+    def __init__(self, manager: PassManager, graph: Graph) -> None:
+        self._manager = manager
+        self._original = graph
+        self._graph = graph.clone()
+        self._checker, reason = manager.checker(graph)
+        self._fired: list[Pass] = []
+        self.result = PipelineResult(self._graph, original_nodes=graph.node_count, checked=reason)
+
+    def steps(self, steps: Sequence[Step], round_: int) -> bool:
+        """Run steps in order; True when one of them changed the graph."""
+        fired = False
+        for step in steps:
+            if isinstance(step, Repeat):
+                number = 1
+                while self.steps(step.steps, number):
+                    fired = True
+                    number += 1
+                    if number > step.rounds:
+                        self.result.notes += (f"{step!r} still fired in round {step.rounds} and was stopped there",)
+                        break
+            else:
+                fired = self._run_pass(step, round_) or fired
+        return fired
+
+    def _run_pass(self, pass_: Pass, round_: int) -> bool:
+        graph = self._graph
+        record = PassRecord.of(pass_, graph.node_count, round_)
+        self.result.records.append(record)
+        mapping: dict[Value, Value] = {}
+        backup: list[Graph] = []
+        outputs: list[Operand] = []
+        copying = 0.0
+
+        def keep_copy() -> None:
+            nonlocal copying
+            if not backup:
+                start = time.perf_counter()
+                outputs.extend(graph.outputs)
+                backup.append(graph.clone(mapping))
+                copying = time.perf_counter() - start
+
+        rewriter = Rewriter(graph, before_edit=keep_copy)
+        start = time.perf_counter()
+        try:
+            outcome = pass_.apply(rewriter)
+        except Exception as error:  # noqa: BLE001  # a pass is foreign code: whatever it raises is its failure, not ours
+            self._fail(record, backup, mapping, error)
+            return False
+        finally:
+            record.seconds = time.perf_counter() - start - copying
+        _describe(record, outcome)
+        if not backup:
+            self._report(record)
+            return False
+        record.nodes_after = graph.node_count
+        pairs = [*rewriter.replacements, *_output_pairs(outputs, graph.outputs)]
+        change = Change(backup[0], graph, mapping, rewriter.created, pairs)
+        broken = self._judge(pass_, change, record)
+        if broken is not None:
+            self._roll_back(record, change, broken)
+            return False
+        record.status = "applied"
+        self._fired.append(pass_)
+        if self._manager._keep_texts:  # pyright: ignore[reportPrivateUsage]  # the run is the manager's other half
+            record.text = StoredText(show(graph))
+        self._report(record)
+        return True
+
+    def _judge(self, pass_: Pass, change: Change, record: PassRecord) -> BrokenPromise | None:
+        start = time.perf_counter()
+        try:
+            if self._manager._verify:  # pyright: ignore[reportPrivateUsage]
+                _verify(change.after)
+        except GraphoptError as error:
+            place = error.where or ""
+            return BrokenPromise(pass_.name, pass_.numeric, f"the graph is invalid after it: {error.what}", node=place)
+        finally:
+            record.verify_seconds = time.perf_counter() - start
+        structural = broken_promise(change.before, change.after, pass_, change.replaced)
+        if structural is not None:
+            return BrokenPromise(pass_.name, pass_.numeric, structural[0], node=structural[1])
+        if self._checker is None:
+            return None
+        start = time.perf_counter()
+        try:
+            verdict = self._checker.judge(pass_, change)
+        except (GraphoptError, RuntimeError, IndexError, ValueError, TypeError, KeyError) as error:
+            self.result.checked = (
+                f"not compared: the original does not run on the probe inputs ({type(error).__name__}: {_first_line(error)})"
+            )
+            self._checker = None
+            return None
+        finally:
+            record.check_seconds = time.perf_counter() - start
+        record.error = verdict.error
+        if verdict.broken is None:
+            self._checker.accept(pass_, change)
+        return verdict.broken
+
+    def _fail(self, record: PassRecord, backup: list[Graph], mapping: dict[Value, Value], error: Exception) -> None:
+        record.status = "failed"
+        record.rewritten = 0
+        record.exception = str(error) if isinstance(error, GraphoptError) else f"{type(error).__name__}: {error}"
+        if self._manager._strict:  # pyright: ignore[reportPrivateUsage]
+            raise PassError(
+                f"{record.spec} raised {record.exception}", fix="run it alone on the graph's text with tools/graphopt_opt.py"
+            ) from error
+        if backup:
+            if self._checker is not None:
+                self._checker.reject(Change(backup[0], self._graph, mapping, (), ()))
+            self._graph = self.result.graph = backup[0]
+        record.nodes_after = record.nodes_before
+        self._report(record)
+
+    def _roll_back(self, record: PassRecord, change: Change, broken: BrokenPromise) -> None:
+        record.status = "rolled back"
+        record.broken = broken
+        record.rewritten = 0
+        record.nodes_after = record.nodes_before
+        if self._manager._strict:  # pyright: ignore[reportPrivateUsage]
+            raise BrokenPromiseError(str(broken), where=broken.node or None, fix=f"leave {broken.pass_name} out, and report it")
+        if self._checker is not None:
+            self._checker.reject(change)
+        self._graph = self.result.graph = change.before
+        self._report(record)
+
+    def _report(self, record: PassRecord) -> None:
+        if self._manager._after_pass is not None:  # pyright: ignore[reportPrivateUsage]
+            self._manager._after_pass(record, self._graph)  # pyright: ignore[reportPrivateUsage]
+
+    def finish(self) -> None:
+        """Compare the whole, round derived data to its dtypes, and compare again."""
+        start = time.perf_counter()
+        checker, result = self._checker, self.result
+        if checker is None or not self._fired:
+            freeze(self._graph)
+            result.checked = result.checked or "nothing changed, so nothing was compared"
+            return
+        result.final_error, mismatch = checker.judge_final(self._graph)
+        freeze(self._graph)
+        if mismatch is None:
+            result.final_error_declared, mismatch = checker.judge_declared(self._graph)
+        result.checked = "rewritten regions after each pass, the whole graph at the end"
+        result.notes += tuple(checker.notes)
+        result.final_seconds = time.perf_counter() - start
+        if mismatch is None:
+            return
+        result.broken = find_culprit(self._original, self._fired, checker.probes, mismatch)
+        result.graph = self._original.clone()
+        if self._manager._strict:  # pyright: ignore[reportPrivateUsage]
+            raise BrokenPromiseError(
+                str(result.broken), where=result.broken.node or None, fix=f"leave {result.broken.pass_name} out, and report it"
+            )
+
+
+def freeze(graph: Graph) -> None:
+    """Compute what passes derived, in the declared dtypes, and forget the sources."""
+    for state in graph.states.values():
+        if isinstance(state.data, DerivedData):
+            state.data.freeze()
+
+
+def _verify(graph: Graph) -> None:
+    from graphopt.ops import verify  # the whole op table, which not every user of this module needs
+
+    verify(graph)
+
+
+def _describe(record: PassRecord, outcome: Outcome) -> None:
+    record.rewritten = outcome.rewritten
+    record.skipped = outcome.skipped
+    record.notes = outcome.notes
+
+
+def _output_pairs(old: Sequence[Operand], new: Sequence[Operand]) -> list[tuple[Value, Any]]:
+    return [(before, after) for before, after in zip(old, new, strict=False) if isinstance(before, Value) and before is not after]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:200]

@@ -1,0 +1,218 @@
+"""What the pass manager writes down: one record per run of a pass, and the result of a pipeline."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from graphopt.ir.graph import Graph
+from graphopt.pipeline.passes import NumericClass, Pass, Stage
+
+__all__ = ["BrokenPromise", "PassRecord", "PipelineResult", "Status", "StoredText", "aggregate"]
+
+Status: TypeAlias = Literal["applied", "unchanged", "rolled back", "failed"]
+"""`rolled back`: it broke its promise; `failed`: it raised an exception. Both leave the graph as it was."""
+
+
+class StoredText:
+    """IR text kept compressed: a pipeline of thirty passes over a large graph has thirty nearly equal texts."""
+
+    __slots__ = ("_packed",)
+
+    def __init__(self, text: str) -> None:
+        self._packed = zlib.compress(text.encode(), level=1)
+
+    def __str__(self) -> str:
+        return zlib.decompress(self._packed).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenPromise:
+    """How a pass changed more than it declares.
+
+    `node` is the text of the first diverging node in execution order (of the graph after the pass), `value`
+    the name of the old value that it stands for, `error` the largest absolute error (NaN where numbers had no
+    part in it), `source` the line of the user's model.
+    """
+
+    pass_name: str
+    numeric: NumericClass
+    rule: str
+    value: str = ""
+    node: str = ""
+    source: str = ""
+    error: float = float("nan")
+
+    def __str__(self) -> str:
+        lines = [f"{self.pass_name} broke its promise ({self.numeric.value}): {self.rule}"]
+        if self.value:
+            error = "" if self.error != self.error else f", largest error {self.error:.3g}"
+            lines.append(f"  first diverging value: {self.value}{error}")
+        if self.node:
+            lines.append(f"  computed by: {self.node}")
+        if self.source:
+            lines.append(f"  from: {self.source}")
+        return "\n".join(lines)
+
+
+@dataclass(slots=True)
+class PassRecord:
+    """One run of one pass.
+
+    Times are in seconds. `error` is the largest absolute error that was measured against the graph before
+    the pass, None where nothing was compared. `skipped` are (node name, reason) of places left alone.
+    """
+
+    spec: str
+    name: str
+    numeric: NumericClass
+    stage: Stage
+    status: Status = "unchanged"
+    rewritten: int = 0
+    skipped: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    verify_seconds: float = 0.0
+    check_seconds: float = 0.0
+    error: float | None = None
+    nodes_before: int = 0
+    nodes_after: int = 0
+    round: int = 1
+    broken: BrokenPromise | None = None
+    exception: str = ""
+    text: StoredText | None = None
+
+    @staticmethod
+    def of(pass_: Pass, nodes: int, round_: int) -> PassRecord:
+        """An empty record for a pass that is about to run."""
+        return PassRecord(repr(pass_), pass_.name, pass_.numeric, pass_.stage, nodes_before=nodes, nodes_after=nodes, round=round_)
+
+    @property
+    def declined(self) -> str:
+        """`declined 5: stride is (2, 2), needs (1, 1) x5`, or nothing."""
+        return aggregate(self.skipped)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for `json.dumps`."""
+        return {
+            "pass": self.spec,
+            "numeric": self.numeric.value,
+            "stage": self.stage.value,
+            "status": self.status,
+            "round": self.round,
+            "rewritten": self.rewritten,
+            "declined": [{"reason": reason, "count": count} for reason, count in _counted(self.skipped)],
+            "notes": list(self.notes),
+            "seconds": {"pass": self.seconds, "verify": self.verify_seconds, "check": self.check_seconds},
+            "largest_error": _finite(self.error),
+            "nodes": {"before": self.nodes_before, "after": self.nodes_after},
+            "broken": str(self.broken) if self.broken else None,
+            "exception": self.exception or None,
+        }
+
+
+@dataclass(slots=True)
+class PipelineResult:
+    """The graph after a pipeline, and what happened on the way.
+
+    `original_nodes` counts before the pipeline. `checked` says how numbers were compared. `final_error` and
+    `final_error_declared` are the largest absolute errors of the outputs against the original in float64
+    and in the graph's own dtypes. `broken` is set when only the final comparison failed: then `graph` is
+    the original.
+    """
+
+    graph: Graph
+    records: list[PassRecord] = field(default_factory=list[PassRecord])
+    original_nodes: int = 0
+    checked: str = ""
+    final_error: float | None = None
+    final_error_declared: float | None = None
+    final_seconds: float = 0.0
+    broken: BrokenPromise | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def failures(self) -> list[PassRecord]:
+        """Records of passes that broke their promise or raised."""
+        return [record for record in self.records if record.status in ("rolled back", "failed")]
+
+    @property
+    def rewritten(self) -> int:
+        """Rewrites that stayed."""
+        return sum(record.rewritten for record in self.records if record.status == "applied")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for `json.dumps`."""
+        return {
+            "nodes": {"before": self.original_nodes, "after": self.graph.node_count},
+            "checked": self.checked,
+            "final_error": _finite(self.final_error),
+            "final_error_declared": _finite(self.final_error_declared),
+            "final_seconds": self.final_seconds,
+            "broken": str(self.broken) if self.broken else None,
+            "notes": list(self.notes),
+            "passes": [record.to_json() for record in self.records],
+        }
+
+    def __str__(self) -> str:
+        rows = [("pass", "class", "status", "fired", "nodes", "ms", "check ms", "error")]
+        rows += [_row(record) for record in self.records]
+        lines = _aligned(rows)
+        for record in self.records:
+            lines += _details(record)
+        lines.append(f"nodes: {self.original_nodes} -> {self.graph.node_count}")
+        lines.append(f"numbers: {self.checked}")
+        for label, error in (("float64", self.final_error), ("own dtypes", self.final_error_declared)):
+            if error is not None:
+                lines.append(f"  largest error of the outputs, {label}: {error:.3g}")
+        lines += [f"note: {note}" for note in self.notes]
+        if self.broken is not None:
+            lines += ["the original graph is returned:", str(self.broken)]
+        return "\n".join(lines)
+
+
+def aggregate(skipped: Sequence[tuple[str, str]]) -> str:
+    """`declined 5: stride is (2, 2), needs (1, 1) x5` from (node name, reason) pairs; empty for none."""
+    if not skipped:
+        return ""
+    reasons = "; ".join(f"{reason} x{count}" if count > 1 else reason for reason, count in _counted(skipped))
+    return f"declined {len(skipped)}: {reasons}"
+
+
+def _counted(skipped: Sequence[tuple[str, str]]) -> list[tuple[str, int]]:
+    return Counter(reason for _, reason in skipped).most_common()
+
+
+def _finite(error: float | None) -> float | str | None:
+    """JSON has no NaN and no infinity."""
+    return error if error is None or abs(error) < float("inf") else str(error)
+
+
+def _row(record: PassRecord) -> tuple[str, ...]:
+    spec = record.spec if record.round == 1 else f"{record.spec} (round {record.round})"
+    nodes = str(record.nodes_after) if record.nodes_before == record.nodes_after else f"{record.nodes_before} -> {record.nodes_after}"
+    error = "" if record.error is None else f"{record.error:.2g}"
+    check = record.verify_seconds + record.check_seconds
+    return (
+        spec,
+        record.numeric.value,
+        record.status,
+        str(record.rewritten),
+        nodes,
+        f"{record.seconds * 1e3:.1f}",
+        f"{check * 1e3:.1f}",
+        error,
+    )
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _details(record: PassRecord) -> list[str]:
+    texts = [record.declined, *record.notes, record.exception, str(record.broken or "")]
+    return [f"{record.name}: {text}" for text in texts if text]
