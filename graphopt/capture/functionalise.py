@@ -1,0 +1,221 @@
+"""Turns in-place operations into functional ones, with what aliasing makes of them.
+
+    y = conv(x); v = y[:, 0]; v.fill_(1); return y + 1
+    ->
+    %y = conv2d(%x)
+    %full = full(1.0)
+    %y_1 = slice_scatter(%y, %full)      every alias of y now reads %y_1
+    %add = add(%y_1, 1)
+
+Which tensors share memory is read off the fake tensors of the trace: they share a storage exactly where
+the real ones do, for `reshape` and `contiguous` too. How an alias is seen through its storage is read off
+the graph: the chain of view nodes (reshape, permute, slice, select, split, expand) between the two.
+
+A storage has a current value and a version. Writing to an alias computes the storage's new value by the
+inverse chain and raises the version; an alias of an older version is computed again when it is next read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from graphopt.errors import UnsupportedModelError
+from graphopt.ir.attributes import Attribute
+from graphopt.ir.dims import Dim
+from graphopt.ir.graph import Value
+
+if TYPE_CHECKING:
+    from graphopt.capture.context import Context
+
+__all__ = ["Alias", "AliasTable", "Storage"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One view: result `index` of `op` with these attributes."""
+
+    op: str
+    attrs: Mapping[str, Attribute]
+    index: int
+
+
+@dataclass(slots=True, eq=False)
+class Storage:
+    """Memory that one or more traced tensors look at; `root` is the value of the whole.
+
+    `owner` is the name of the input or state whose memory it is, None for memory of the call itself.
+    """
+
+    root: Value
+    owner: str | None = None
+    version: int = 0
+    aliases: list[Alias] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class Alias:
+    """A traced tensor: `steps` lead from its storage's root to it; None where they are not known.
+
+    `value` is right as long as `version` is the storage's.
+    """
+
+    value: Value
+    storage: Storage
+    steps: tuple[Step, ...] | None
+    version: int
+
+
+class AliasTable:
+    """All storages of a trace, by the identity of the fake storage."""
+
+    def __init__(self) -> None:
+        self._storages: dict[int, Storage] = {}
+
+    def define(self, fake: torch.Tensor, value: Value) -> Alias:
+        """Record that the traced tensor `fake` has the value `value`.
+
+        A tensor on a storage that is known becomes an alias of it, else it starts a storage.
+        """
+        key = _key(fake)
+        storage = self._storages.get(key) if key is not None else None
+        if storage is None:
+            storage = Storage(value)
+            if key is not None:
+                self._storages[key] = storage
+        alias = Alias(value, storage, _steps_between(storage.root, value, storage), storage.version)
+        storage.aliases.append(alias)
+        return alias
+
+    def share(self, fake: torch.Tensor, alias: Alias) -> Alias:
+        """Record that `fake`, a tensor of an inlined sub-graph or its result, is the tensor of `alias`."""
+        key = _key(fake)
+        if key is not None:
+            self._storages.setdefault(key, alias.storage)
+        return alias
+
+    def read(self, context: Context, alias: Alias) -> Value:
+        """The current value of a traced tensor.
+
+        Raises:
+            UnsupportedModelError: its storage was written and the view that it is can't be computed again.
+        """
+        storage = alias.storage
+        if alias.version != storage.version:
+            if alias.steps is None:
+                raise _unknown_view(alias)
+            value = storage.root
+            for step in alias.steps:
+                value = _apply(context, step, value)
+            alias.value, alias.version = value, storage.version
+        return alias.value
+
+    def write(self, context: Context, alias: Alias, new: Value) -> None:
+        """Make `new`, of the same shape and dtype, the value of a traced tensor and update its storage.
+
+        Raises:
+            UnsupportedModelError: the tensor is a view that can't be written through.
+        """
+        storage = alias.storage
+        if alias.steps is None:
+            raise _unknown_view(alias)
+        before = [storage.root]
+        for step in alias.steps[:-1]:
+            before.append(_apply(context, step, before[-1]))
+        root = new
+        for step, source in zip(reversed(alias.steps), reversed(before[: len(alias.steps)]), strict=True):
+            root = _invert(context, step, source, root)
+        storage.root = root
+        storage.version += 1
+        alias.value, alias.version = new, storage.version
+
+
+def _key(fake: torch.Tensor) -> int | None:
+    """Identity of the fake storage; None for tensors without one (sparse)."""
+    return fake.untyped_storage()._cdata if fake.layout is torch.strided else None
+
+
+def _unknown_view(alias: Alias) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"an in-place operation writes memory that %{alias.value.name} sees through a view that has no inverse here",
+        fix="clone() the tensor before the in-place operation, or use the operation that returns a new tensor",
+    )
+
+
+def _steps_between(root: Value, value: Value, storage: Storage) -> tuple[Step, ...] | None:
+    """The view nodes that lead from a storage's root, or from another alias of it, to a value."""
+    known = {alias.value: alias.steps for alias in storage.aliases if alias.version == storage.version}
+    steps: list[Step] = []
+    current = value
+    while current is not root:
+        if current in known:
+            prefix = known[current]
+            return None if prefix is None else (*prefix, *reversed(steps))
+        producer = current.producer
+        if producer is None or producer.op not in _VIEWS:
+            return None
+        steps.append(Step(producer.op, producer.attrs, current.index))
+        current = producer.value(0)
+    return tuple(reversed(steps))
+
+
+def _apply(context: Context, step: Step, value: Value) -> Value:
+    return context.emit_many(step.op, value, **step.attrs)[step.index]
+
+
+Inverse = Callable[["Context", Step, Value, Value], Value]
+
+
+def _invert(context: Context, step: Step, source: Value, new: Value) -> Value:
+    return _VIEWS[step.op](context, step, source, new)
+
+
+def _unreshape(context: Context, step: Step, source: Value, new: Value) -> Value:
+    return context.emit("reshape", new, shape=source.shape)
+
+
+def _unpermute(context: Context, step: Step, source: Value, new: Value) -> Value:
+    axes = step.attrs["axes"]
+    order = [axis for axis in axes if isinstance(axis, int)] if isinstance(axes, tuple) else []
+    return context.emit("permute", new, axes=tuple(order.index(axis) for axis in range(len(order))))
+
+
+def _unslice(context: Context, step: Step, source: Value, new: Value) -> Value:
+    return context.emit("slice_scatter", source, new, **step.attrs)
+
+
+def _unselect(context: Context, step: Step, source: Value, new: Value) -> Value:
+    return context.emit("select_scatter", source, new, **step.attrs)
+
+
+def _unsplit(context: Context, step: Step, source: Value, new: Value) -> Value:
+    sizes = step.attrs["sizes"]
+    before = sizes[: step.index] if isinstance(sizes, tuple) else ()
+    start: Dim = 0
+    for size in before:
+        start = start + size  # pyright: ignore[reportOperatorIssue]  # sizes are dims, which the op table checks
+    axis = step.attrs["axis"]
+    length = new.shape[axis] if isinstance(axis, int) else 0
+    return context.emit("slice_scatter", source, new, axis=axis, start=start, stop=start + length, step=1)
+
+
+def _unexpand(context: Context, step: Step, source: Value, new: Value) -> Value:
+    if source.shape == new.shape:
+        return new
+    raise UnsupportedModelError(
+        f"an in-place operation writes through expand from {source.type.text} to {new.type.text}, where one number is in several places",
+        fix="clone() the expanded tensor first",
+    )
+
+
+_VIEWS: dict[str, Inverse] = {
+    "reshape": _unreshape,
+    "permute": _unpermute,
+    "slice": _unslice,
+    "select": _unselect,
+    "split": _unsplit,
+    "expand": _unexpand,
+}
