@@ -73,7 +73,8 @@ def to_module(graph: Graph) -> nn.Module:
     attributes: dict[str, Any] = {"forward": forward, "__doc__": f"Generated from graph '{graph.name}'."}
     if aliases:
         attributes["aliases"] = tuple(aliases)
-    module: nn.Module = type(name, (_AliasedModule if aliases else CapturedModule,), attributes)()
+    made: type[CapturedModule] = type(name, (_AliasedModule if aliases else CapturedModule,), attributes)
+    module = made()
     _register_states(module, graph)
     return module.eval()
 

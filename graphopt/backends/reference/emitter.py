@@ -16,6 +16,7 @@ lowerings, never text from a graph. Opaque ops are given as the `OpOverload` tha
 from __future__ import annotations
 
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -26,15 +27,15 @@ import torch.nn.functional as functional
 
 from graphopt.backends.reference import functions
 from graphopt.errors import LoweringError
-from graphopt.ir.attributes import Attribute
-from graphopt.ir.dims import Dim
+from graphopt.ir.attributes import Attribute, Ref
+from graphopt.ir.dims import Dim, Expression
 from graphopt.ir.graph import Node, Value
 from graphopt.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
     from torch._ops import OpOverload
 
-__all__ = ["Emitter", "Lowering", "Site", "function_named"]
+__all__ = ["AttributeEmitter", "Emitter", "Lowering", "Site", "function_named"]
 
 
 class Emitter(Protocol):
@@ -85,6 +86,34 @@ class Emitter(Protocol):
     def precise(self) -> bool:
         """True in the float64 world."""
         ...
+
+
+class AttributeEmitter(ABC):
+    """What all emitters share: attributes as call arguments."""
+
+    @abstractmethod
+    def dim(self, dim: Dim) -> Any:
+        """A dimension as a number, or as what computes it."""
+
+    @abstractmethod
+    def dtype(self, dtype: DType) -> Any:
+        """The torch dtype."""
+
+    def value(self, attribute: Attribute) -> Any:
+        """Dims and dtypes in an attribute are replaced, inside tuples and lists too."""
+        match attribute:
+            case Expression():
+                return self.dim(attribute)
+            case DType():
+                return self.dtype(attribute)
+            case tuple():
+                return tuple(self.value(item) for item in attribute)
+            case list():
+                return [self.value(item) for item in attribute]
+            case Ref():
+                raise LoweringError(f"an op of the table has the attribute ${attribute.index}, which only opaque ops can have")
+            case _:
+                return attribute
 
 
 @dataclass(frozen=True, slots=True)

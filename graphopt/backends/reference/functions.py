@@ -5,13 +5,13 @@ Each stands alone on torch, so that `to_python` can copy its text into the file 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # the usual name, also in the files that to_python writes
 
-__all__ = ["batch_norm", "cond", "dropout_probability"]
+__all__ = ["batch_norm", "cond", "dropout_probability", "fixed", "item", "size"]
 
 
 def batch_norm(
@@ -46,3 +46,19 @@ def cond(predicate: torch.Tensor, then: Callable[..., Any], otherwise: Callable[
 def dropout_probability(p: float, training: bool) -> float:
     """`p` when training, else 0."""
     return p if training else 0.0
+
+
+def fixed(name: str, given: Any, value: Any) -> None:
+    """Check an argument whose value was fixed when the model was captured."""
+    if type(given) is not type(value) or (given != value and given == given):
+        raise ValueError(f"argument {name!r} is {given!r}, was fixed to {value!r} at capture")
+
+
+def item(container: Any, key: Any) -> Any:
+    """Part of a structured argument: an item of a sequence or mapping, or an attribute."""
+    return getattr(container, key) if isinstance(key, str) and not isinstance(container, Mapping) else container[key]
+
+
+def size(length: int, offset: int, factor: int) -> int:
+    """The dimension n of an axis whose length is factor*n + offset."""
+    return (length - offset) // factor

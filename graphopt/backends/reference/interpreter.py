@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from graphopt.backends.reference.binding import bind_dims, bind_results, check_inputs
-from graphopt.backends.reference.emitter import function_named
+from graphopt.backends.reference.emitter import AttributeEmitter, function_named
 from graphopt.backends.reference.lowering import lower_node
 from graphopt.errors import BackendError
-from graphopt.ir.attributes import Attribute, Ref
+from graphopt.ir.attributes import Attribute
 from graphopt.ir.dims import Dim, Expression, evaluate_dim
 from graphopt.ir.graph import Graph, Node, Operand, State, Value
 from graphopt.ir.types import DType
@@ -54,7 +54,7 @@ def state_tensor(state: State, *, precise: bool = False) -> torch.Tensor:
     return tensor.to(precise_dtype(tensor.dtype)) if precise else tensor
 
 
-class EagerEmitter:
+class EagerEmitter(AttributeEmitter):
     """Runs calls at once; handles are tensors and plain values."""
 
     def __init__(self, owner: Interpreter, dims: Mapping[str, Dim], device: torch.device | None) -> None:
@@ -81,22 +81,6 @@ class EagerEmitter:
         if len(items) != count:
             raise BackendError(f"the op returned {len(items)} tensors, its node declares {count}")
         return items
-
-    def value(self, attribute: Attribute) -> Any:
-        """Dims become integers, dtypes torch's."""
-        match attribute:
-            case Expression():
-                return self.dim(attribute)
-            case DType():
-                return self.dtype(attribute)
-            case tuple():
-                return tuple(self.value(item) for item in attribute)
-            case list():
-                return [self.value(item) for item in attribute]
-            case Ref():
-                raise BackendError(f"an op of the table has the attribute ${attribute.index}, which only opaque ops can have")
-            case _:
-                return attribute
 
     def dim(self, dim: Dim) -> Any:
         """The size of a dimension.
