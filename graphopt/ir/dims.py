@@ -367,10 +367,11 @@ def _split_multiples(dim: Dim, divisor: int) -> tuple[Dim, Dim]:
 
 def _merge_division(dividend: Dim, divisor: int) -> tuple[Dim, int]:
     """`(a//m + k)//n` is `(a + k*m)//(m*n)` for positive integers m and n."""
-    while isinstance(dividend, Expression) and len(dividend.terms) <= 2:
-        monomial, coefficient = dividend.terms[0]
-        constant_monomial, constant = dividend.terms[-1] if len(dividend.terms) == 2 else ((), 0)
-        if coefficient != 1 or len(monomial) != 1 or constant_monomial != ():
+    while isinstance(dividend, Expression):
+        by_monomial = dict(dividend.terms)
+        constant = by_monomial.pop((), 0)
+        (monomial, coefficient), *others = by_monomial.items()
+        if others or coefficient != 1 or len(monomial) != 1:
             break
         atom = monomial[0]
         if not isinstance(atom, Call) or atom.operator != "//" or not isinstance(atom.right, int) or atom.right * divisor > MAX_SIZE:
