@@ -21,7 +21,7 @@ from graphopt.pipeline.promises import broken_promise, check_order
 from graphopt.pipeline.recording import Probe
 from graphopt.pipeline.records import BrokenPromise, PassRecord, PipelineResult, StoredText
 from graphopt.pipeline.registry import Item, Repeat, Step, plan, resolve
-from graphopt.rewrite.derived import DerivedData
+from graphopt.rewrite.derived import LateData
 from graphopt.rewrite.rewriter import Rewriter
 
 if TYPE_CHECKING:
@@ -279,7 +279,7 @@ class _Run:
 def freeze(graph: Graph) -> None:
     """Compute what passes derived, in the declared dtypes, and forget the sources."""
     for state in graph.states.values():
-        if isinstance(state.data, DerivedData):
+        if isinstance(state.data, LateData):
             state.data.freeze()
 
 

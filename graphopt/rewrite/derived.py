@@ -7,6 +7,7 @@ end `freeze()` computes the numbers once, rounds them to the declared dtype and 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,28 @@ from graphopt.ir.types import DType
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DerivedData"]
+__all__ = ["DerivedData", "LateData"]
 
 
-class DerivedData:
+class LateData(ABC):
+    """Data (see `graphopt.ir.data`) that is computed when it is first asked for, from sources that it keeps until `freeze`."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def tensor(self) -> torch.Tensor:
+        """The numbers in the declared dtype."""
+
+    @abstractmethod
+    def precise(self) -> torch.Tensor:
+        """The numbers in float64, derived from float64 sources as long as those are known."""
+
+    @abstractmethod
+    def freeze(self) -> None:
+        """Compute the numbers in the declared dtype and forget the sources."""
+
+
+class DerivedData(LateData):
     """Numbers computed from other numbers by a pure function of tensors.
 
     With `exact`, `tensor()` calls the function on the sources in their declared dtypes, which gives the

@@ -167,9 +167,9 @@ def affine_of_elementwise(node: Node) -> tuple[Value, ChannelAffine] | None:
         if found is not None:
             sources, axis, length, read = found
             compute = _elementwise_numbers(node.op, position, read)
-            return x, ChannelAffine(
-                sources, compute, axis, length, node.op in ("mul", "div") or position == 1 and node.op == "sub", node.op in ("add", "sub")
-            )
+            adds = node.op in ("add", "sub")
+            scales = not adds or (node.op == "sub" and position == 1)
+            return x, ChannelAffine(sources, compute, axis, length, has_scale=scales, has_shift=adds)
     return None
 
 
