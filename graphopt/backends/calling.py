@@ -51,13 +51,12 @@ def is_fixed(place: Attribute) -> bool:
             return True
 
 
-def parameters(graph: Graph) -> tuple[Parameter, ...]:
-    """The parameters of `forward`, in an order that Python allows: those without a default first among the keywords.
+def parameters(graph: Graph, structure: CallStructure) -> tuple[Parameter, ...]:
+    """The parameters of a `forward` that is called so; keywords without a default come before those with one.
 
     Raises:
         LoweringError: a keyword argument is no Python identifier.
     """
-    structure = graph.structure
     for name in structure.kwargs:
         if not name.isidentifier() or keyword.iskeyword(name) or name == "self":
             raise LoweringError(f"keyword argument {name!r} of graph '{graph.name}' is no Python identifier")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import keyword
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import fx, nn
@@ -57,31 +57,37 @@ class _AliasedModule(CapturedModule):
         return holder.__dict__["_buffers"][leaf] if found is None else found
 
 
-def to_module(graph: Graph) -> nn.Module:
+def to_module(graph: Graph, *, flat: bool = False) -> nn.Module:
     """A trainable module that computes the graph, in eval mode.
 
     Gradients flow to inputs and trainable parameters. In train mode, batch norms update their running
-    statistics and `num_batches_tracked` as torch's do.
+    statistics and `num_batches_tracked` as torch's do. With `flat`, `forward` takes the graph's flat inputs
+    and returns the tuple of its outputs.
 
     Raises:
         BackendError: a state has no numbers.
         LoweringError: an opaque op is not registered with torch, or a symbol follows from no input.
     """
     targets, aliases = _targets(graph)
-    forward = _generate_forward(graph, targets)
+    forward = _generate_forward(graph, targets, _flat_structure(graph) if flat else graph.structure)
     name = "".join(part[:1].upper() + part[1:] for part in identifier(graph.name, "Model").split("_")) or "Model"
     attributes: dict[str, Any] = {"forward": forward, "__doc__": f"Generated from graph '{graph.name}'."}
     if aliases:
         attributes["aliases"] = tuple(aliases)
-    made: type[CapturedModule] = type(name, (_AliasedModule if aliases else CapturedModule,), attributes)
+    made = cast("type[CapturedModule]", type(name, (_AliasedModule if aliases else CapturedModule,), attributes))
     module = made()
     _register_states(module, graph)
     return module.eval()
 
 
-def _generate_forward(graph: Graph, targets: Mapping[str, str]) -> Any:
+def _flat_structure(graph: Graph) -> CallStructure:
+    places = tuple(Ref(index) for index in range(len(graph.inputs)))
+    return CallStructure(places, {}, tuple(Ref(index) for index in range(len(graph.outputs))))
+
+
+def _generate_forward(graph: Graph, targets: Mapping[str, str], structure: CallStructure) -> Any:
     fx_graph = fx.Graph()
-    given = parameters(graph)
+    given = parameters(graph, structure)
     places: dict[int, fx.Node] = {}
     handles = [
         fx_graph.placeholder(parameter.name, default_value=_default(parameter.place))
@@ -99,7 +105,7 @@ def _generate_forward(graph: Graph, targets: Mapping[str, str]) -> Any:
         raise LoweringError(f"the call structure of graph '{graph.name}' has no place for the inputs {missing}")
     emitter = FxEmitter(graph, fx_graph, [places[index] for index in range(len(graph.inputs))], targets)
     outputs = emitter.run()
-    fx_graph.output(_structured(fx_graph, graph.structure, outputs))
+    fx_graph.output(_structured(fx_graph, structure, outputs))
     return compile_forward(fx_graph)
 
 
