@@ -20,6 +20,11 @@ from graphopt.ops.registry import Call, Infer, OpDef, register
 __all__: list[str] = []
 
 
+def _same(call: Call) -> tuple[TensorType, ...]:
+    """Any dtype, kept."""
+    return (call.type(0),)
+
+
 def _same_number(call: Call) -> tuple[TensorType, ...]:
     """Kept; booleans have no such operation."""
     if call.type(0).dtype is DType.boolean:
@@ -37,8 +42,15 @@ def _to_float(call: Call) -> tuple[TensorType, ...]:
     return (call.type(0).with_dtype(floating(call.type(0).dtype)),)
 
 
+def _number_to_float(call: Call) -> tuple[TensorType, ...]:
+    """As `_to_float`; booleans have no such operation."""
+    _same_number(call)
+    return _to_float(call)
+
+
 def _magnitude(call: Call) -> tuple[TensorType, ...]:
     """`abs`: complex numbers become real."""
+    _same_number(call)
     real = {DType.c64: DType.f32, DType.c128: DType.f64}
     return (call.type(0).with_dtype(real.get(call.type(0).dtype, call.type(0).dtype)),)
 
@@ -80,11 +92,13 @@ def _prelu(call: Call) -> tuple[TensorType, ...]:
 
 
 _UNARY: tuple[tuple[Infer, str], ...] = (
-    (_same_number, "relu neg sign floor ceil round trunc"),
+    (_same_number, "relu neg floor ceil round trunc"),
     (_same_float, "silu hardsigmoid hardswish mish selu log_sigmoid frac"),
-    (_to_float, "sigmoid tanh softsign exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal"),
+    (_to_float, "sigmoid tanh exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal"),
     (_to_float, "sin cos tan asin acos atan sinh cosh asinh acosh atanh erf erfc"),
     (_magnitude, "abs"),
+    (_number_to_float, "softsign"),
+    (_same, "sign"),
     (_square, "square"),
     (_to_bool, "isnan isinf logical_not"),
     (_bits, "bitwise_not"),
@@ -162,8 +176,10 @@ def _subtract(call: Call) -> tuple[TensorType, ...]:
 
 
 def _divide(call: Call) -> tuple[TensorType, ...]:
+    if call.attrs["rounding"]:
+        return _no_bool_result(call)
     (result,) = _arithmetic(call)
-    return (result,) if call.attrs["rounding"] else (result.with_dtype(floating(result.dtype)),)
+    return (result.with_dtype(floating(result.dtype)),)
 
 
 def _arithmetic_float(call: Call) -> tuple[TensorType, ...]:
@@ -175,6 +191,14 @@ def _no_bool_result(call: Call) -> tuple[TensorType, ...]:
     (result,) = _arithmetic(call)
     if result.dtype is DType.boolean:
         raise call.fail("operands are bool, needs a number", fix="cast one operand")
+    return (result,)
+
+
+def _power(call: Call) -> tuple[TensorType, ...]:
+    (result,) = _no_bool_result(call)
+    exponent = call.operands[1]
+    if result.dtype.kind == "int" and isinstance(exponent, int) and exponent < 0:
+        raise call.fail(f"integers have no power {exponent}", fix="cast to floating point, or use reciprocal")
     return (result,)
 
 
@@ -204,17 +228,15 @@ def _shift(call: Call) -> tuple[TensorType, ...]:
 
 
 def _where(call: Call) -> tuple[TensorType, ...]:
-    condition = require_dtype(call, 0, DType.boolean, DType.u8)
-    shape = broadcast(call)
-    del condition
-    return (TensorType(result_type(call, call.operands[1:]), shape),)
+    require_dtype(call, 0, DType.boolean, DType.u8)
+    return (TensorType(result_type(call, call.operands[1:]), broadcast(call)),)
 
 
 _BINARY: tuple[tuple[str, Infer, str], ...] = (
     ("add", _arithmetic, "a + b"),
     ("sub", _subtract, "a - b"),
     ("mul", _arithmetic, "a * b"),
-    ("pow", _no_bool_result, "a to the power b"),
+    ("pow", _power, "a to the power b"),
     ("maximum", _arithmetic, "the larger; NaN where one is NaN"),
     ("minimum", _arithmetic, "the smaller; NaN where one is NaN"),
     ("remainder", _no_bool_result, "a modulo b, with the sign of b"),

@@ -27,6 +27,8 @@ _INDEX = (DType.i64, DType.i32)
 def _check_index_shape(call: Call, found: TensorType, index: TensorType, axis: int) -> None:
     if max(index.rank, 1) != max(found.rank, 1):
         raise call.fail(f"index has {index.rank} axes, x has {found.rank}")
+    if axis >= 0 and found.rank and found.shape[axis] == 0:
+        raise call.fail(f"axis {axis} of x has the size 0, there is nothing to index")
     for other, (size, limit) in enumerate(zip(index.shape, found.shape, strict=False)):
         if other != axis and isinstance(size, int) and isinstance(limit, int) and size > limit:
             raise call.fail(f"index has the size {size} on axis {other}, x has only {limit}")
@@ -45,6 +47,10 @@ def _index_select(call: Call) -> tuple[TensorType, ...]:
     axis = axis_of(call, "axis", found.rank)
     if index.rank > 1:
         raise call.fail(f"index has {index.rank} axes, needs 0 or 1")
+    if found.rank and found.shape[axis] == 0 and index.elements != 0:
+        raise call.fail(f"axis {axis} of x has the size 0, there is nothing to index")
+    if not found.rank and index.elements != 1:
+        raise call.fail(f"index has {index.elements} elements, needs 1 for a tensor without axes")
     return (with_axis(found, axis, index.elements) if found.rank else found,)
 
 

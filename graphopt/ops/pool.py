@@ -32,6 +32,9 @@ def _pool(call: Call, spatial: int) -> tuple[TensorType, ...]:
         half = kernel[i] // 2 if isinstance(kernel[i], int) else None
         if isinstance(padding[i], int) and half is not None and not 0 <= padding[i] <= half:  # pyright: ignore[reportOperatorIssue]
             raise call.fail(f"padding is {padding[i]} on axis {axis}, needs 0 to {half}, half of the kernel {kernel[i]}")
+        extent, window = found.shape[axis], kernel[i]
+        if call.op == "avg_pool3d" and isinstance(extent, int) and isinstance(window, int) and extent < window:
+            raise call.fail(f"the kernel is {window} on axis {axis}, the operand has only {extent}; here padding does not count")
         sizes.append(
             window_count(call, axis, found.shape[axis], kernel[i], stride[i], padding[i], dilation[i], ceil=bool(call.attrs["ceil_mode"]))
         )

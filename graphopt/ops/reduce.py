@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from graphopt.ir.dims import Dim
@@ -73,6 +74,16 @@ def _real(call: Call) -> tuple[TensorType, ...]:
     return (TensorType(real, reduced_shape(call)),)
 
 
+def _vector_norm(call: Call) -> tuple[TensorType, ...]:
+    found, order = call.type(0), call.attrs["ord"]
+    (result,) = _real(call)
+    if isinstance(order, int | float) and (order < 0 or math.isinf(order)):
+        for axis in call.integers("axes"):
+            if found.rank and found.shape[axis] == 0:
+                raise call.fail(f"axis {axis} has the size 0, the norm of order {order} of nothing is not defined")
+    return (result,)
+
+
 def _to_float(call: Call) -> tuple[TensorType, ...]:
     return (TensorType(floating(call.type(0).dtype), reduced_shape(call)),)
 
@@ -128,7 +139,7 @@ _REDUCTIONS: tuple[tuple[str, Infer, FlopRule, Mapping[str, Kind], str], ...] = 
     ("all", _truth, per_operand(1), {}, "true where none is zero"),
     ("var", _real, _plus_results(4), {"correction": NUMBER}, "squared distance from the mean, over n - correction"),
     ("std", _real, _plus_results(4), {"correction": NUMBER}, "square root of var"),
-    ("vector_norm", _real, _plus_results(2), {"ord": NUMBER}, "(sum |x|^ord)^(1/ord); inf: the largest |x|"),
+    ("vector_norm", _vector_norm, _plus_results(2), {"ord": NUMBER}, "(sum |x|^ord)^(1/ord); inf: the largest |x|"),
     ("logsumexp", _to_float, _plus_results(4), {}, "log(sum(exp(x))), without overflow"),
 )
 

@@ -175,7 +175,8 @@ def _pad(call: Call) -> tuple[TensorType, ...]:
     shape: list[Dim] = []
     for axis, (dim, (low, high)) in enumerate(zip(found.shape, pads, strict=True)):
         size = dim + low + high
-        if isinstance(size, int) and size < 0:
+        cut = sum(pad for pad in (low, high) if isinstance(pad, int) and pad < 0)
+        if (isinstance(size, int) and size < 0) or (isinstance(dim, int) and dim + cut < 0):
             raise call.fail(f"axis {axis} of size {dim} with pads ({low}, {high}) would get the size {size}")
         limit = {"reflect": dim - 1, "circular": dim}.get(mode)
         for pad in (low, high):
