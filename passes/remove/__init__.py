@@ -1,0 +1,1 @@
+"""Lossless passes: what they remove was computed for nothing; what they change is at most rounding."""

@@ -15,6 +15,7 @@ Numeric class: exact. Stage: training-safe.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from graphopt.ir.dims import Dim
 from graphopt.ir.graph import Node, Operand, Value
@@ -86,7 +87,7 @@ class ConcatOfNeighbours(LocalRule):
         x = known[0].x
         if any(run.x is not x for run in known):
             return UNRELATED
-        for before, after in zip(known, known[1:], strict=False):
+        for before, after in pairwise(known):
             if before.stop != after.start:
                 return NoMatch(f"pieces of %{x.name} end at {before.stop} and start at {after.start}, needs the same place")
         start, stop = known[0].start, known[-1].stop

@@ -34,7 +34,7 @@ def padding_sum(pad: Node, consumer: Node, spatial: int) -> tuple[int, ...] | No
         return NoMatch(f"pads {pads} reach batch or channel axes, needs spatial axes only")
     total: list[int] = []
     for axis, ((low, high), own) in enumerate(zip(pads[-spatial:], ints_of(consumer.attrs["padding"]), strict=True)):
-        if not isinstance(low, int) or not isinstance(high, int) or low != high or low < 0:
+        if not isinstance(low, int) or not isinstance(high, int) or low != high or min(low, high) < 0:
             return NoMatch(f"pads ({low}, {high}) on spatial axis {axis}, needs the same number >= 0 on both sides")
         total.append(low + own)
     return tuple(total)
@@ -42,9 +42,9 @@ def padding_sum(pad: Node, consumer: Node, spatial: int) -> tuple[int, ...] | No
 
 def _added(first: Dim, second: Dim) -> Dim | None:
     """One side of two pads after each other; None when the first pads by what the second does not undo."""
-    total = first + second
     if not (isinstance(first, int) and isinstance(second, int)):
-        return total if first == 0 or second == 0 else None
+        return first + second if first == 0 or second == 0 else None
+    total = first + second
     crops_then_fills = first < 0 < second
     crops_more_than_was_filled = first > 0 > second and total < 0
     return None if crops_then_fills or crops_more_than_was_filled else total
