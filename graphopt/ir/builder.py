@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Builder", "InferTypes"]
 
-InferTypes: TypeAlias = Callable[[str, Sequence[Operand], Mapping[str, Attribute]], tuple[TensorType, ...]]
-"""Gives the types of an op's results from op, operands and attributes; `graphopt.ops.infer_types` is one."""
+InferTypes: TypeAlias = Callable[[str, Sequence[Operand], Mapping[str, Attribute], Sequence[Graph]], tuple[TensorType, ...]]
+"""Gives the types of an op's results from op, operands, attributes and regions; `graphopt.ops.infer_types` is one."""
 
 
 class Builder:
@@ -114,7 +114,7 @@ class Builder:
         if types is None:
             if self._infer is None:
                 raise IRError(f"{op} needs `types`: this builder can't infer any", fix="use graphopt.ops.builder")
-            types = self._infer(op, operands, attrs)
+            types = self._infer(op, operands, attrs, regions)
         results = self._named(name or _short(op), names, types)
         return self._editor.insert(op, operands, attrs, results, source=source, regions=regions)
 
