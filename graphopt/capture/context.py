@@ -15,14 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-
 from graphopt.capture.names import Place
 from graphopt.errors import CaptureError
 from graphopt.ir.attributes import Attribute
 from graphopt.ir.dims import Dim, Expression
-from graphopt.ir.graph import Graph, GraphEditor, Operand, Value
+from graphopt.ir.graph import Graph, GraphEditor, Node, Operand, Value
 from graphopt.ir.types import DType, TensorType
-from graphopt.ops import infer_types
+from graphopt.ops import Effect, definition, infer_types, is_canonical
 
 __all__ = ["HANDLERS", "Context", "Handler", "NotExpressible", "Result", "TorchCall", "handles"]
 
@@ -209,7 +208,12 @@ class Context:
         return self.append(op, operands, attrs, infer_types(op, operands, attrs))
 
     def append(
-        self, op: str, operands: Sequence[Operand], attrs: Mapping[str, Attribute], types: Sequence[TensorType], regions: Sequence[Graph] = ()
+        self,
+        op: str,
+        operands: Sequence[Operand],
+        attrs: Mapping[str, Attribute],
+        types: Sequence[TensorType],
+        regions: Sequence[Graph] = (),
     ) -> tuple[Value, ...]:
         """Append a node with given result types."""
         hint = _short(op)
@@ -221,6 +225,23 @@ class Context:
         source = self._place.source if self._place is not None else None
         node = self._editor.insert(op, operands, attrs, list(zip(names, types, strict=True)), source=source, regions=regions)
         return node.results
+
+    @property
+    def last_node(self) -> Node | None:
+        """The node that was emitted last."""
+        return next(self._graph.reversed_nodes, None)
+
+    def take_back(self, mark: Node | None) -> None:
+        """Erase what was emitted after `mark`, last first."""
+        while (last := self.last_node) is not mark and last is not None:
+            self._editor.erase(last)
+
+    def remove_dead(self) -> None:
+        """Erase pure canonical nodes that nobody reads: leftovers of views, and results that the model drops."""
+        for node in self._graph.reversed_nodes:
+            pure = is_canonical(node.op) and definition(node.op).effect is Effect.PURE and not node.regions
+            if pure and not any(result.use_count for result in node.results):
+                self._editor.erase(node)
 
     def cast(self, value: Value, dtype: DType) -> Value:
         """The value in another dtype; itself where it has it already."""
@@ -253,5 +274,3 @@ def handles(*names: str) -> Callable[[Handler], Handler]:
         return handler
 
     return record
-
-

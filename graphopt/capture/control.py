@@ -16,7 +16,7 @@ from torch import fx, nn
 
 from graphopt.capture.context import Context
 from graphopt.capture.functionalise import Alias, AliasTable
-from graphopt.capture.importer import Importer, remove_dead
+from graphopt.capture.importer import Importer
 from graphopt.capture.names import place_of
 from graphopt.capture.states import StateTable
 from graphopt.errors import UnsupportedModelError
@@ -37,7 +37,7 @@ def import_higher_order(importer: Importer, node: fx.Node, owner: nn.Module) -> 
     name = str(getattr(node.target, "__name__", node.target))
     if name in FIRST_OPERAND:
         first = FIRST_OPERAND[name]
-        enabled = name == "wrap_with_autocast" and node.args[0] == "cpu" and bool(node.args[2])
+        enabled: bool = name == "wrap_with_autocast" and node.args[0:3:2] == ("cpu", True)
         _inline(importer, node, _body(node.args[first - 1], owner), node.args[first:], enabled)
     elif name == "cond":
         _cond(importer, node, owner)
@@ -97,7 +97,12 @@ def _region(importer: Importer, body: fx.GraphModule, name: str) -> Graph:
     """A branch as a graph of its own; tensors come in as inputs, symbolic sizes by their names."""
     context = Context(Graph(name))
     inner = Importer(
-        context, StateTable(context.editor), importer.dims.for_region(context.editor), AliasTable(), importer.modules, autocast=importer.autocast
+        context,
+        StateTable(context.editor),
+        importer.dims.for_region(context.editor),
+        AliasTable(),
+        importer.modules,
+        autocast=importer.autocast,
     )
     for placeholder in body.graph.nodes:
         fake = placeholder.meta.get("val")
@@ -110,5 +115,5 @@ def _region(importer: Importer, body: fx.GraphModule, name: str) -> Graph:
             raise UnsupportedModelError(f"a branch of torch.cond returns {output!r}, needs tensors")
         outputs.append(inner.value(output))
     context.editor.set_outputs(outputs)
-    remove_dead(context)
+    context.remove_dead()
     return context.graph

@@ -10,14 +10,16 @@ that the user gave to the dimension, else one made from the input and axis where
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from graphopt.errors import UnsupportedModelError
 from graphopt.ir.attributes import RESERVED_WORDS
-from graphopt.ir.dims import Dim, max_dim, min_dim
+from graphopt.ir.dims import Dim, max_dim, min_dim, product
 from graphopt.ir.graph import GraphEditor, Range
 
 if TYPE_CHECKING:
@@ -114,42 +116,38 @@ class DimReader:
         if node.is_Integer:
             return int(node)
         if node.is_Symbol:
-            known = self._known.get(node.name)
-            return known if known is not None else self._declare(node.name, self._names.get(node.name, node.name))
+            name = str(node.name)
+            known = self._known.get(name)
+            return known if known is not None else self._declare(name, self._names.get(name, name))
         kind = type(node).__name__
-        if kind == "Pow" and isinstance(children[1], int) and children[1] >= 0:
-            return _fold(lambda a, b: a * b, [children[0]] * children[1], 1)
         combine = _COMBINE.get(kind)
-        if combine is None:
-            raise UnsupportedModelError(
-                f"a size is computed as {node}, which holds {kind}; dimensions can be built with + - * // % min max",
-                fix="capture with a fixed size on that axis (leave it out of dynamic=)",
-            )
-        return combine(children)
+        if combine is not None:
+            return reduce(combine, children)
+        if kind == "CeilDiv":
+            return -((-children[0]) // children[1])
+        if kind == "Pow" and isinstance(children[1], int) and children[1] >= 0:
+            return product((children[0],) * children[1])
+        raise UnsupportedModelError(
+            f"a size is computed as {node}, which holds {kind}; dimensions can be built with + - * // % min max",
+            fix="capture with a fixed size on that axis (leave it out of dynamic=)",
+        )
 
 
-def _fold(function: Any, children: list[Dim], start: Dim | None = None) -> Dim:
-    total = children[0] if start is None else start
-    for child in children[1:] if start is None else children:
-        total = function(total, child)
-    return total
-
-
-_COMBINE: dict[str, Any] = {
-    "Add": lambda children: _fold(lambda a, b: a + b, children),
-    "Mul": lambda children: _fold(lambda a, b: a * b, children),
-    "FloorDiv": lambda children: children[0] // children[1],
-    "CleanDiv": lambda children: children[0] // children[1],
-    "CeilDiv": lambda children: -((-children[0]) // children[1]),
-    "Mod": lambda children: children[0] % children[1],
-    "PythonMod": lambda children: children[0] % children[1],
-    "Max": lambda children: _fold(max_dim, children),
-    "Min": lambda children: _fold(min_dim, children),
+_COMBINE: dict[str, Callable[[Any, Any], Dim]] = {
+    "Add": operator.add,
+    "Mul": operator.mul,
+    "FloorDiv": operator.floordiv,
+    "CleanDiv": operator.floordiv,
+    "Mod": operator.mod,
+    "PythonMod": operator.mod,
+    "Max": max_dim,
+    "Min": min_dim,
 }
+"""Operations by the name of torch's sympy class."""
 
 
 def _symbol_name(size: Any) -> str | None:
     if not isinstance(size, torch.SymInt):
         return None
-    expression = size.node.expr
-    return expression.name if expression.is_Symbol else None
+    expression: Any = size.node.expr
+    return str(expression.name) if expression.is_Symbol else None

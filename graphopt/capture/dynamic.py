@@ -84,7 +84,9 @@ def _by_name(dynamic: Any, names: list[str]) -> dict[str, object]:
             return {names[0]: dynamic}
         unknown = [key for key in keys if key not in names]
         if unknown:
-            raise ExampleInputError(f"dynamic= names the inputs {unknown}; the call has {names}", fix="use the names of forward's parameters")
+            raise ExampleInputError(
+                f"dynamic= names the inputs {unknown}; the call has {names}", fix="use the names of forward's parameters"
+            )
         return dict(cast("Mapping[str, object]", dynamic))
     if isinstance(dynamic, list | tuple):
         entries = list(cast("Sequence[object]", dynamic))
@@ -97,9 +99,15 @@ def _by_name(dynamic: Any, names: list[str]) -> dict[str, object]:
 def _convert(spec: object, argument: object, dims: dict[str, Any], what: str) -> object:
     """An entry of `dynamic` in torch's form, checked against the example."""
     if spec is None:
-        return None if not isinstance(argument, list | tuple | dict) else pytree.tree_map(lambda _: None, argument)
+        return None if not isinstance(argument, list | tuple | dict) else pytree.tree_map(_nothing, argument)
     if isinstance(argument, torch.Tensor):
-        axes = spec if isinstance(spec, Mapping) else dict(enumerate(cast("Sequence[object]", spec))) if isinstance(spec, list | tuple) else None
+        axes = (
+            spec
+            if isinstance(spec, Mapping)
+            else dict(enumerate(cast("Sequence[object]", spec)))
+            if isinstance(spec, list | tuple)
+            else None
+        )
         if axes is None:
             raise ExampleInputError(f"dynamic= gives {spec!r} for the tensor '{what}'", fix='use {axis: "name"}')
         return _tensor_axes(cast("Mapping[Any, object]", axes), argument, dims, what)
@@ -110,7 +118,9 @@ def _convert(spec: object, argument: object, dims: dict[str, Any], what: str) ->
     if isinstance(argument, list | tuple) and isinstance(spec, list | tuple):
         both = zip(cast("Sequence[object]", spec), cast("Sequence[object]", argument), strict=True)
         return type(argument)(_convert(entry, item, dims, f"{what}[{i}]") for i, (entry, item) in enumerate(both))
-    raise ExampleInputError(f"dynamic= gives {spec!r} for '{what}', which is a {type(argument).__name__}", fix="mirror the structure of the input")
+    raise ExampleInputError(
+        f"dynamic= gives {spec!r} for '{what}', which is a {type(argument).__name__}", fix="mirror the structure of the input"
+    )
 
 
 def _tensor_axes(axes: Mapping[Any, object], tensor: torch.Tensor, dims: dict[str, Any], what: str) -> dict[int, object]:
@@ -122,22 +132,26 @@ def _tensor_axes(axes: Mapping[Any, object], tensor: torch.Tensor, dims: dict[st
             continue
         if isinstance(dim, str):
             dim = dims.setdefault(dim, TorchDim(dim, min=1))
-        elif hasattr(dim, "__name__"):
-            dims.setdefault(dim.__name__, dim)
+        elif (name := getattr(dim, "__name__", None)) is not None:
+            dims.setdefault(str(name), dim)
         converted[axis % tensor.ndim] = dim
     return converted
 
 
 def _entry(shapes: Mapping[str, object], positions: list[str], path: Any) -> object:
     """The converted entry for one leaf of (args, kwargs)."""
-    side, *rest = [getattr(key, "idx", getattr(key, "key", None)) for key in path]
-    first, *rest = rest
+    keys: list[Any] = [getattr(key, "idx", getattr(key, "key", None)) for key in path]
+    side, first = keys[:2]
     spec: Any = shapes.get(positions[first] if side == 0 and first < len(positions) else first)
-    for key in rest:
-        if spec is None or isinstance(spec, Mapping) and key not in spec:
+    for key in keys[2:]:
+        if spec is None or (isinstance(spec, Mapping) and key not in spec):
             return None
         spec = spec[key]
     return spec
+
+
+def _nothing(_: object) -> None:
+    return None
 
 
 def _doubled(leaf: object, axes: Mapping[int, str]) -> object:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -42,12 +42,12 @@ def export_model(
         with evaluation_mode(model), torch.no_grad(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
             return torch.export.export(model, args, dict(kwargs), dynamic_shapes=dynamic_shapes, strict=False)
-    except Exception as error:  # noqa: BLE001  # a model's forward may raise anything; it stays the cause
+    except Exception as error:  # a model's forward may raise anything; it stays the cause
         raise _translate(error, model, args, kwargs) from error
 
 
 @contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Generator[None]:
     """Put a model into eval mode and every sub-module back into its own mode afterwards.
 
     The change to train mode first, and again at the end, is what makes modules drop tensors that they keep
@@ -116,7 +116,7 @@ def _translate(error: Exception, model: nn.Module, args: tuple[object, ...], kwa
             where=where,
             fix=WAYS_OUT,
         )
-    if "onstraints violated" in str(error) or "dynamic_shapes" in str(error) or "marked" in str(error) and "dynamic" in str(error):
+    if "onstraints violated" in str(error) or "dynamic_shapes" in str(error) or ("marked" in str(error) and "dynamic" in str(error)):
         return CaptureError(
             f"the dynamic dimensions do not fit {type(model).__name__}: {_long(error)}",
             where=where,

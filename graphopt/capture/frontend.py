@@ -23,7 +23,7 @@ from graphopt.capture.dynamic import Dynamic, DynamicShapes, resolve_dynamic
 from graphopt.capture.examples import Examples, example_call
 from graphopt.capture.export import export_model
 from graphopt.capture.functionalise import AliasTable
-from graphopt.capture.importer import Importer, remove_dead
+from graphopt.capture.importer import Importer
 from graphopt.capture.states import Entry, StateTable, check_tensors, model_entries, program_entries
 from graphopt.capture.structure import call_structure
 from graphopt.errors import GraphoptWarning, UnsupportedModelError, UsageError
@@ -62,7 +62,9 @@ def capture(
     """
     if isinstance(model, ExportedProgram):
         if example_inputs is not None or kwargs or dynamic is not None:
-            raise UsageError("an ExportedProgram brings its inputs and dynamic sizes along", fix="capture(program) without further arguments")
+            raise UsageError(
+                "an ExportedProgram brings its inputs and dynamic sizes along", fix="capture(program) without further arguments"
+            )
         return _import_program(model, None, DynamicShapes((), {}), name or "graph")
     if isinstance(model, torch.jit.ScriptModule):
         raise UnsupportedModelError("TorchScript modules have no Python code to trace", fix="capture the nn.Module that was scripted")
@@ -88,7 +90,7 @@ def _import_program(program: ExportedProgram, model: nn.Module | None, dynamic: 
     in_leaves = _bind_inputs(program, importer, dynamic)
     outputs = importer.run(program.graph, program.graph_module)
     _set_outputs(program, importer, outputs, in_leaves)
-    remove_dead(context)
+    context.remove_dead()
     _drop_unused_constants(context)
     return context.graph
 

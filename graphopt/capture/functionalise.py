@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from graphopt.capture.schema import storage_identity
 from graphopt.errors import UnsupportedModelError
 from graphopt.ir.attributes import Attribute
-from graphopt.ir.dims import Dim
+from graphopt.ir.dims import Dim, Expression
 from graphopt.ir.graph import Value
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class AliasTable:
 
         A tensor on a storage that is known becomes an alias of it, else it starts a storage.
         """
-        key = _key(fake)
+        key = storage_identity(fake)
         storage = self._storages.get(key) if key is not None else None
         if storage is None:
             storage = Storage(value)
@@ -92,7 +93,7 @@ class AliasTable:
 
     def share(self, fake: torch.Tensor, alias: Alias) -> Alias:
         """Record that `fake`, a tensor of an inlined sub-graph or its result, is the tensor of `alias`."""
-        key = _key(fake)
+        key = storage_identity(fake)
         if key is not None:
             self._storages.setdefault(key, alias.storage)
         return alias
@@ -131,11 +132,6 @@ class AliasTable:
         storage.root = root
         storage.version += 1
         alias.value, alias.version = new, storage.version
-
-
-def _key(fake: torch.Tensor) -> int | None:
-    """Identity of the fake storage; None for tensors without one (sparse)."""
-    return fake.untyped_storage()._cdata if fake.layout is torch.strided else None
 
 
 def _unknown_view(alias: Alias) -> UnsupportedModelError:
@@ -193,10 +189,10 @@ def _unselect(context: Context, step: Step, source: Value, new: Value) -> Value:
 
 def _unsplit(context: Context, step: Step, source: Value, new: Value) -> Value:
     sizes = step.attrs["sizes"]
-    before = sizes[: step.index] if isinstance(sizes, tuple) else ()
     start: Dim = 0
-    for size in before:
-        start = start + size  # pyright: ignore[reportOperatorIssue]  # sizes are dims, which the op table checks
+    for size in sizes[: step.index] if isinstance(sizes, tuple) else ():
+        if isinstance(size, int | Expression):
+            start = start + size
     axis = step.attrs["axis"]
     length = new.shape[axis] if isinstance(axis, int) else 0
     return context.emit("slice_scatter", source, new, axis=axis, start=start, stop=start + length, step=1)

@@ -16,33 +16,35 @@ from __future__ import annotations
 import logging
 import operator
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
 from torch import fx, nn
 
-import graphopt.capture.tables  # noqa: F401  # fills the table of handlers
-from graphopt.capture.context import HANDLERS, Context, NotExpressible, TorchCall
+from graphopt.capture.agreement import check_types, with_casts
+from graphopt.capture.context import Context, NotExpressible, TorchCall
 from graphopt.capture.dims import DimReader
 from graphopt.capture.functionalise import Alias, AliasTable
 from graphopt.capture.names import Place, place_of
 from graphopt.capture.opaque import emit_opaque
+from graphopt.capture.schema import HigherOrderOperator, OpOverload, check_writes, functional_form, schema_of
 from graphopt.capture.states import StateTable, dtype_of
+from graphopt.capture.tables import HANDLERS
 from graphopt.errors import CaptureError, GraphoptWarning, TypeInferenceError, UnsupportedModelError
-from graphopt.ir.dims import Dim, Expression, evaluate_dim, symbols_of
-from graphopt.ir.graph import Node, Operand, Value
-from graphopt.ir.types import DType, TensorType
-from graphopt.ops import definition, is_canonical
-from graphopt.ops.registry import Effect
+from graphopt.ir.graph import Operand, Value
+from graphopt.ir.types import TensorType
 
-__all__ = ["Bound", "Importer", "functional_overload", "remove_dead", "same_shape"]
+__all__ = ["Bound", "Importer"]
 
 log = logging.getLogger("graphopt.capture")
 
 Bound = Alias | tuple["Alias | None", ...] | None
 """What an fx node stands for: a tensor, several, or nothing that the graph keeps."""
+
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+"""Modules whose `momentum=None` means an average over all batches; the traced call has a number there."""
 
 VANISHING = frozenset(
     {
@@ -99,7 +101,9 @@ class Importer:
         """The current value of an fx node that is one tensor."""
         bound = self.bound.get(node)
         if not isinstance(bound, Alias):
-            raise UnsupportedModelError(f"'{node.name}' is read as a tensor but is {node.meta.get('val')!r}", where=str(place_of(node).source))
+            raise UnsupportedModelError(
+                f"'{node.name}' is read as a tensor but is {node.meta.get('val')!r}", where=str(place_of(node).source)
+            )
         return self.aliases.read(self.context, bound)
 
     def define(self, node: fx.Node, fake: object, value: Value, owner: str | None = None) -> None:
@@ -156,9 +160,9 @@ class Importer:
         try:
             if target is operator.getitem and isinstance(node.args[0], fx.Node) and isinstance(self.bound.get(node.args[0]), tuple):
                 self._getitem(node)
-            elif isinstance(target, torch._ops.OpOverload):
+            elif isinstance(target, OpOverload):
                 self._overload(node, target, place)
-            elif isinstance(target, torch._ops.HigherOrderOperator):
+            elif isinstance(target, HigherOrderOperator):
                 from graphopt.capture.control import import_higher_order  # control imports regions with this class
 
                 import_higher_order(self, node, owner)
@@ -179,48 +183,45 @@ class Importer:
         if part is not None and isinstance(fake, torch.Tensor):
             self.aliases.share(fake, part)
 
-    def _overload(self, node: fx.Node, target: torch._ops.OpOverload, place: Place) -> None:
-        namespace, base = target._schema.name.split("::")
-        if base in VANISHING or namespace in ("profiler",) or (namespace == "aten" and base.startswith("sym_")):
+    def _overload(self, node: fx.Node, target: OpOverload, place: Place) -> None:
+        schema = schema_of(target)
+        if schema.base in VANISHING or schema.namespace == "profiler" or (schema.namespace == "aten" and schema.base.startswith("sym_")):
             return
         fakes = list(_tensor_leaves(node.meta.get("val")))
-        if not fakes:
-            if not target._schema.is_mutable:
-                return  # a number (item, sym_size): read off the traced value where it is used
+        if not fakes and not schema.is_mutable:
+            return  # a number (item, sym_size): read off the traced value where it is used
         given = self._bind(target, node)
-        written = _written(target, node)
-        if written is not None:
-            self._in_place(node, target, base, given, written, place)
+        if schema.is_mutable:
+            self._in_place(node, target, given, place)
             return
-        call = self._torch_call(base, target, given, fakes, node, place)
-        results = self._translate(call, namespace, target, given)
+        call = self._torch_call(schema.base, target, given, fakes, node, place)
+        results = self._translate(call, target, given)
         self._finish(node, results, fakes, place)
 
-    def _bind(self, target: torch._ops.OpOverload, node: fx.Node) -> dict[str, object]:
+    def _bind(self, target: OpOverload, node: fx.Node) -> dict[str, object]:
         """The arguments that were given, by schema name."""
-        names = [argument.name for argument in target._schema.arguments]
-        given: dict[str, object] = dict(zip(names, node.args, strict=False))
+        given: dict[str, object] = dict(zip(schema_of(target).arguments, node.args, strict=False))
         given.update(node.kwargs)
         return {name: self.argument(item) for name, item in given.items()}
 
     def _torch_call(
-        self, base: str, target: torch._ops.OpOverload, given: Mapping[str, object], fakes: Sequence[torch.Tensor], node: fx.Node, place: Place
+        self, base: str, target: OpOverload, given: Mapping[str, object], fakes: Sequence[torch.Tensor], node: fx.Node, place: Place
     ) -> TorchCall:
-        full: dict[str, object] = {}
-        for argument in target._schema.arguments:
-            full[argument.name] = given[argument.name] if argument.name in given else self.argument(argument.default_value)
+        schema = schema_of(target)
+        full = {name: given[name] if name in given else self.argument(default) for name, default in schema.defaults.items()}
         single = isinstance(node.meta.get("val"), torch.Tensor)
-        used = {0} if single else {user.args[1] for user in node.users if user.target is operator.getitem}
-        if not single and any(user.target is not operator.getitem for user in node.users):
+        parts = [user.args[1] for user in node.users if user.target is operator.getitem]
+        used = {0} if single else {index for index in parts if isinstance(index, int)}
+        if not single and len(parts) < len(node.users):
             used = set(range(len(fakes)))
         module = self.modules.get(place.module)
         return TorchCall(
             base,
-            target._overloadname,
+            schema.overload,
             full,
             tuple(self.tensor_type(fake) for fake in fakes),
-            frozenset(index for index in used if isinstance(index, int)),
-            momentum_unset=isinstance(module, nn.modules.batchnorm._NormBase) and module.momentum is None,
+            frozenset(used),
+            momentum_unset=isinstance(module, NORMS) and module.momentum is None,
             scalars=self._scalars(full),
         )
 
@@ -234,43 +235,43 @@ class Importer:
                     found[argument] = state.data.tensor().item()
         return found
 
-    def _translate(
-        self, call: TorchCall, namespace: str, target: torch._ops.OpOverload, given: Mapping[str, object]
-    ) -> tuple[Operand, ...]:
-        handler = HANDLERS.get(call.name) if namespace == "aten" else None
+    def _translate(self, call: TorchCall, target: OpOverload, given: Mapping[str, object]) -> tuple[Operand, ...]:
+        handler = HANDLERS.get(call.name) if schema_of(target).namespace == "aten" else None
         if handler is None:
             return emit_opaque(self.context, target, given, call.types)
-        mark = _last(self.context)
+        mark = self.context.last_node
         for convert in (False, True) if self.autocast else (False,):
             try:
-                made = handler(self.context, _with_casts(self.context, call) if convert else call)
+                made = handler(self.context, with_casts(self.context, call) if convert else call)
                 results = made if isinstance(made, tuple) else (made,)
-                _check_types(results, call)
+                check_types(results, call)
             except (NotExpressible, TypeInferenceError) as reason:
                 log.info("%s is carried opaque: %s", target, reason)
-                _take_back(self.context, mark)
+                self.context.take_back(mark)
             else:
                 return results
         return emit_opaque(self.context, target, given, call.types)
 
-    def _in_place(
-        self, node: fx.Node, target: torch._ops.OpOverload, base: str, given: Mapping[str, object], written: fx.Node, place: Place
-    ) -> None:
+    def _in_place(self, node: fx.Node, target: OpOverload, given: Mapping[str, object], place: Place) -> None:
         """Translate an op that writes its first argument: the functional op, then the write."""
-        alias = self.bound.get(written)
-        fake = written.meta.get("val")
-        if not isinstance(alias, Alias) or not isinstance(fake, torch.Tensor):
-            raise UnsupportedModelError(f"{target} writes '{written.name}', which is no tensor of the graph")
-        if _counts_batches(alias.value.name, base):
+        check_writes(target)
+        written = node.args[0] if node.args else None
+        alias = self.bound.get(written) if isinstance(written, fx.Node) else None
+        if not isinstance(written, fx.Node) or not isinstance(alias, Alias):
+            raise UnsupportedModelError(f"{target} writes {written}, which is no tensor of the graph")
+        if _counts_batches(alias.value.name, target):
             self.bound[node] = alias  # to_module counts batches itself, as torch's batch norm does
             return
-        functional = functional_overload(target)
-        call = self._torch_call(functional[0], functional[1] or target, given, [fake], node, place)
-        if functional[1] is None and call.name not in HANDLERS:
+        name, functional = functional_form(target)
+        if functional is not None:  # the functional op may call its arguments otherwise: dropout_(self), dropout(input)
+            renamed = dict(zip(schema_of(target).arguments, schema_of(functional).arguments, strict=False))
+            given = {renamed[key]: argument for key, argument in given.items()}
+        elif name not in HANDLERS:
             raise UnsupportedModelError(
                 f"{target} writes to its argument and torch has no functional form of it", fix="use an operation that returns a new tensor"
             )
-        results = self._translate(call, target.namespace, functional[1] or target, given)
+        call = self._torch_call(name, functional or target, given, [written.meta["val"]], node, place)
+        results = self._translate(call, functional or target, given)
         new = results[0]
         if new is self.aliases.read(self.context, alias):
             self.bound[node] = alias
@@ -282,7 +283,7 @@ class Importer:
         self.aliases.write(self.context, alias, new)
         self.bound[node] = alias
 
-    def _check_owner(self, alias: Alias, target: torch._ops.OpOverload) -> None:
+    def _check_owner(self, alias: Alias, target: OpOverload) -> None:
         """Writing to what outlives the call is refused for states and told for inputs."""
         owner = alias.storage.owner
         state = self.context.graph.states.get(owner) if owner is not None else None
@@ -329,36 +330,8 @@ class Importer:
             self.context.editor.rename(value, self.context.graph.fresh_name(place.module))
 
 
-def functional_overload(target: torch._ops.OpOverload) -> tuple[str, torch._ops.OpOverload | None]:
-    """Base name and overload of the op that returns what `target` writes into its first argument."""
-    base = target._schema.name.split("::")[1]
-    name = base
-    if base.startswith("__i") and base.endswith("__"):
-        name = "__" + base[3:]
-    elif base.endswith("_") and not base.endswith("__"):
-        name = base[:-1]
-    packet = getattr(getattr(torch.ops, target.namespace), name, None) if name != base else None
-    overload = getattr(packet, target._overloadname, None) if packet is not None else None
-    return name, overload if isinstance(overload, torch._ops.OpOverload) else None
-
-
-def _written(target: torch._ops.OpOverload, node: fx.Node) -> fx.Node | None:
-    """The argument that an op writes; None for functional ops."""
-    if not target._schema.is_mutable:
-        return None
-    writes = [index for index, argument in enumerate(target._schema.arguments) if argument.alias_info is not None and argument.alias_info.is_write]
-    first = node.args[0] if node.args else None
-    if writes != [0] or not isinstance(first, fx.Node):
-        names = [target._schema.arguments[index].name for index in writes]
-        raise UnsupportedModelError(
-            f"{target} writes its arguments {names}; only operations that write their first argument are supported",
-            fix="use the form that returns new tensors",
-        )
-    return first
-
-
-def _counts_batches(name: str, base: str) -> bool:
-    return base == "add_" and name.rsplit(".", 1)[-1] == "num_batches_tracked"
+def _counts_batches(name: str, target: OpOverload) -> bool:
+    return schema_of(target).base == "add_" and name.rsplit(".", 1)[-1] == "num_batches_tracked"
 
 
 def _tensor_leaves(fake: object) -> Iterator[torch.Tensor]:
@@ -367,75 +340,3 @@ def _tensor_leaves(fake: object) -> Iterator[torch.Tensor]:
     elif isinstance(fake, list | tuple):
         for item in cast("Sequence[object]", fake):
             yield from _tensor_leaves(item)
-
-
-def remove_dead(context: Context) -> None:
-    """Erase pure canonical nodes that nobody reads: leftovers of views, and results that the model drops."""
-    for node in context.graph.reversed_nodes:
-        pure = is_canonical(node.op) and definition(node.op).effect is Effect.PURE and not node.regions
-        if pure and not any(result.use_count for result in node.results):
-            context.editor.erase(node)
-
-
-def _last(context: Context) -> Node | None:
-    return next(context.graph.reversed_nodes, None)
-
-
-def _take_back(context: Context, mark: Node | None) -> None:
-    """Erase what was emitted after `mark`, last first."""
-    while (last := _last(context)) is not mark and last is not None:
-        context.editor.erase(last)
-
-
-def _check_types(results: Sequence[Operand], call: TorchCall) -> None:
-    """Compare what a handler made with what was traced."""
-    for index, (result, expected) in enumerate(zip(results, call.types, strict=False)):
-        if index not in call.used or not isinstance(result, Value):
-            if result is None and index in call.used:
-                raise NotExpressible(f"{call.name}: result {index} is used and has no canonical form")
-            continue
-        if result.type.dtype is not expected.dtype or not same_shape(result.type.shape, expected.shape):
-            raise NotExpressible(f"{call.name}: the canonical form has the type {result.type.text}, traced was {expected.text}")
-    if len(results) < max(call.used, default=-1) + 1:
-        raise NotExpressible(f"{call.name}: {len(results)} results, {max(call.used) + 1} are used")
-
-
-def same_shape(left: tuple[Dim, ...], right: tuple[Dim, ...]) -> bool:
-    """True when two shapes are equal; expressions in different forms are compared at a few sizes."""
-    return len(left) == len(right) and all(a == b or _same_dim(a, b) for a, b in zip(left, right, strict=True))
-
-
-def _same_dim(left: Dim, right: Dim) -> bool:
-    if not isinstance(left, Expression) or not isinstance(right, Expression):
-        return False
-    names = sorted(symbols_of(left) | symbols_of(right))
-    for size in (1, 2, 5, 16, 97, 224, 1031):
-        values = {name: size + 3 * position for position, name in enumerate(names)}
-        if evaluate_dim(left, values) != evaluate_dim(right, values):
-            return False
-    return True
-
-
-def _with_casts(context: Context, call: TorchCall) -> TorchCall:
-    """Inside an autocast region: floating-point operands in the dtype that the traced result has.
-
-    Autocast changes the dtype of operands without a trace in the graph; the traced result tells which.
-    """
-    wanted = call.types[0].dtype if call.types else None
-    if wanted is None or not wanted.is_float or call.name in _EXPLICIT_DTYPE:
-        return call
-    low = (DType.bf16, DType.f16)
-
-    def convert(argument: object) -> object:
-        if isinstance(argument, Value) and argument.type.dtype.is_float and argument.type.dtype is not wanted:
-            if wanted in low or argument.type.dtype in low:
-                return context.cast(argument, wanted)
-        if isinstance(argument, tuple):
-            return tuple(convert(item) for item in cast("tuple[object, ...]", argument))
-        return argument
-
-    arguments = {name: convert(argument) for name, argument in call.arguments.items()}
-    return TorchCall(call.name, call.overload, arguments, call.types, call.used, call.momentum_unset, call.scalars)
-
-
-_EXPLICIT_DTYPE = frozenset({"to", "_to_copy", "type_as", "copy", "where"})

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
-
 from graphopt.capture.context import Context
+from graphopt.capture.schema import OpOverload
 from graphopt.errors import UnsupportedModelError
 from graphopt.ir.attributes import Attribute, Ref
 from graphopt.ir.dims import Expression
@@ -26,9 +25,7 @@ PLACEMENT = frozenset({"device", "layout", "pin_memory", "memory_format", "non_b
 """Arguments that only say where or how memory is laid out."""
 
 
-def emit_opaque(
-    context: Context, target: torch._ops.OpOverload, arguments: Mapping[str, object], types: Sequence[TensorType]
-) -> tuple[Value, ...]:
+def emit_opaque(context: Context, target: OpOverload, arguments: Mapping[str, object], types: Sequence[TensorType]) -> tuple[Value, ...]:
     """Append a node for a torch op with the arguments that were given.
 
     Raises:

@@ -18,6 +18,7 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
+from graphopt.capture.schema import storage_identity
 from graphopt.errors import UnsupportedModelError
 from graphopt.ir.data import TensorData
 from graphopt.ir.graph import GraphEditor, State, StateKind, Value
@@ -63,12 +64,11 @@ def model_entries(model: nn.Module) -> Iterator[Entry]:
     """Parameters and buffers in the order of `state_dict`, with buffers that it leaves out, under every name."""
     for prefix, module in model.named_modules(remove_duplicate=False):
         dotted = f"{prefix}." if prefix else ""
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                yield Entry(dotted + name, parameter, "param")
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                yield Entry(dotted + name, buffer, "buffer", name not in module._non_persistent_buffers_set)
+        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            yield Entry(dotted + name, parameter, "param")
+        passing = module._non_persistent_buffers_set  # pyright: ignore[reportPrivateUsage]  # torch has no public question for it
+        for name, buffer in module.named_buffers(recurse=False, remove_duplicate=False):
+            yield Entry(dotted + name, buffer, "buffer", name not in passing)
 
 
 def program_entries(program: ExportedProgram) -> Iterator[Entry]:
@@ -99,10 +99,12 @@ def check_tensors(entries: Mapping[str, torch.Tensor]) -> None:
                 fix="load the weights first, or model.to_empty(device='cpu') and initialise them",
             )
         if tensor.layout is not torch.strided:
-            raise UnsupportedModelError(f"'{name}' has the layout {tensor.layout}, needs torch.strided", where=name, fix=f"use {name}.to_dense()")
+            raise UnsupportedModelError(
+                f"'{name}' has the layout {tensor.layout}, needs torch.strided", where=name, fix=f"use {name}.to_dense()"
+            )
         if tensor.is_quantized:
             raise UnsupportedModelError(f"'{name}' is quantised ({tensor.dtype})", where=name, fix="capture the model before quantisation")
-        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+        if torch.nn.parameter.is_lazy(tensor):
             raise UnsupportedModelError(f"'{name}' is not initialised yet", where=name, fix="run the model once before capture")
         dtype_of(tensor.dtype)
 
@@ -155,4 +157,4 @@ def _memory(tensor: torch.Tensor) -> tuple[object, ...]:
     """A key that two tensors share when they are the same memory seen in the same way."""
     if tensor.numel() == 0:
         return (id(tensor),)
-    return (tensor.untyped_storage()._cdata, tensor.storage_offset(), tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype)
+    return (storage_identity(tensor), tensor.storage_offset(), tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype)

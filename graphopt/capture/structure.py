@@ -37,13 +37,15 @@ class PythonStructure:
 
 
 def call_structure(
-    in_spec: pytree.TreeSpec, in_leaves: Sequence[Attribute], out_spec: pytree.TreeSpec, out_leaves: Sequence[Attribute]
+    in_spec: pytree.TreeSpec | None, in_leaves: Sequence[Attribute], out_spec: pytree.TreeSpec | None, out_leaves: Sequence[Attribute]
 ) -> CallStructure:
     """The structure of a call from torch's pytree specs and one leaf per input and output.
 
     Raises:
         UnsupportedModelError: a dict has keys that are no strings.
     """
+    if in_spec is None or out_spec is None:
+        raise UnsupportedModelError("the exported program does not say how its inputs and outputs are structured")
     inputs = _plain(in_spec, list(in_leaves))
     if not (isinstance(inputs, tuple) and len(inputs) == 2 and isinstance(inputs[0], tuple) and isinstance(inputs[1], Mapping)):
         raise UnsupportedModelError(f"the call is structured as {in_spec}, needs (args, kwargs)")

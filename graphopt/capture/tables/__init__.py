@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphopt.capture.context import HANDLERS
 from graphopt.capture.tables import (
     attention,
     conv,
@@ -12,14 +13,15 @@ from graphopt.capture.tables import (
     matmul,
     norm,
     pool,
+    rearrange,
     recurrent,
     reduce,
-    rearrange,
     shape,
     split,
 )
 
 __all__ = [
+    "HANDLERS",
     "attention",
     "conv",
     "create",

@@ -1,8 +1,8 @@
 """Convolutions.
 
-    padding="same"        ->  numbers; where left and right differ, pad and then conv
-    a single image        ->  reshape to a batch of one, conv, reshape back
-    aten.convolution      ->  conv2d or conv_transpose2d, by rank and its flag
+padding="same"        ->  numbers; where left and right differ, pad and then conv
+a single image        ->  reshape to a batch of one, conv, reshape back
+aten.convolution      ->  conv2d or conv_transpose2d, by rank and its flag
 """
 
 from __future__ import annotations

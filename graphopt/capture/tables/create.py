@@ -1,7 +1,7 @@
 """Ops that make tensors from nothing: constants, ranges, and the in-place fills.
 
-    zeros_like(x), x.new_ones(...), x.fill_(v)   ->  full {shape, value, dtype}
-    empty(...)                                   ->  full with zeros: memory that nobody has written yet
+zeros_like(x), x.new_ones(...), x.fill_(v)   ->  full {shape, value, dtype}
+empty(...)                                   ->  full with zeros: memory that nobody has written yet
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ def _full(context: Context, call: TorchCall, value: Operand) -> Value:
     return context.emit("full", shape=call.type.shape, value=value, dtype=dtype)
 
 
-@handles("zeros", "zeros_like", "new_zeros", "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted", "zero")
+@handles(
+    "zeros", "zeros_like", "new_zeros", "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted", "zero"
+)
 def _zeros(context: Context, call: TorchCall) -> Value:
     return _full(context, call, 0)
 

@@ -1,8 +1,8 @@
 """Elementwise ops: one result element from one element of each operand.
 
-    aten.rsub.Scalar(x, 1)           ->  sub(1, %x)
-    aten.add.Tensor(x, y, alpha=2)   ->  %t = mul(%y, 2); add(%x, %t)
-    aten.masked_fill(x, m, v)        ->  where(%m, v, %x)
+aten.rsub.Scalar(x, 1)           ->  sub(1, %x)
+aten.add.Tensor(x, y, alpha=2)   ->  %t = mul(%y, 2); add(%x, %t)
+aten.masked_fill(x, m, v)        ->  where(%m, v, %x)
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ from graphopt.ir.graph import Operand, Value
 
 __all__ = ["BINARY", "UNARY"]
 
-UNARY = {
-    name: name
-    for name in (
-        "relu sigmoid silu tanh hardsigmoid hardswish mish selu log_sigmoid neg abs sign exp exp2 expm1 log log2 log10 log1p sqrt rsqrt "
-        "reciprocal square sin cos tan asin acos atan sinh cosh asinh acosh atanh erf erfc floor ceil trunc frac isnan isinf "
-        "logical_not bitwise_not"
-    ).split()
-} | {
+
+def _unchanged(*lines: str) -> dict[str, str]:
+    """Ops that are called the same in both worlds."""
+    return {name: name for line in lines for name in line.split()}
+
+
+UNARY = _unchanged(
+    "relu sigmoid silu tanh hardsigmoid hardswish mish selu softsign log_sigmoid neg abs sign exp exp2 expm1 log log2 log10 log1p",
+    "sqrt rsqrt reciprocal square sin cos tan asin acos atan sinh cosh asinh acosh atanh erf erfc floor ceil trunc frac isnan isinf",
+    "logical_not bitwise_not",
+) | {
     "negative": "neg",
     "absolute": "abs",
     "sgn": "sign",
@@ -39,13 +42,10 @@ UNARY = {
 }
 """Canonical op by aten base name, for ops of one tensor without options."""
 
-BINARY = {
-    name: name
-    for name in (
-        "mul pow maximum minimum remainder fmod atan2 eq ne lt le gt ge logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor "
-        "bitwise_left_shift bitwise_right_shift"
-    ).split()
-} | {
+BINARY = _unchanged(
+    "mul pow maximum minimum remainder fmod atan2 eq ne lt le gt ge logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor",
+    "bitwise_left_shift bitwise_right_shift",
+) | {
     "multiply": "mul",
     "__and__": "bitwise_and",
     "__or__": "bitwise_or",
@@ -96,26 +96,26 @@ def _extremum(context: Context, call: TorchCall) -> Operand | tuple[Operand, ...
     return reduce_extremum(context, call)
 
 
-def _scaled(context: Context, operand: Operand, factor: Operand) -> Operand:
+def _scaled(context: Context, operand: Operand, factor: int | float) -> Operand:
     """`operand * factor`, folded where both are numbers, nothing where the factor is 1."""
-    if factor is None or (not isinstance(factor, Value) and factor == 1):
+    if factor == 1:
         return operand
-    if isinstance(operand, Value) or isinstance(factor, Value):
+    if isinstance(operand, Value):
         return context.emit("mul", operand, factor)
-    if operand is None:
-        raise NotExpressible("a missing operand is scaled")
-    return operand * factor
+    if isinstance(operand, int | float):
+        return operand * factor
+    raise NotExpressible(f"{operand!r} is scaled by {factor}")
 
 
 @handles("add", "sub", "subtract")
 def _add(context: Context, call: TorchCall) -> Value:
-    other = _scaled(context, call.operand("other"), call.operand("alpha") if call.has("alpha") else 1)
+    other = _scaled(context, call.operand("other"), call.number("alpha") if call.has("alpha") else 1)
     return context.emit("add" if call.name == "add" else "sub", call.operand("self"), other)
 
 
 @handles("rsub")
 def _rsub(context: Context, call: TorchCall) -> Value:
-    scaled = _scaled(context, call.value("self"), call.operand("alpha") if call.has("alpha") else 1)
+    scaled = _scaled(context, call.value("self"), call.number("alpha") if call.has("alpha") else 1)
     return context.emit("sub", call.operand("other"), scaled)
 
 
@@ -132,13 +132,13 @@ def _floor_divide(context: Context, call: TorchCall) -> Value:
 
 @handles("addcmul")
 def _addcmul(context: Context, call: TorchCall) -> Value:
-    scaled = _scaled(context, call.value("tensor1"), call.operand("value"))
+    scaled = _scaled(context, call.value("tensor1"), call.number("value"))
     return context.emit("add", call.value("self"), context.emit("mul", scaled, call.value("tensor2")))
 
 
 @handles("addcdiv")
 def _addcdiv(context: Context, call: TorchCall) -> Value:
-    scaled = _scaled(context, call.value("tensor1"), call.operand("value"))
+    scaled = _scaled(context, call.value("tensor1"), call.number("value"))
     return context.emit("add", call.value("self"), context.emit("div", scaled, call.value("tensor2"), rounding=None))
 
 
@@ -182,11 +182,6 @@ def _threshold(context: Context, call: TorchCall) -> Value:
 @handles("prelu")
 def _prelu(context: Context, call: TorchCall) -> Value:
     return context.emit("prelu", call.value("self"), call.value("weight"))
-
-
-@handles("softsign")
-def _softsign(context: Context, call: TorchCall) -> Value:
-    return context.emit("softsign", call.value("self"))
 
 
 @handles("hardtanh")
@@ -252,7 +247,17 @@ def _to(context: Context, call: TorchCall) -> Value:
 
 
 @handles(
-    "contiguous", "clone", "detach", "alias", "lift_fresh_copy", "lift_fresh", "lift", "positive", "resolve_conj", "resolve_neg", "requires_grad"
+    "contiguous",
+    "clone",
+    "detach",
+    "alias",
+    "lift_fresh_copy",
+    "lift_fresh",
+    "lift",
+    "positive",
+    "resolve_conj",
+    "resolve_neg",
+    "requires_grad",
 )
 def _same(context: Context, call: TorchCall) -> Value:
     return call.value("self")

@@ -1,6 +1,6 @@
 """Resizing and sampling of images.
 
-    upsample_bilinear2d.vec(x, None, False, [2.0, 2.0])   ->  resize {mode="linear", size=(64, 64), scales=(2.0, 2.0), ...}
+upsample_bilinear2d.vec(x, None, False, [2.0, 2.0])   ->  resize {mode="linear", size=(64, 64), scales=(2.0, 2.0), ...}
 """
 
 from __future__ import annotations

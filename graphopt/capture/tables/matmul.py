@@ -1,7 +1,7 @@
 """Matrix products.
 
-    mm, bmm, mv, dot          ->  matmul
-    addmm(b, x, w)            ->  matmul and add, scaled by beta and alpha where they are not 1
+mm, bmm, mv, dot          ->  matmul
+addmm(b, x, w)            ->  matmul and add, scaled by beta and alpha where they are not 1
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Normalisation and dropout: single nodes that keep their train/eval behaviour.
 
-    batch_norm(x, ..., training=False, ...)   ->  mode "follow": does what module.train()/eval() says
-    batch_norm(x, ..., training=True, ...)    ->  mode "train": batch statistics always, as captured in eval
+batch_norm(x, ..., training=False, ...)   ->  mode "follow": does what module.train()/eval() says
+batch_norm(x, ..., training=True, ...)    ->  mode "train": batch statistics always, as captured in eval
 """
 
 from __future__ import annotations

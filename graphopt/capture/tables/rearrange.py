@@ -43,7 +43,7 @@ def _flip_matrix(context: Context, call: TorchCall) -> Value:
 )
 def _pad(context: Context, call: TorchCall) -> Value:
     x = call.value("self")
-    flat = call.dims("padding" if "padding" in call.arguments else "pad") if call.items("padding" if "padding" in call.arguments else "pad") else ()
+    flat = call.dims("padding" if "padding" in call.arguments else "pad")
     pads: list[tuple[Dim, Dim]] = [(0, 0)] * x.type.rank
     for position in range(len(flat) // 2):
         pads[x.type.rank - 1 - position] = (flat[2 * position], flat[2 * position + 1])

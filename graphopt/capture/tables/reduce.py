@@ -1,8 +1,8 @@
 """Reductions, running sums, sorting.
 
-    x.sum()          ->  sum {axes=(0, 1), keepdims=false}    axes are always listed
-    x.max(dim=1)     ->  amax and argmax, each only where it is used
-    dtype argument   ->  a cast before
+x.sum()          ->  sum {axes=(0, 1), keepdims=false}    axes are always listed
+x.max(dim=1)     ->  amax and argmax, each only where it is used
+dtype argument   ->  a cast before
 """
 
 from __future__ import annotations
@@ -20,10 +20,15 @@ def _operand(context: Context, call: TorchCall) -> Value:
     return x if dtype is None else context.cast(x, dtype)
 
 
+def _narrow(context: Context, call: TorchCall, result: Value) -> Value:
+    """Sums of integers are 64 bits wide; a narrower dtype that was asked for wraps around in the same way."""
+    return context.cast(result, call.type.dtype) if call.type.dtype.kind == "int" and result.type.dtype.kind == "int" else result
+
+
 def _reduction(op: str) -> Handler:
     def handler(context: Context, call: TorchCall) -> Value:
         x = _operand(context, call)
-        return context.emit(op, x, axes=call.axes("dim", x.type.rank), keepdims=call.flag("keepdim"))
+        return _narrow(context, call, context.emit(op, x, axes=call.axes("dim", x.type.rank), keepdims=call.flag("keepdim")))
 
     return handler
 
@@ -34,9 +39,7 @@ HANDLERS.update({name: _reduction(name) for name in ("sum", "mean", "prod", "ama
 @handles("var", "std")
 def _var(context: Context, call: TorchCall) -> Value:
     x = call.value("self")
-    return context.emit(
-        call.name, x, axes=call.axes("dim", x.type.rank), keepdims=call.flag("keepdim"), correction=_correction(call)
-    )
+    return context.emit(call.name, x, axes=call.axes("dim", x.type.rank), keepdims=call.flag("keepdim"), correction=_correction(call))
 
 
 def _correction(call: TorchCall) -> int | float:
@@ -89,7 +92,7 @@ def _argmax(context: Context, call: TorchCall) -> Value:
 @handles("cumsum", "cumprod")
 def _cumulative(context: Context, call: TorchCall) -> Value:
     x = _operand(context, call)
-    return context.emit(call.name, x, axis=call.axis("dim", x.type.rank))
+    return _narrow(context, call, context.emit(call.name, x, axis=call.axis("dim", x.type.rank)))
 
 
 @handles("topk")

@@ -1,8 +1,8 @@
 """Ops that only change the shape or the order of axes.
 
-    view, flatten, squeeze, unsqueeze, ...   ->  reshape, with the traced shape
-    transpose, t, movedim, ...               ->  permute
-    expand, expand_as                        ->  expand
+view, flatten, squeeze, unsqueeze, ...   ->  reshape, with the traced shape
+transpose, t, movedim, ...               ->  permute
+expand, expand_as                        ->  expand
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _expand(context: Context, call: TorchCall) -> Value:
 @handles("repeat", "tile")
 def _repeat(context: Context, call: TorchCall) -> Value:
     x = call.value("self")
-    repeats = call.dims("repeats" if call.name == "repeat" else "dims") if call.items("repeats" if call.name == "repeat" else "dims") else ()
+    repeats = call.dims("repeats" if call.name == "repeat" else "dims")
     repeats = (1,) * (x.type.rank - len(repeats)) + repeats
     x = context.reshape(x, (1,) * (len(repeats) - x.type.rank) + x.shape)
     return x if all(count == 1 for count in repeats) else context.emit("tile", x, repeats=repeats)

@@ -1,9 +1,9 @@
 """Ops that take parts of a tensor or put parts together.
 
-    x[:, 1:-1]     ->  slice {axis=1, start=1, stop=15, step=1}     bounds are resolved, also symbolic ones
-    chunk, split   ->  split {axis, sizes}
-    unbind         ->  one select per result
-    stack          ->  reshapes and concat
+x[:, 1:-1]     ->  slice {axis=1, start=1, stop=15, step=1}     bounds are resolved, also symbolic ones
+chunk, split   ->  split {axis, sizes}
+unbind         ->  one select per result
+stack          ->  reshapes and concat
 """
 
 from __future__ import annotations
@@ -70,17 +70,13 @@ def _index(call: TorchCall, size: Dim) -> Dim:
     return size + index if isinstance(index, int) and index < 0 else index
 
 
-@handles("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_split", "unsafe_chunk", "unsafe_split_with_sizes", "hsplit", "vsplit")
+@handles("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_split", "unsafe_chunk", "unsafe_split_with_sizes")
 def _split(context: Context, call: TorchCall) -> tuple[Value, ...]:
     x = call.value("self")
-    axis = call.axis("dim", x.type.rank) if "dim" in call.arguments else _split_axis(call, x)
+    axis = call.axis("dim", x.type.rank)
     if len(call.types) == 1:
         return (x,)
     return context.emit_many("split", x, axis=axis, sizes=tuple(type_.shape[axis] for type_ in call.types))
-
-
-def _split_axis(call: TorchCall, x: Value) -> int:
-    return 0 if call.name == "vsplit" or x.type.rank == 1 else 1
 
 
 @handles("unbind", "unbind_copy")
