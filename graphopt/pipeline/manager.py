@@ -37,8 +37,8 @@ class PassManager:
 
     - `check`: "default" compares rewritten regions after each pass and the whole graph at the end, "full"
       the whole graph after each pass too, "off" nothing.
-    - `probe_inputs`: flat inputs to try the graph on; random ones from the input types by default,
-      `probes` sets of them, made from `seed`.
+    - `probes`: how many sets of flat inputs to try graphs on: `probe_inputs` first where given, then random
+      ones by the input types, made from `seed`.
     - `verify`: check invariants and types of the graph after each pass that changed it.
     - `strict`: raise instead of rolling back.
     - `stage`: `Stage.TRAINING_SAFE` refuses deploy passes.
@@ -110,10 +110,9 @@ class PassManager:
             return None, f"not compared: {error.what}"
 
     def _make_probes(self, graph: Graph) -> list[Probe]:
-        if self._probe_inputs is not None:
-            plain = [Probe(tuple(self._probe_inputs))]
-        else:
-            plain = [Probe(random_inputs(graph, seed=self._seed + number)) for number in range(self._probes)]
+        given = [Probe(tuple(self._probe_inputs))] if self._probe_inputs is not None else []
+        random = [Probe(random_inputs(graph, seed=self._seed + number)) for number in range(len(given), self._probes)]
+        plain = given + random
         has_floats = any(tensor.is_floating_point() for tensor in plain[0].inputs)
         return [*plain, Probe(plant_special_values(plain[0].inputs, seed=self._seed), special=True)] if has_floats else plain
 

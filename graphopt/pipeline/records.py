@@ -11,7 +11,10 @@ from typing import Any, Literal, TypeAlias
 from graphopt.ir.graph import Graph
 from graphopt.pipeline.passes import NumericClass, Pass, Stage
 
-__all__ = ["BrokenPromise", "PassRecord", "PipelineResult", "Status", "StoredText", "aggregate"]
+__all__ = ["COLUMNS", "BrokenPromise", "PassRecord", "PipelineResult", "Status", "StoredText", "aggregate"]
+
+COLUMNS = ("pass", "class", "status", "fired", "nodes", "ms", "check ms", "error")
+"""Heads of the table of passes."""
 
 Status: TypeAlias = Literal["applied", "unchanged", "rolled back", "failed"]
 """`rolled back`: it broke its promise; `failed`: it raised an exception. Both leave the graph as it was."""
@@ -95,6 +98,20 @@ class PassRecord:
         """`declined 5: stride is (2, 2), needs (1, 1) x5`, or nothing."""
         return aggregate(self.skipped)
 
+    def row(self) -> tuple[str, ...]:
+        """The record as cells under `COLUMNS`."""
+        spec = self.spec if self.round == 1 else f"{self.spec} (round {self.round})"
+        nodes = str(self.nodes_after) if self.nodes_before == self.nodes_after else f"{self.nodes_before} -> {self.nodes_after}"
+        error = "" if self.error is None else f"{self.error:.2g}"
+        check = self.verify_seconds + self.check_seconds
+        times = f"{self.seconds * 1e3:.1f}", f"{check * 1e3:.1f}"
+        return spec, self.numeric.value, self.status, str(self.rewritten), nodes, *times, error
+
+    def details(self) -> list[str]:
+        """What the pass declined, noted, raised or broke, each behind its name."""
+        texts = [self.declined, *self.notes, self.exception, str(self.broken or "")]
+        return [f"{self.name}: {text}" for text in texts if text]
+
     def to_json(self) -> dict[str, Any]:
         """Plain data for `json.dumps`."""
         return {
@@ -157,12 +174,23 @@ class PipelineResult:
             "passes": [record.to_json() for record in self.records],
         }
 
-    def __str__(self) -> str:
-        rows = [("pass", "class", "status", "fired", "nodes", "ms", "check ms", "error")]
-        rows += [_row(record) for record in self.records]
-        lines = _aligned(rows)
-        for record in self.records:
-            lines += _details(record)
+    @property
+    def shown(self) -> list[PassRecord]:
+        """Records for the table: those of passes that did something or failed."""
+        return [record for record in self.records if record.status != "unchanged"]
+
+    def details(self) -> list[str]:
+        """What passes declined, noted or broke, and how numbers were compared, one fact per line.
+
+        A pass that ran several times is quoted as of its last run.
+        """
+        last = {record.spec: record for record in self.records}
+        lines = [
+            line for record in self.records if last[record.spec] is record or record.broken or record.exception for line in record.details()
+        ]
+        idle = [spec for spec in last if all(record.status == "unchanged" for record in self.records if record.spec == spec)]
+        if idle:
+            lines.append(f"nothing to do: {', '.join(idle)}")
         lines.append(f"nodes: {self.original_nodes} -> {self.graph.node_count}")
         lines.append(f"numbers: {self.checked}")
         for label, error in (("float64", self.final_error), ("own dtypes", self.final_error_declared)):
@@ -171,7 +199,13 @@ class PipelineResult:
         lines += [f"note: {note}" for note in self.notes]
         if self.broken is not None:
             lines += ["the original graph is returned:", str(self.broken)]
-        return "\n".join(lines)
+        return lines
+
+    def __str__(self) -> str:
+        rows = [COLUMNS, *(record.row() for record in self.shown)]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+        table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([*table, *self.details()])
 
 
 def aggregate(skipped: Sequence[tuple[str, str]]) -> str:
@@ -189,30 +223,3 @@ def _counted(skipped: Sequence[tuple[str, str]]) -> list[tuple[str, int]]:
 def _finite(error: float | None) -> float | str | None:
     """JSON has no NaN and no infinity."""
     return error if error is None or abs(error) < float("inf") else str(error)
-
-
-def _row(record: PassRecord) -> tuple[str, ...]:
-    spec = record.spec if record.round == 1 else f"{record.spec} (round {record.round})"
-    nodes = str(record.nodes_after) if record.nodes_before == record.nodes_after else f"{record.nodes_before} -> {record.nodes_after}"
-    error = "" if record.error is None else f"{record.error:.2g}"
-    check = record.verify_seconds + record.check_seconds
-    return (
-        spec,
-        record.numeric.value,
-        record.status,
-        str(record.rewritten),
-        nodes,
-        f"{record.seconds * 1e3:.1f}",
-        f"{check * 1e3:.1f}",
-        error,
-    )
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def _details(record: PassRecord) -> list[str]:
-    texts = [record.declined, *record.notes, record.exception, str(record.broken or "")]
-    return [f"{record.name}: {text}" for text in texts if text]

@@ -1,0 +1,35 @@
+"""Small public functions that join two rooms: reading text with verification, and loading saved folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from graphopt.ir.graph import Graph
+
+__all__ = ["load", "parse"]
+
+
+def parse(text: str) -> Graph:
+    """The graph that a text describes, verified; its states have no data.
+
+    Raises:
+        ParseError: the text does not follow the grammar; with line and column.
+        VerifyError: the graph breaks an invariant or a type is not what the op's rule gives.
+    """
+    from graphopt.ir.parser import parse as parse_text
+    from graphopt.ops import verify
+
+    graph = parse_text(text)
+    verify(graph)
+    return graph
+
+
+def load(path: str | Path) -> Graph:
+    """The graph that `graph.save(path)` wrote. Loading never runs code.
+
+    Raises:
+        ArtifactError: the folder is missing, damaged, of a newer version, or unsafe to read.
+    """
+    from graphopt.ir.store import load_graph
+
+    return load_graph(path)

@@ -1,0 +1,156 @@
+"""optimize(): capture a model, run passes over it, and hand back everything that came out.
+
+nn.Module -> Graph -> passes, each checked -> Graph -> module, report, and on request an executable
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from graphopt.backends.calling import flatten_call
+from graphopt.errors import GraphoptError, UsageError
+from graphopt.ir.graph import Graph
+from graphopt.pipeline.checker import CheckLevel
+from graphopt.pipeline.manager import PassManager
+from graphopt.pipeline.passes import Stage
+from graphopt.pipeline.records import PipelineResult
+from graphopt.pipeline.registry import Item
+from graphopt.report import Report, summarize
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from graphopt.backends.base import Executable
+    from graphopt.capture.dynamic import Dynamic
+    from graphopt.capture.examples import Examples
+
+__all__ = ["Result", "optimize"]
+
+
+class Result:
+    """What `optimize` returns.
+
+    - `graph`: the optimised graph; `original`: the graph as captured.
+    - `module`: the optimised graph as a trainable `torch.nn.Module`, built when first asked for.
+    - `report`: what each pass did, declined and why, times, measured errors, cost before and after.
+    - `executable`: the graph lowered to `target`, None without one.
+    """
+
+    def __init__(self, original: Graph, pipeline: PipelineResult, report: Report, executable: Executable | None) -> None:
+        self.original = original
+        self.graph = pipeline.graph
+        self.pipeline = pipeline
+        self.report = report
+        self.executable = executable
+
+    @cached_property
+    def module(self) -> torch.nn.Module:
+        """The optimised model; it shares the parameters that no pass replaced with the original."""
+        return self.graph.to_module()
+
+    def __repr__(self) -> str:
+        return f"<Result of {self.graph.name}: {self.original.node_count} -> {self.graph.node_count} nodes>"
+
+
+def optimize(
+    model: torch.nn.Module | ExportedProgram | Graph,
+    passes: Item = ("lossless",),
+    *,
+    example_inputs: Examples = None,
+    kwargs: Mapping[str, object] | None = None,
+    dynamic: Dynamic = None,
+    name: str | None = None,
+    check: CheckLevel = "default",
+    strict: bool = False,
+    keep_trainable: bool = False,
+    probes: int = 1,
+    seed: int = 0,
+    keep_texts: bool = False,
+    target: str | None = None,
+    target_options: Mapping[str, Any] | None = None,
+    measure: bool = False,
+) -> Result:
+    """Optimise a model; the model itself and its parameters stay as they are.
+
+    `model` is an `nn.Module` (an `fx.GraphModule` too), an `ExportedProgram` or a `Graph`; `example_inputs`,
+    `kwargs`, `dynamic` and `name` are those of `graphopt.capture`. `passes` are names, pipeline texts, pass
+    objects and presets; a list inside the list repeats until nothing fires.
+
+    `check` "default" compares the region that each pass rewrote and the whole graph at the end, "full" the
+    whole graph after each pass, "off" nothing; on `probes` sets of inputs made from `seed`, the first one with
+    the shapes of `example_inputs`. A pass that breaks its promise is rolled back and named in the report, or
+    raised with `strict`. `keep_trainable` refuses passes that are for deployment only.
+
+    `target` also lowers the result to a backend, with `target_options`; `measure` then (or on the backend
+    "torch") times the graph before and after, in interleaved rounds.
+
+    Raises:
+        CaptureError: the model can't be captured.
+        PassError: a pass is unknown, its options do not fit, or with `strict` it failed.
+        BackendError: the graph can't be lowered to `target`.
+        UsageError: arguments that make no sense together.
+    """
+    if isinstance(model, Graph):
+        if kwargs or dynamic is not None:
+            raise UsageError("a Graph is captured already: kwargs and dynamic have nothing to act on", fix="optimize(graph, passes)")
+        graph = model
+    else:
+        from graphopt.capture import capture
+
+        graph = capture(model, example_inputs, kwargs=kwargs, dynamic=dynamic, name=name)
+    manager = PassManager(
+        passes,
+        check=check,
+        probe_inputs=_probe_inputs(graph, model, example_inputs, kwargs, seed),
+        probes=probes,
+        seed=seed,
+        strict=strict,
+        stage=Stage.TRAINING_SAFE if keep_trainable else None,
+        keep_texts=keep_texts,
+    )
+    pipeline = manager.run(graph)
+    report = Report(pipeline, summarize(graph), summarize(pipeline.graph))
+    executable = _lower(pipeline.graph, target, target_options) if target is not None else None
+    if measure:
+        from graphopt.report.measure import compare
+
+        before = _lower(graph, target or "torch", target_options)
+        report.latency = compare({"before": before, "after": executable or _lower(pipeline.graph, "torch", target_options)}, graph)
+    return Result(graph, pipeline, report, executable)
+
+
+def _lower(graph: Graph, target: str, options: Mapping[str, Any] | None) -> Executable:
+    from graphopt.backends.base import lower
+
+    return lower(graph, target, **dict(options or {}))
+
+
+def _probe_inputs(
+    graph: Graph, model: object, examples: Examples, kwargs: Mapping[str, object] | None, seed: int
+) -> Sequence[torch.Tensor] | None:
+    """Example inputs as flat probe inputs, or None where there are none of tensors.
+
+    Integers are kept: they may index something. A float input of equal numbers, as `torch.zeros` makes, would
+    hide most mistakes, so random numbers take its place.
+    """
+    if examples is None:
+        return None
+    args = (examples,) if isinstance(examples, torch.Tensor) else tuple(examples) if isinstance(examples, Sequence) else ()
+    try:
+        flat = flatten_call(graph.structure, len(graph.inputs), args, dict(kwargs or {}))
+    except GraphoptError:
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    found: list[torch.Tensor] = []
+    for tensor, value in zip(flat, graph.inputs, strict=True):
+        if not isinstance(tensor, torch.Tensor) or tensor.dtype != getattr(torch, value.type.dtype.torch_name):
+            return None
+        tensor = tensor.detach()
+        if tensor.is_floating_point() and tensor.numel() > 1 and bool((tensor == tensor.flatten()[0]).all()):
+            tensor = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
+        found.append(tensor)
+    return found
