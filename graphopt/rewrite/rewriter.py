@@ -70,7 +70,7 @@ class Rewriter:
             TypeInferenceError: operands or attributes do not fit the op.
         """
         attrs = attrs or {}
-        inferred = tuple(types) if types is not None else infer_types(op, operands, attrs)
+        inferred = tuple(types) if types is not None else infer_types(op, operands, attrs, regions)
         hint = name or op.rsplit(".", 1)[-1]
         names: list[tuple[str, TensorType]] = []
         for index, type_ in enumerate(inferred):
@@ -155,7 +155,7 @@ class Rewriter:
 
         return self._editor.add_symbol(name, Range(minimum, maximum))
 
-    def add_state(self, name: str, type_: TensorType, data: Data, *, kind: StateKind = "param", trainable: bool = True) -> Value:
+    def add_state(self, name: str, type_: TensorType, data: Data | None, *, kind: StateKind = "param", trainable: bool = True) -> Value:
         """Add a parameter, buffer or constant under a free name made from `name`."""
         value = Value(self._graph.fresh_name(name), type_)
         self._editor.add_state(State(value, kind, data, trainable=trainable))

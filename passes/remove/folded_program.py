@@ -23,10 +23,12 @@ class FoldedProgram:
     """Nodes whose operands are literals, states or results of one another.
 
     `nodes` are in execution order, `wanted` are the results that others read, `sources` maps the states that
-    are read to their numbers.
+    are read to their numbers; `device` is where the results shall be, None for where they are computed.
     """
 
-    def __init__(self, nodes: Sequence[Node], wanted: Sequence[Value], sources: dict[Value, Data]) -> None:
+    def __init__(
+        self, nodes: Sequence[Node], wanted: Sequence[Value], sources: dict[Value, Data], device: torch.device | None = None
+    ) -> None:
         graph = Graph("folded")
         editor = GraphEditor(graph)
         mapping: dict[Value, Value] = {source: editor.add_input(source.name, source.type) for source in sources}
@@ -37,6 +39,7 @@ class FoldedProgram:
         editor.set_outputs([mapping[value] for value in wanted])
         self._graph: Graph | None = graph
         self._sources = tuple(sources.values())
+        self._device = device
         self._exact: tuple[torch.Tensor, ...] | None = None
         self._precise: tuple[torch.Tensor, ...] | None = None
 
@@ -69,7 +72,7 @@ class FoldedProgram:
         assert self._graph is not None, "frozen programs have their numbers"
         inputs = [source.precise() if precise else source.tensor() for source in self._sources]
         outputs = Interpreter(self._graph, precise=precise).run_within([tensor.detach() for tensor in inputs], {})
-        return tuple(_own(tensor, inputs) for tensor in outputs)
+        return tuple(_own(tensor, inputs).to(self._device or tensor.device) for tensor in outputs)
 
 
 class FoldedData(LateData):
@@ -95,8 +98,10 @@ class FoldedData(LateData):
 
 
 def _own(tensor: torch.Tensor, sources: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The tensor in memory of its own: a view of a source would change when training changes the source."""
-    shared = {source.untyped_storage().data_ptr() for source in sources}
-    if tensor.untyped_storage().data_ptr() in shared or tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size():
-        return tensor.contiguous().clone()
-    return tensor.contiguous()
+    """The tensor in memory of its own: a view of a source would change when training changes the source.
+
+    Strides stay as they are where they can: a kernel may round differently on another layout.
+    """
+    storage = tensor.untyped_storage()
+    shared = any(source.untyped_storage().data_ptr() == storage.data_ptr() for source in sources)
+    return tensor.clone() if shared or storage.nbytes() > tensor.numel() * tensor.element_size() else tensor
