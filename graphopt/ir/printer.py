@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from graphopt.ir.attributes import attribute_text
 from graphopt.ir.graph import Graph, Node, Operand, State, Value
@@ -32,12 +32,13 @@ _BARE_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*\Z")
 _INDENT = "  "
 
 
-def show(graph: Graph, *, sources: bool = False) -> str:
+def show(graph: Graph, *, sources: bool = False, digests: Mapping[Value, str] | None = None) -> str:
     """The graph as text, ending in a newline.
 
-    With `sources`, each node carries the module path and line of the user's model that it came from.
+    With `sources`, each node carries the module path and line of the user's model that it came from. `digests`
+    are SHA-256 of the numbers of states, for a text that has its numbers in a file beside it.
     """
-    return "\n".join(_graph_lines(graph, "", sources)) + "\n"
+    return "\n".join(_graph_lines(graph, "", sources, digests or {})) + "\n"
 
 
 def value_text(value: Value) -> str:
@@ -52,7 +53,7 @@ def operand_text(operand: Operand) -> str:
 
 def node_text(node: Node, *, sources: bool = False) -> str:
     """One node as text; regions follow on lines of their own."""
-    return "\n".join(_node_lines(node, "", sources))
+    return "\n".join(_node_lines(node, "", sources, {}))
 
 
 def _quoted(name: str, bare: re.Pattern[str]) -> str:
@@ -63,7 +64,7 @@ def _typed(value: Value) -> str:
     return f"{value_text(value)}: {value.type.text}"
 
 
-def _graph_lines(graph: Graph, indent: str, sources: bool) -> Iterator[str]:
+def _graph_lines(graph: Graph, indent: str, sources: bool, digests: Mapping[Value, str]) -> Iterator[str]:
     head = f"{indent}graph {_quoted(graph.name, _BARE_WORD)}({', '.join(_typed(v) for v in graph.inputs)})"
     if graph.symbols:
         head += " where " + ", ".join(f"{name} in {limits}" for name, limits in graph.symbols.items())
@@ -73,9 +74,9 @@ def _graph_lines(graph: Graph, indent: str, sources: bool) -> Iterator[str]:
     yield head + " {"
     inner = indent + _INDENT
     for state in graph.states.values():
-        yield inner + _state_text(state)
+        yield inner + _state_text(state, digests.get(state.value))
     for node in graph.nodes:
-        yield from _node_lines(node, inner, sources)
+        yield from _node_lines(node, inner, sources, digests)
     returned = ", ".join(operand_text(operand) for operand in graph.outputs)
     line = f"{inner}return {returned}".rstrip()
     if not graph.has_default_structure:
@@ -84,7 +85,7 @@ def _graph_lines(graph: Graph, indent: str, sources: bool) -> Iterator[str]:
     yield indent + "}"
 
 
-def _state_text(state: State) -> str:
+def _state_text(state: State, digest: str | None) -> str:
     text = f"{state.kind} {_typed(state.value)}"
     if state.kind == "param" and not state.trainable:
         text += " frozen"
@@ -92,12 +93,12 @@ def _state_text(state: State) -> str:
         text += " transient"
     if state.tied:
         text += f" tied {attribute_text(state.tied)}"
-    if state.digest:
-        text += f" sha256 {json.dumps(state.digest)}"
+    if digest:
+        text += f' sha256 "{digest}"'
     return text
 
 
-def _node_lines(node: Node, indent: str, sources: bool) -> Iterator[str]:
+def _node_lines(node: Node, indent: str, sources: bool, digests: Mapping[Value, str]) -> Iterator[str]:
     results = ", ".join(_typed(result) for result in node.results)
     operands = ", ".join(operand_text(operand) for operand in node.operands)
     line = f"{indent}{results} = " if results else indent
@@ -107,7 +108,7 @@ def _node_lines(node: Node, indent: str, sources: bool) -> Iterator[str]:
     if node.regions:
         yield line + " regions {"
         for region in node.regions:
-            yield from _graph_lines(region, indent + _INDENT, sources)
+            yield from _graph_lines(region, indent + _INDENT, sources, digests)
         line = indent + "}"
     if sources and (node.source.module or node.source.file):
         source = node.source

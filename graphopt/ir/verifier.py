@@ -56,6 +56,7 @@ class _Checker:
         self._graph = graph
         self._defined: set[Value] = set()
         self._uses = 0
+        self._tied: set[str] = set()
         self._good_types: dict[int, TensorType] = {}
 
     def run(self) -> None:
@@ -142,6 +143,9 @@ class _Checker:
             raise VerifyError(f"state %{name} is a '{state.kind}', needs param, buffer or constant")
         for tied in state.tied:
             _check_text(tied, f"a tied name of state %{name}", None)
+            if tied in self._graph.states or tied in self._tied:
+                raise VerifyError(f"'{tied}' is tied to %{name} and the name of another state or tie as well")
+            self._tied.add(tied)
         self._source_value(state.value, "state")
 
     def _define(self, value: Value, node: Node | None) -> None:
