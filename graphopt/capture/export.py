@@ -56,14 +56,14 @@ def evaluation_mode(model: nn.Module) -> Generator[None]:
     """
     modes = [(module, module.training) for module in model.modules()]
     training = sum(mode for _, mode in modes)
-    if training:
+    switchable = _switch(model)
+    if training and switchable:
         warnings.warn(
             f"the model is in train mode ({training} of {len(modes)} modules): it is captured in eval mode, and left in train mode. "
             "Batch norms and dropouts of the graph still follow train() and eval() of the module made from it",
             GraphoptWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
-    switchable = _switch(model)
     try:
         yield
     finally:
@@ -155,7 +155,7 @@ def _first_lines(error: Exception) -> str:
 
 def _long(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:4])[:600] or type(error).__name__
+    return " ".join(lines[:4]).replace('For more information, run with TORCH_LOGS="+dynamic". ', "")[:600] or type(error).__name__
 
 
 def _user_line(error: BaseException) -> str | None:

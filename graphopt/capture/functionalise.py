@@ -9,7 +9,7 @@
 
 Which tensors share memory is read off the fake tensors of the trace: they share a storage exactly where
 the real ones do, for `reshape` and `contiguous` too. How an alias is seen through its storage is read off
-the graph: the chain of view nodes (reshape, permute, slice, select, split, expand) between the two.
+the graph: the chain of nodes (reshape, permute, slice, select, split, expand) between the two.
 
 A storage has a current value and a version. Writing to an alias computes the storage's new value by the
 inverse chain and raises the version; an alias of an older version is computed again when it is next read.
@@ -27,7 +27,9 @@ from graphopt.capture.schema import storage_identity
 from graphopt.errors import UnsupportedModelError
 from graphopt.ir.attributes import Attribute
 from graphopt.ir.dims import Dim, Expression
-from graphopt.ir.graph import Value
+from graphopt.ir.graph import Operand, Value
+from graphopt.ir.types import TensorType
+from graphopt.ops import DROPOUTS
 
 if TYPE_CHECKING:
     from graphopt.capture.context import Context
@@ -37,11 +39,13 @@ __all__ = ["Alias", "AliasTable", "Storage"]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One view: result `index` of `op` with these attributes."""
+    """One view: result `index` of `op` with these attributes and further operands; `types` are the results'."""
 
     op: str
     attrs: Mapping[str, Attribute]
     index: int
+    operands: tuple[Operand, ...]
+    types: tuple[TensorType, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -136,7 +140,7 @@ class AliasTable:
 
 def _unknown_view(alias: Alias) -> UnsupportedModelError:
     return UnsupportedModelError(
-        f"an in-place operation writes memory that %{alias.value.name} sees through a view that has no inverse here",
+        f"an in-place operation writes memory that %{alias.value.name} shares in a way that the graph does not show",
         fix="clone() the tensor before the in-place operation, or use the operation that returns a new tensor",
     )
 
@@ -151,22 +155,32 @@ def _steps_between(root: Value, value: Value, storage: Storage) -> tuple[Step, .
             prefix = known[current]
             return None if prefix is None else (*prefix, *reversed(steps))
         producer = current.producer
-        if producer is None or producer.op not in _VIEWS:
+        if producer is None or not producer.operands or not isinstance(producer.operands[0], Value):
             return None
-        steps.append(Step(producer.op, producer.attrs, current.index))
-        current = producer.value(0)
+        if producer.op in DROPOUTS:  # in eval mode, in which the trace is taken, a dropout returns its input itself
+            current = producer.operands[0]
+            continue
+        types = tuple(result.type for result in producer.results)
+        steps.append(Step(producer.op, producer.attrs, current.index, producer.operands[1:], types))
+        current = producer.operands[0]
     return tuple(reversed(steps))
 
 
 def _apply(context: Context, step: Step, value: Value) -> Value:
-    return context.emit_many(step.op, value, **step.attrs)[step.index]
+    return context.append(step.op, (value, *step.operands), step.attrs, step.types)[step.index]
 
 
 Inverse = Callable[["Context", Step, Value, Value], Value]
 
 
 def _invert(context: Context, step: Step, source: Value, new: Value) -> Value:
-    return _VIEWS[step.op](context, step, source, new)
+    inverse = _INVERSES.get(step.op)
+    if inverse is None:
+        raise UnsupportedModelError(
+            f"an in-place operation writes through {step.op}, which has no inverse here",
+            fix="clone() the tensor before the in-place operation, or use the operation that returns a new tensor",
+        )
+    return inverse(context, step, source, new)
 
 
 def _unreshape(context: Context, step: Step, source: Value, new: Value) -> Value:
@@ -207,7 +221,7 @@ def _unexpand(context: Context, step: Step, source: Value, new: Value) -> Value:
     )
 
 
-_VIEWS: dict[str, Inverse] = {
+_INVERSES: dict[str, Inverse] = {
     "reshape": _unreshape,
     "permute": _unpermute,
     "slice": _unslice,

@@ -23,7 +23,7 @@ from typing import Any, cast
 import torch
 from torch import fx, nn
 
-from graphopt.capture.agreement import check_types, with_casts
+from graphopt.capture.agreement import check_dtypes, check_types, with_casts
 from graphopt.capture.context import Context, NotExpressible, TorchCall
 from graphopt.capture.dims import DimReader
 from graphopt.capture.functionalise import Alias, AliasTable
@@ -246,6 +246,7 @@ class Importer:
                 results = made if isinstance(made, tuple) else (made,)
                 check_types(results, call)
             except (NotExpressible, TypeInferenceError) as reason:
+                check_dtypes(call, self.autocast)
                 log.info("%s is carried opaque: %s", target, reason)
                 self.context.take_back(mark)
             else:
@@ -319,6 +320,9 @@ class Importer:
                 self._rename(kept[0].value, place)
         else:
             self.bound[node] = tuple(kept)
+            only = [alias for alias in kept if alias is not None]
+            if len(only) == 1:
+                self._rename(only[0].value, place)
 
     def _rename(self, value: Value, place: Place) -> None:
         """The result of a torch.nn leaf module is called by the module's path alone."""
