@@ -51,16 +51,18 @@ def is_fixed(place: Attribute) -> bool:
             return True
 
 
-def parameters(graph: Graph, structure: CallStructure) -> tuple[Parameter, ...]:
+def parameters(graph: Graph, structure: CallStructure, reserved: frozenset[str] = frozenset()) -> tuple[Parameter, ...]:
     """The parameters of a `forward` that is called so; keywords without a default come before those with one.
+
+    None is called as one of `reserved`, the names that the body of the function needs.
 
     Raises:
         LoweringError: a keyword argument is no Python identifier.
     """
     for name in structure.kwargs:
-        if not name.isidentifier() or keyword.iskeyword(name) or name == "self":
-            raise LoweringError(f"keyword argument {name!r} of graph '{graph.name}' is no Python identifier")
-    taken = {"self", *structure.kwargs}
+        if not name.isidentifier() or keyword.iskeyword(name) or name == "self" or name in reserved:
+            raise LoweringError(f"keyword argument {name!r} of graph '{graph.name}' can't name a parameter of a Python function")
+    taken = {"self", *structure.kwargs, *reserved}
     found: list[Parameter] = []
     last = max((index for index, place in enumerate(structure.args) if not is_fixed(place)), default=-1)
     keywords = sorted(structure.kwargs.items(), key=lambda item: is_fixed(item[1]))

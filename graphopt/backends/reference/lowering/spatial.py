@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from graphopt.backends.reference.emitter import Emitter, Lowering, Site
 
 __all__ = ["LOWERINGS"]
 
+_DEFAULTS = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1, "groups": 1, "ceil_mode": False}
+
+
+def _unusual(site: Site, *names: str) -> dict[str, Any]:
+    """The attributes that differ from torch's defaults, so that what is said is what matters."""
+    found: dict[str, Any] = {}
+    for name in names:
+        value = site[name]
+        entries = value if isinstance(value, tuple) else (value,)
+        if any(entry != _DEFAULTS[name] for entry in entries):
+            found[name] = value
+    return found
+
 
 def _conv(rank: int) -> Lowering:
     def lower(emit: Emitter, site: Site) -> object:
-        names = ("stride", "padding", "dilation", "groups")
-        return emit.call(f"F.conv{rank}d", site[0], site[1], site[2], **{name: site[name] for name in names})
+        options = _unusual(site, "stride", "padding", "dilation", "groups")
+        return emit.call(f"F.conv{rank}d", site[0], site[1], site[2], **options)
 
     return lower
 
 
 def _conv_transpose(rank: int) -> Lowering:
     def lower(emit: Emitter, site: Site) -> object:
-        names = ("stride", "padding", "output_padding", "groups", "dilation")
-        return emit.call(f"F.conv_transpose{rank}d", site[0], site[1], site[2], **{name: site[name] for name in names})
+        options = _unusual(site, "stride", "padding", "output_padding", "groups", "dilation")
+        return emit.call(f"F.conv_transpose{rank}d", site[0], site[1], site[2], **options)
 
     return lower
 
 
 def _max_pool(rank: int) -> Lowering:
     def lower(emit: Emitter, site: Site) -> object:
-        names = ("stride", "padding", "dilation", "ceil_mode")
-        return emit.call(f"F.max_pool{rank}d", site[0], site["kernel"], **{name: site[name] for name in names})
+        options = _unusual(site, "padding", "dilation", "ceil_mode")
+        return emit.call(f"F.max_pool{rank}d", site[0], site["kernel"], stride=site["stride"], **options)
 
     return lower
 
