@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from graphopt.analysis.cost import evaluate_type
 from graphopt.analysis.liveness import live_ranges
 from graphopt.ir.graph import Graph, Node, Value
+from graphopt.ir.types import TensorType
 from graphopt.ops import DROPOUTS, definition, is_canonical
 
 __all__ = ["PeakMemory", "peak_memory", "shares_memory"]
@@ -58,7 +59,7 @@ def peak_memory(graph: Graph, dims: Mapping[str, int] | None = None) -> PeakMemo
     """
     sizes = dims or {}
     births, deaths, unknown = _events(graph, sizes)
-    inputs = sum(size for value in graph.inputs if isinstance(size := evaluate_type(value.type, sizes).bytes, int))
+    inputs = sum(_known_bytes(value.type, sizes) for value in graph.inputs)
     live: list[tuple[str, int]] = []
     current = inputs
     for position, node in enumerate(graph.nodes):
@@ -66,8 +67,13 @@ def peak_memory(graph: Graph, dims: Mapping[str, int] | None = None) -> PeakMemo
         live.append((node.name, current + _inside(node, births[position], sizes, unknown)))
         current -= deaths[position]
     busiest = max(live, key=lambda item: item[1], default=(None, inputs))
-    weights = sum(size for state in graph.states.values() if isinstance(size := state.type.bytes, int))
+    weights = sum(_known_bytes(state.type, sizes) for state in graph.states.values())
     return PeakMemory(None if unknown else busiest[1], busiest[1], busiest[0], inputs, weights, tuple(unknown), tuple(live))
+
+
+def _known_bytes(found: TensorType, sizes: Mapping[str, int]) -> int:
+    size = evaluate_type(found, sizes).bytes
+    return size if isinstance(size, int) else 0
 
 
 def _events(graph: Graph, sizes: Mapping[str, int]) -> tuple[list[int], list[int], list[str]]:
