@@ -11,10 +11,10 @@ With symbolic dimensions the numbers are expressions; give `dims` to get integer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from graphopt.analysis.table import scaled, text_table
+from graphopt.analysis.table import plain, scaled, text_table
 from graphopt.errors import SymbolError
 from graphopt.ir.attributes import evaluate_attribute
 from graphopt.ir.dims import Dim, evaluate_dim, max_dim, symbol, symbols_of
@@ -54,6 +54,18 @@ class NodeCost:
             return None
         return self.flops / moved
 
+    def to_json(self) -> dict[str, object]:
+        """The row as plain data; expressions are texts, unknown is null."""
+        return {
+            "name": self.name,
+            "op": self.op,
+            "types": [found.text for found in self.types],
+            "flops": plain(self.flops),
+            "bytes_read": plain(self.bytes_read),
+            "bytes_written": plain(self.bytes_written),
+            "parameters": self.parameters,
+        }
+
     def seconds(self, flops_per_second: float, bytes_per_second: float) -> float | None:
         """Least time by the roofline model: the longer of computing and moving; None where not known."""
         moved = self.bytes
@@ -68,7 +80,7 @@ class Cost:
 
     `flops` and `bytes` add up the known nodes; `unknown` counts the nodes whose FLOPs are not known, so the
     totals are complete when it is 0. `parameters` and `parameter_bytes` are those of all parameters of the
-    graph, tied ones once, unused ones too; None where a size is symbolic.
+    graph, tied ones once, unused ones too.
     """
 
     graph: str
@@ -115,10 +127,22 @@ class Cost:
         times = (node.seconds(flops_per_second, bytes_per_second) for node in self.nodes)
         return sum(time for time in times if time is not None)
 
-    def table(self, rows: Iterable[NodeCost] | None = None) -> str:
-        """The nodes (or other rows, such as those of `by_op`) as a text table, with a line of totals."""
+    @property
+    def total(self) -> NodeCost:
+        """The totals as one row, over the nodes that are known."""
+        read, written = _total(node.bytes_read for node in self.nodes), _total(node.bytes_written for node in self.nodes)
+        return NodeCost("total", "", (), self.flops, read, written, self.parameters)
+
+    def table(self, names: Collection[str] | None = None) -> str:
+        """The nodes as a text table, with a line of totals over all; `names` picks some of them."""
+        return self._text(node for node in self.nodes if names is None or node.name in names)
+
+    def op_table(self) -> str:
+        """The rows of `by_op` as a text table, with a line of totals."""
+        return self._text(self.by_op())
+
+    def _text(self, rows: Iterable[NodeCost]) -> str:
         header = ("node", "op", "result", "FLOPs", "read", "written", "parameters")
-        shown = self.nodes if rows is None else tuple(rows)
         lines = [
             (
                 row.name,
@@ -129,9 +153,18 @@ class Cost:
                 scaled(row.bytes_written, "B"),
                 scaled(row.parameters) if row.parameters else "",
             )
-            for row in shown
+            for row in rows
         ]
         return "\n".join((*text_table(header, lines, right=frozenset({3, 4, 5, 6})), self.summary()))
+
+    def to_json(self) -> dict[str, object]:
+        """Nodes and totals as plain data; expressions are texts, unknown is null."""
+        return {
+            "graph": self.graph,
+            "nodes": [node.to_json() for node in self.nodes],
+            "total": self.total.to_json(),
+            "unknown": self.unknown,
+        }
 
     def summary(self) -> str:
         """One line: nodes, FLOPs, bytes, parameters, and how many nodes are not counted."""

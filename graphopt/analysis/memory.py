@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from graphopt.analysis.cost import evaluate_type
 from graphopt.analysis.liveness import live_ranges
+from graphopt.analysis.table import scaled
 from graphopt.ir.graph import Graph, Node, Value
 from graphopt.ir.types import TensorType
 from graphopt.ops import DROPOUTS, definition, is_canonical
@@ -42,6 +43,23 @@ class PeakMemory:
     def total(self) -> int | None:
         """Activations at their peak, and weights."""
         return None if self.peak is None else self.peak + self.weights
+
+    def to_json(self) -> dict[str, object]:
+        """The numbers as plain data, without `live`."""
+        return {
+            "peak": self.peak,
+            "known": self.known,
+            "node": self.node,
+            "inputs": self.inputs,
+            "weights": self.weights,
+            "unknown": list(self.unknown),
+        }
+
+    def __str__(self) -> str:
+        where = f" at %{self.node}" if self.node is not None else ""
+        if self.peak is None:
+            return f"peak memory unknown, at least {scaled(self.known, 'B')}{where}: {len(self.unknown)} values of unknown size; weights {scaled(self.weights, 'B')}"
+        return f"peak memory {scaled(self.peak, 'B')}{where}, weights {scaled(self.weights, 'B')}"
 
 
 def shares_memory(node: Node) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from graphopt.ir.dims import Dim
 
-__all__ = ["scaled", "text_table"]
+__all__ = ["plain", "scaled", "text_table"]
 
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -34,3 +34,8 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], right: froz
         ).rstrip()
         for line in lines
     ]
+
+
+def plain(number: Dim | None) -> int | str | None:
+    """A number for JSON: an expression as its text."""
+    return number if number is None or isinstance(number, int) else str(number)
