@@ -58,7 +58,8 @@ class PeakMemory:
     def __str__(self) -> str:
         where = f" at %{self.node}" if self.node is not None else ""
         if self.peak is None:
-            return f"peak memory unknown, at least {scaled(self.known, 'B')}{where}: {len(self.unknown)} values of unknown size; weights {scaled(self.weights, 'B')}"
+            known = f"at least {scaled(self.known, 'B')}{where}, {len(self.unknown)} values of unknown size"
+            return f"peak memory unknown: {known}; weights {scaled(self.weights, 'B')}"
         return f"peak memory {scaled(self.peak, 'B')}{where}, weights {scaled(self.weights, 'B')}"
 
 
