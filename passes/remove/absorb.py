@@ -67,12 +67,14 @@ def folded_name(name: str) -> str:
     return f"{_FOLDED.sub('', name)}_folded"
 
 
-def rebuild(rewriter: Rewriter, node: Node, derivations: Sequence[Derivation], swap: Mapping[Value, Value], *, before: Node) -> Node:
+def rebuild(
+    rewriter: Rewriter, node: Node, derivations: Sequence[Derivation], swap: Mapping[Value, Value], *, before: Node, name: str | None = None
+) -> Node:
     """A copy of `node` that reads new states for the derivations and `swap[v]` in place of each v."""
     operands: list[Operand] = [swap.get(operand, operand) if isinstance(operand, Value) else operand for operand in node.operands]
     for item in derivations:
         operands[item.operand] = rewriter.derive(item.hint, item.function, item.sources, item.type, trainable=item.trainable)
-    return rewriter.create(node.op, operands, node.attrs, before=before, source=node.source)
+    return rewriter.create(node.op, operands, node.attrs, before=before, name=name, source=node.source)
 
 
 def absorb_after(node: Node, affine: ChannelAffine, *, copy_bytes: int | None = None) -> tuple[Derivation, ...] | NoMatch:

@@ -12,6 +12,7 @@ Numeric class: rounding, since another kernel may sum in another order. Stage: d
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from graphopt.ir.graph import Node, State
 from graphopt.ir.types import TensorType
@@ -20,6 +21,9 @@ from graphopt.passes.remove.states import drop_orphans
 from graphopt.pipeline.passes import NumericClass, RulePass, Stage
 from graphopt.rewrite.rewriter import Rewriter
 from graphopt.rewrite.rule import UNRELATED, NoMatch, Rule
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["FormLinear", "MatmulToLinear", "Site"]
 
@@ -63,9 +67,8 @@ class MatmulToLinear(Rule[Site]):
         name = folded_name(weight.name)
         kind = "param" if weight.kind == "param" else "constant"
         trainable = weight.trainable and kind == "param"
-        turned = rewriter.derive(
-            name, lambda tensor: tensor.t().contiguous(), (weight.value,), type_, exact=True, kind=kind, trainable=trainable
-        )
+        sources = (weight.value,)
+        turned = rewriter.derive(name, _transposed, sources, type_, exact=True, kind=kind, trainable=trainable)
         rewriter.replace(node, rewriter.emit("linear", node.value(0), turned, None, before=node))
         drop_orphans(rewriter, (weight,))
 
@@ -78,3 +81,7 @@ class FormLinear(RulePass):
     numeric = NumericClass.ROUNDING
     stage = Stage.DEPLOY
     rules = (MatmulToLinear(),)
+
+
+def _transposed(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.t().contiguous()

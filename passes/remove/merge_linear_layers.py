@@ -58,11 +58,9 @@ class LayersToLayer(Rule[Site]):
         assert graph is not None, "rules see nodes that are in a graph"
         if first.result.use_count != 1:
             return NoMatch(f"%{first.name} has {first.result.use_count} readers, needs 1")
-        states = [graph.state_of(operand) for layer in (first, node) for operand in layer.operands[1:3]]
-        if any(
-            state is None and operand is not None
-            for state, operand in zip(states, (*first.operands[1:3], *node.operands[1:3]), strict=True)
-        ):
+        operands = (*first.operands[1:3], *node.operands[1:3])
+        states = [graph.state_of(operand) for operand in operands]
+        if any(state is None and operand is not None for state, operand in zip(states, operands, strict=True)):
             return NoMatch("a weight or bias is computed at run time, needs parameters")
         before, before_bias, after, after_bias = states
         assert before is not None, "the op table promises a weight"

@@ -118,7 +118,8 @@ def build_up(rewriter: Rewriter, plan: Plan, root: Node) -> None:
     swap: dict[Value, Value] = {}
     made: Node | None = None
     for step in plan.steps:
-        made = rebuild(rewriter, step.node, step.derivations or (), swap, before=root)
+        name = None if step is plan.steps[-1] else step.node.name
+        made = rebuild(rewriter, step.node, step.derivations or (), swap, before=root, name=name)
         swap[step.node.result] = made.result
     assert made is not None, "a plan has a layer"
     fed = [operand.producer for operand in root.operands if isinstance(operand, Value)]
@@ -131,7 +132,8 @@ def build_down(rewriter: Rewriter, plan: Plan, root: Node, x: Value) -> None:
     swap: dict[Value, Value] = {root.result: x}
     passed: list[Node] = []
     for step in plan.steps:
-        made = rebuild(rewriter, step.node, step.derivations or (), swap, before=step.node)
+        name = step.node.name if step.derivations is None else None
+        made = rebuild(rewriter, step.node, step.derivations or (), swap, before=step.node, name=name)
         if step.derivations is None:
             swap[step.node.result] = made.result
             passed.append(step.node)
