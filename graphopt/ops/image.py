@@ -36,7 +36,7 @@ def _grid_sample(call: Call) -> tuple[TensorType, ...]:
     require_same_dtype(call)
     if found.rank not in (4, 5) or grid.rank != found.rank:
         raise call.fail(f"x has {found.rank} axes, grid has {grid.rank}, needs 4 or 5, the same")
-    if known_different(found.shape[0], grid.shape[0]) or grid.shape[-1] != found.rank - 2:
+    if known_different(found.shape[0], grid.shape[0]) or known_different(grid.shape[-1], found.rank - 2):
         raise call.fail(f"grid {grid.text} needs the batch size {found.shape[0]} on axis 0 and {found.rank - 2} on the last axis")
     return (found.with_shape((*found.shape[:2], *grid.shape[1:-1])),)
 

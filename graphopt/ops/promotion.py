@@ -26,7 +26,8 @@ _RANK = {"bool": 0, "int": 1, "float": 2, "complex": 3}
 _FLOAT8 = frozenset({DType.f8e4m3, DType.f8e5m2})
 _WIDE_UNSIGNED = frozenset({DType.u16, DType.u32, DType.u64})
 _INT_ORDER = (DType.i8, DType.i16, DType.i32, DType.i64)
-_COMPLEX_OF = {DType.f64: DType.c128, DType.c128: DType.c128}
+_COMPLEX_OF = {DType.f32: DType.c64, DType.f64: DType.c128}
+"""Complex numbers of a float's precision; torch has others, the IR has not."""
 
 
 def promote(left: DType, right: DType) -> DType | None:
@@ -36,12 +37,14 @@ def promote(left: DType, right: DType) -> DType | None:
     if left in _FLOAT8 or right in _FLOAT8:
         return None
     low, high = sorted((left, right), key=lambda dtype: _RANK[dtype.kind])
+    if high in _WIDE_UNSIGNED or (low in _WIDE_UNSIGNED and high.kind != "float"):
+        return None
     if high.kind == "complex":
         return DType.c128 if DType.c128 in (low, high) or low is DType.f64 else DType.c64
     if high.kind == "float":
         return _promote_floats(low, high) if low.kind == "float" else high
     if low.kind == "bool":
-        return None if high in _WIDE_UNSIGNED else high
+        return high
     return _promote_ints(low, high)
 
 
@@ -51,9 +54,7 @@ def _promote_floats(left: DType, right: DType) -> DType:
     return left if left.bytes > right.bytes else right
 
 
-def _promote_ints(left: DType, right: DType) -> DType | None:
-    if left in _WIDE_UNSIGNED or right in _WIDE_UNSIGNED:
-        return None
+def _promote_ints(left: DType, right: DType) -> DType:
     if DType.u8 in (left, right):
         signed = left if right is DType.u8 else right
         return DType.i16 if signed is DType.i8 else signed
@@ -67,10 +68,17 @@ def _combine(call: Call, higher: DType | None, lower: DType | None) -> DType | N
     if higher.kind == "complex":
         return higher
     if higher.kind == "float":
-        return _COMPLEX_OF.get(higher, DType.c64) if lower.kind == "complex" else higher
+        return _complex_of(call, higher, lower) if lower.kind == "complex" else higher
     if higher.kind == "bool" or lower.kind in ("float", "complex"):
-        return _join(call, higher, lower)
+        return lower if lower.kind == "complex" else _join(call, higher, lower)
     return higher
+
+
+def _complex_of(call: Call, higher: DType, lower: DType) -> DType:
+    found = _COMPLEX_OF.get(higher)
+    if found is None:
+        raise call.fail(f"dtypes {higher.text} and {lower.text} have no common dtype", fix="cast one operand")
+    return found
 
 
 def _join(call: Call, left: DType | None, right: DType) -> DType:

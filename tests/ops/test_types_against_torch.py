@@ -17,7 +17,7 @@ from graphopt.ir.types import DType, TensorType
 from tests.ops.random_calls import DRAW, draw
 from tests.ops.torch_calls import TORCH
 
-CALLS = 150
+CALLS = 100
 
 STRICTER = {
     "pow": "torch takes booleans where the exponent is the number 1",
