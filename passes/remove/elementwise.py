@@ -61,11 +61,19 @@ def tree_of(operand: Operand) -> Tree | None:
     return Tree(tuple(reversed(found)), tuple(leaves)) if found else None
 
 
-def rebuild(tree: Tree, leaf: Callable[[Value], Operand], rewriter: Rewriter, *, before: Node) -> Value:
-    """Make the tree again on other leaves and return its result; the old nodes stay for the caller to erase."""
+def rebuild(last: Node, tree: Tree, leaf: Callable[[Value], Operand], finish: Callable[[Value], Value], rewriter: Rewriter) -> None:
+    """Make the tree again on other leaves, and replace `last`, its reader, by what `finish` makes of the new result.
+
+    The new nodes get the names of the old ones.
+    """
     made: dict[Value, Value] = {}
     for node in tree.nodes:
         operands = [(made[item] if item in made else leaf(item)) if isinstance(item, Value) else item for item in node.operands]
-        created = rewriter.create(node.op, operands, node.attrs, before=before, source=node.source)
+        created = rewriter.create(node.op, operands, node.attrs, before=last, source=node.source)
         made[node.result] = created.result
-    return made[tree.root.result]
+    result = finish(made[tree.root.result])
+    rewriter.replace(last, result)
+    rewriter.erase_unused(tree.root)
+    for old, new in made.items():
+        if new is not result and not rewriter.graph.has_value(old.name):
+            rewriter.rename(new, old.name)

@@ -7,7 +7,8 @@
     reshape, permute, expand, slice, select, flip, roll, tile of a full     -> full {shape=...}
 
 A number is used directly only where that leaves the result's type and its bits: in half precision
-torch computes with an unrounded literal, so there the number has to be one that the dtype holds.
+torch computes with an unrounded literal, so there the number has to be one that the dtype holds. A power
+stays: torch multiplies for literal exponents like 2 and calls `pow` for tensors of them.
 
 Numeric class: exact. Stage: training-safe.
 """
@@ -27,7 +28,7 @@ from graphopt.rewrite.rule import UNRELATED, NoMatch
 
 __all__ = ["FoldFullOperands"]
 
-_TAKES_NUMBERS = COMPARISONS | {"add", "sub", "mul", "div", "pow", "maximum", "minimum", "where"}
+_TAKES_NUMBERS = COMPARISONS | {"add", "sub", "mul", "div", "maximum", "minimum", "where"}
 _MAX_WHOLE = {DType.f16: 2048, DType.bf16: 256}
 """Whole numbers up to here are exact in half precision."""
 

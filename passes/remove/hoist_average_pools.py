@@ -77,7 +77,8 @@ class ConvolutionThenAverage(Rule[Site]):
         """Average, then the convolution; a mean that drops its axes does so last."""
         node, convolution = site.average, site.convolution
         attrs = {**node.attrs, "keepdims": True} if node.op == "mean" else node.attrs
-        averaged = rewriter.create(node.op, (convolution.operands[0],), attrs, before=node)
+        x = convolution.value(0)
+        averaged = rewriter.create(node.op, (x,), attrs, before=node, name=f"{x.name}.{node.op}")
         mixed = rewriter.create(
             convolution.op, (averaged.result, *convolution.operands[1:]), convolution.attrs, before=node, source=convolution.source
         )

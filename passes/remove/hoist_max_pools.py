@@ -69,12 +69,8 @@ class ActivationThenPool(Rule[Site]):
 
     def rewrite(self, site: Site, rewriter: Rewriter) -> None:
         """Pool, then the activation."""
-        pooled = rewriter.create(
-            site.pool.op,
-            site.activation.operands,
-            site.pool.attrs,
-            before=site.pool,
-        )
+        x = site.activation.value(0)
+        pooled = rewriter.create(site.pool.op, (x,), site.pool.attrs, before=site.pool, name=f"{x.name}.{site.pool.op}")
         active = rewriter.create(
             site.activation.op, (pooled.result,), site.activation.attrs, before=site.pool, source=site.activation.source
         )

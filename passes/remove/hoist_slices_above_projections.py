@@ -2,7 +2,7 @@
 
     %n: f32[2,50,8] = layer_norm(%x, %w, %b) {eps=1e-05, normalized_shape=(8,)}
     %y: f32[2,8] = select(%n) {axis=1, index=0}
-    -> %s = select(%x) {axis=1, index=0};  %y = layer_norm(%s, %w, %b)
+    -> %x.select = select(%x) {axis=1, index=0};  %y = layer_norm(%x.select, %w, %b)
 
 A vision transformer that classifies from its first token normalises only that one then. The cut axis must
 be one that the op treats row by row, and nobody else may read the uncut result.
@@ -68,7 +68,8 @@ class ProjectionThenCut(Rule[Site]):
     def rewrite(self, site: Site, rewriter: Rewriter) -> None:
         """Cut, then compute."""
         node, projection = site.cut, site.projection
-        cut = rewriter.create(node.op, (projection.operands[0], *node.operands[1:]), node.attrs, before=node)
+        x = projection.value(0)
+        cut = rewriter.create(node.op, (x, *node.operands[1:]), node.attrs, before=node, name=f"{x.name}.{node.op}")
         made = rewriter.create(projection.op, (cut.result, *projection.operands[1:]), site.attrs, before=node, source=projection.source)
         rewriter.replace(node, made.result)
         rewriter.erase_unused(projection)

@@ -21,9 +21,9 @@ def test_pool_moves_above_pointwise_convolution() -> None:
         graph g(%x: f32[1,2,4,4]) {
           param %w: f32[3,2,1,1]
           param %b: f32[3]
-          %avg_pool2d: f32[1,2,2,2] = avg_pool2d(%x)
+          %x.avg_pool2d: f32[1,2,2,2] = avg_pool2d(%x)
               {ceil_mode=false, count_include_pad=true, divisor_override=none, kernel=(2, 2), padding=(0, 0), stride=(2, 2)}
-          %y: f32[1,3,2,2] = conv2d(%avg_pool2d, %w, %b) {dilation=(1, 1), groups=1, padding=(0, 0), stride=(1, 1)}
+          %y: f32[1,3,2,2] = conv2d(%x.avg_pool2d, %w, %b) {dilation=(1, 1), groups=1, padding=(0, 0), stride=(1, 1)}
           return %y
         }
         """,
@@ -46,8 +46,8 @@ def test_mean_moves_above_pointwise_convolution() -> None:
         graph g(%x: f32[1,2,4,4]) {
           param %w: f32[3,2,1,1]
           param %b: f32[3]
-          %mean: f32[1,2,1,1] = mean(%x) {axes=(2, 3), keepdims=true}
-          %conv2d: f32[1,3,1,1] = conv2d(%mean, %w, %b) {dilation=(1, 1), groups=1, padding=(0, 0), stride=(1, 1)}
+          %x.mean: f32[1,2,1,1] = mean(%x) {axes=(2, 3), keepdims=true}
+          %conv2d: f32[1,3,1,1] = conv2d(%x.mean, %w, %b) {dilation=(1, 1), groups=1, padding=(0, 0), stride=(1, 1)}
           %y: f32[1,3] = reshape(%conv2d) {shape=(1, 3)}
           return %y
         }

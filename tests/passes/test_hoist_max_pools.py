@@ -16,9 +16,9 @@ def test_pool_moves_above_activation() -> None:
         """,
         """
         graph g(%x: f32[1,2,4,4]) {
-          %max_pool2d: f32[1,2,2,2] = max_pool2d(%x)
+          %x.max_pool2d: f32[1,2,2,2] = max_pool2d(%x)
               {ceil_mode=false, dilation=(1, 1), kernel=(2, 2), padding=(0, 0), stride=(2, 2)}
-          %y: f32[1,2,2,2] = relu(%max_pool2d)
+          %y: f32[1,2,2,2] = relu(%x.max_pool2d)
           return %y
         }
         """,
@@ -41,9 +41,9 @@ def test_option_moves_it_between_convolution_and_relu() -> None:
         graph g(%x: f32[1,2,4,4]) {
           param %w: f32[3,2,1,1]
           %c: f32[1,3,4,4] = conv2d(%x, %w, none) {dilation=(1, 1), groups=1, padding=(0, 0), stride=(1, 1)}
-          %max_pool2d: f32[1,3,2,2] = max_pool2d(%c)
+          %c.max_pool2d: f32[1,3,2,2] = max_pool2d(%c)
               {ceil_mode=false, dilation=(1, 1), kernel=(2, 2), padding=(0, 0), stride=(2, 2)}
-          %y: f32[1,3,2,2] = relu(%max_pool2d)
+          %y: f32[1,3,2,2] = relu(%c.max_pool2d)
           return %y
         }
         """,

@@ -16,8 +16,8 @@ def test_select_moves_above_activation() -> None:
         """,
         """
         graph g(%x: f32[2,5,8]) {
-          %select: f32[2,8] = select(%x) {axis=1, index=0}
-          %y: f32[2,8] = gelu(%select) {approximate="none"}
+          %x.select: f32[2,8] = select(%x) {axis=1, index=0}
+          %y: f32[2,8] = gelu(%x.select) {approximate="none"}
           return %y
         }
         """,
@@ -37,9 +37,9 @@ def test_slice_moves_above_arithmetic_with_a_vector() -> None:
         """,
         """
         graph g(%x: f32[2,5,8], %b: f32[8]) {
-          %slice: f32[2,2,8] = slice(%x) {axis=1, start=0, step=1, stop=2}
-          %add: f32[2,2,8] = add(%slice, %b)
-          %y: f32[2,2,8] = mul(2.0, %add)
+          %x.slice: f32[2,2,8] = slice(%x) {axis=1, start=0, step=1, stop=2}
+          %a.slice: f32[2,2,8] = add(%x.slice, %b)
+          %y: f32[2,2,8] = mul(2.0, %a.slice)
           return %y
         }
         """,

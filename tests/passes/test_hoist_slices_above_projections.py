@@ -20,8 +20,8 @@ def test_only_the_first_token_is_normalised() -> None:
         graph g(%x: f32[2,5,8]) {
           param %w: f32[8]
           param %b: f32[8]
-          %select: f32[2,8] = select(%x) {axis=1, index=0}
-          %y: f32[2,8] = layer_norm(%select, %w, %b) {eps=1e-05, normalized_shape=(8,)}
+          %x.select: f32[2,8] = select(%x) {axis=1, index=0}
+          %y: f32[2,8] = layer_norm(%x.select, %w, %b) {eps=1e-05, normalized_shape=(8,)}
           return %y
         }
         """,
@@ -40,8 +40,8 @@ def test_axis_of_softmax_moves_along() -> None:
         """,
         """
         graph g(%x: f32[2,5,8]) {
-          %select: f32[2,8] = select(%x) {axis=1, index=0}
-          %y: f32[2,8] = softmax(%select) {axis=1}
+          %x.select: f32[2,8] = select(%x) {axis=1, index=0}
+          %y: f32[2,8] = softmax(%x.select) {axis=1}
           return %y
         }
         """,
@@ -60,8 +60,8 @@ def test_rows_of_a_linear_layer() -> None:
         """,
         """
         graph g(%x: f32[2,5,8], %w: f32[3,8]) {
-          %slice: f32[2,2,8] = slice(%x) {axis=1, start=1, step=2, stop=5}
-          %y: f32[2,2,3] = linear(%slice, %w, none)
+          %x.slice: f32[2,2,8] = slice(%x) {axis=1, start=1, step=2, stop=5}
+          %y: f32[2,2,3] = linear(%x.slice, %w, none)
           return %y
         }
         """,

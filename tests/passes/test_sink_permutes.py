@@ -18,8 +18,8 @@ def test_permutes_around_activation_cancel() -> None:
         """,
         """
         graph g(%x: f32[1,4,8,3]) {
-          %relu: f32[1,4,8,3] = relu(%x)
-          %q: f32[1,4,8,3] = mul(%relu, 2.0)
+          %r: f32[1,4,8,3] = relu(%x)
+          %q: f32[1,4,8,3] = mul(%r, 2.0)
           return %q
         }
         """,
@@ -40,8 +40,8 @@ def test_sum_of_permuted_tensors_is_permuted_once() -> None:
         """,
         """
         graph g(%x: f32[2,3,4], %z: f32[2,3,4]) {
-          %add: f32[2,3,4] = add(%x, %z)
-          %y: f32[4,3,2] = permute(%add) {axes=(2, 1, 0)}
+          %s: f32[2,3,4] = add(%x, %z)
+          %y: f32[4,3,2] = permute(%s) {axes=(2, 1, 0)}
           return %y
         }
         """,

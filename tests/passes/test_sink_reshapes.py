@@ -17,8 +17,8 @@ def test_reshapes_around_activation_merge() -> None:
         """,
         """
         graph g(%x: f32[2,3,4]) {
-          %relu: f32[2,3,4] = relu(%x)
-          %y: f32[6,4] = reshape(%relu) {shape=(6, 4)}
+          %r: f32[2,3,4] = relu(%x)
+          %y: f32[6,4] = reshape(%r) {shape=(6, 4)}
           return %y
         }
         """,
