@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import math
+
 from graphopt.ir.dims import Dim, Expression
 from graphopt.ir.types import DType, TensorType
 from graphopt.ops.checks import require_count
@@ -35,8 +37,8 @@ def _arange_length(call: Call, start: object, stop: object, step: object) -> Dim
             raise call.fail(f"goes from {start} to {stop} in steps of {step}, which never arrives")
         if isinstance(start, int) and isinstance(stop, int) and isinstance(step, int):
             return -((start - stop) // step)
-        import math
-
+        if not all(math.isfinite(number) for number in (start, stop, step)):
+            raise call.fail(f"goes from {start} to {stop} in steps of {step}, needs finite numbers")
         return math.ceil((stop - start) / step)
     if isinstance(start, int | Expression) and isinstance(stop, int | Expression) and isinstance(step, int):
         return -((start - stop) // step)

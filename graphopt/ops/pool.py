@@ -7,6 +7,8 @@ Operands are channels-first, with or without a batch axis.
 
 from __future__ import annotations
 
+import math
+
 from graphopt.ir.dims import Dim, product
 from graphopt.ir.types import TensorType
 from graphopt.ops.checks import require_count, require_float
@@ -58,14 +60,15 @@ def _pool_flops(call: Call, results: tuple[TensorType, ...]) -> Dim:
 
 
 def _adaptive_flops(call: Call, results: tuple[TensorType, ...]) -> Dim:
-    """One per element of each window; windows overlap where sizes do not divide. With symbolic sizes each
-    operand element counts once, which is exact where they do divide."""
+    """One per element of each window. Window i goes from floor(i s / c) to ceil((i + 1) s / c); neighbours share
+    an element where that is not whole, so all c windows together hold s + c - gcd(s, c). With symbolic sizes
+    each operand element counts once, which is exact where c divides s."""
     found, result = call.type(0), results[0]
     spatial = len(call.dims("output_size"))
     total = product(found.shape[:-spatial])
     for size, count in zip(found.shape[-spatial:], result.shape[-spatial:], strict=True):
         if isinstance(size, int) and isinstance(count, int):
-            total = total * sum(-(-(i + 1) * size // count) - i * size // count for i in range(count))
+            total = total * (size + count - math.gcd(size, count))
         else:
             total = total * size
     return total

@@ -7,7 +7,7 @@ graphs. Opaque nodes are believed.
 
 from __future__ import annotations
 
-from graphopt.errors import TypeInferenceError, VerifyError
+from graphopt.errors import IRError, VerifyError
 from graphopt.ir.graph import Graph, Node
 from graphopt.ir.types import TensorType
 from graphopt.ir.verifier import verify_structure
@@ -23,12 +23,12 @@ def verify(graph: Graph) -> None:
         VerifyError: with the node's text, the stored and the expected type, and the line of the user's model.
     """
     verify_structure(graph)
-    pending = [graph]
-    while pending:
-        current = pending.pop()
+    graphs = [graph]
+    for current in graphs:  # grows while regions are found
+        graphs.extend(region for node in current.nodes for region in node.regions)
+    for current in reversed(graphs):  # what is inside first: there the cause stands
         for node in current.nodes:
             verify_node(node)
-            pending.extend(node.regions)
 
 
 def verify_node(node: Node) -> None:
@@ -41,7 +41,7 @@ def verify_node(node: Node) -> None:
         return
     try:
         expected = infer_call(call_of(node))
-    except TypeInferenceError as error:
+    except IRError as error:  # no rule applies, or its arithmetic on dimensions has no answer
         raise VerifyError(error.what, where=_place(node), fix=error.fix) from error
     if len(expected) != len(node.results):
         raise VerifyError(f"{node.op} gives {len(expected)} results, the node has {len(node.results)}", where=_place(node))
