@@ -1,6 +1,7 @@
 """Judges the numbers of a pipeline: each pass on the region that it rewrote, and the whole at the end.
 
-    after a pass    only new nodes are run, on recorded float64 values of the graph before it
+    after a pass    only new nodes are run, on recorded float64 values of the graph before it; expensive ones
+                    are put off to the end (`graphopt.pipeline.pending`)
     at the end      original against final, in float64 (1e-9, nothing derived is rounded yet), and after
                     `freeze` in the declared dtypes, by the original's own rounding error
 
@@ -10,16 +11,17 @@ pass rounded differ in the last bits. When the record grows over its limit, whol
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from graphopt.errors import GraphoptError
+from graphopt.errors import BrokenPromiseError, GraphoptError
 from graphopt.ir.graph import Graph, Node, Operand, Value
 from graphopt.ir.printer import node_text, operand_text, value_text
 from graphopt.pipeline.compare import Mismatch, compare, compare_declared
 from graphopt.pipeline.divergence import Divergence, diverging_pairs, earliest, first_divergence
 from graphopt.pipeline.passes import NumericClass, Pass
+from graphopt.pipeline.pending import Pending, PutOff, assumed_values
 from graphopt.pipeline.recording import Probe, Recording, RecordTooLargeError, record, run_outputs
 from graphopt.pipeline.records import BrokenPromise
 
@@ -46,6 +48,13 @@ class Change:
     replaced: Sequence[tuple[Value, Operand]]
 
 
+class PutOffError(BrokenPromiseError):
+    """A comparison that was put off to the end failed; the pipeline has to run again with none put off."""
+
+    def __init__(self, put_off: PutOff, mismatch: Mismatch) -> None:
+        super().__init__(f"{put_off.pass_!r} changed %{put_off.old.name} by {mismatch.error:.3g}")
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The largest error that was seen, and the broken promise if it is too large."""
@@ -63,13 +72,16 @@ def cannot_run(graph: Graph) -> str:
 class Checker:
     """Compares graphs on probes. Holds the recorded values between passes; see the module's text."""
 
-    def __init__(self, original: Graph, probes: Sequence[Probe], *, level: CheckLevel, limit: int) -> None:
+    def __init__(self, original: Graph, probes: Sequence[Probe], *, level: CheckLevel, limit: int, defer: bool = True) -> None:
         self._reference = original
         self._probes = tuple(probes)
         self._whole = level == "full"
         self._limit = limit
         self._recording: Recording | None = None
         self._expected: list[tuple[torch.Tensor, ...]] | None = None
+        self._untouched = True
+        self._defer = defer
+        self._pending = Pending()
         self.notes: list[str] = []
 
     @property
@@ -90,6 +102,7 @@ class Checker:
                 return self._judge_region(pass_, change)
             except RecordTooLargeError as error:
                 self._recording = None
+                self._pending.clear()
                 self._whole = True
                 self.notes.append(f"{error.what}: whole graphs are compared instead")
         return self._judge_whole(pass_, change)
@@ -99,8 +112,12 @@ class Checker:
         if pass_.numeric is NumericClass.LOSSY:
             self._recording = None
             self._expected = None
+            self._pending.clear()
             self._reference = change.after.clone()
-        elif self._recording is not None:
+            self._untouched = True
+            return
+        self._untouched = False
+        if self._recording is not None:
             self._recording.prune(change.after)
             self._recording.stale = self._recording.stale or pass_.numeric is not NumericClass.EXACT
 
@@ -108,6 +125,7 @@ class Checker:
         """The pass is rolled back to `change.before`: move the record there."""
         if self._recording is not None:
             self._recording.rename(change.mapping)
+        self._pending.rename(change.mapping)
 
     # One pass
 
@@ -140,6 +158,8 @@ class Checker:
                 self.notes.append(f"the graph does not run on NaN and infinities ({_one_line(error)}), so passes were not tried on them")
                 self._probes = tuple(probe for probe in self._probes if not probe.special)
         self._recording = recording
+        if self._untouched and self._expected is None:
+            self._expected = [run.outputs for run in recording.runs if not run.probe.special]
 
     def _compare_region(self, pass_: Pass, change: Change) -> tuple[float | None, list[Divergence], str]:
         """Largest error, pairs that diverge, and why the region could not be run if it could not."""
@@ -150,13 +170,16 @@ class Checker:
         nodes = [node for node in change.after.nodes if node in wanted] if wanted else []
         pairs = _final_pairs(change.after, change.replaced)
         try:
-            fresh = recording.evaluate(change.after, nodes)
+            assumed = assumed_values(nodes, pairs, recording.runs) if self._defer and pass_.numeric is NumericClass.ROUNDING else {}
+            fresh = recording.evaluate(change.after, nodes, assumed)
             error, divergences = diverging_pairs(change.after, recording, pairs, fresh, pass_.numeric)
         except KeyError as missing:
             return None, [], f"%{missing.args[0]} is read and nothing computes it"
         except (GraphoptError, RuntimeError, IndexError, ValueError, TypeError) as raised:
             return None, [], f"the rewritten nodes do not run: {_one_line(raised)}"
         if not divergences:
+            for new, old in assumed.items():
+                self._pending.add(new, PutOff(pass_, old, tuple(run.values[old] for run in recording.runs)))
             recording.extend(fresh)
         return error, divergences, ""
 
@@ -180,28 +203,51 @@ class Checker:
 
     def _measure_lossy(self, pass_: Pass, change: Change) -> Verdict:
         worst = 0.0
-        for probe in self._probes:
-            if not probe.special:
-                before = run_outputs(change.before, probe.inputs, precise=True)
-                try:
-                    after = run_outputs(change.after, probe.inputs, precise=True)
-                except (GraphoptError, RuntimeError, IndexError, ValueError, TypeError) as raised:
-                    return Verdict(None, _broken(pass_, change.after, None, f"the graph does not run any more: {_one_line(raised)}"))
-                worst = max([worst, *(compare(old, new, NumericClass.LOSSY)[0] for old, new in zip(before, after, strict=True))])
+        self._pending.rename(change.mapping)  # what was put off has to hold now: the graph changes its function here
+        for number, probe in enumerate(self._plain):
+            found: list[tuple[PutOff, Mismatch]] = []
+            before = run_outputs(change.before, probe.inputs, precise=True, on_value=self._watcher(number, found))
+            if found:
+                raise PutOffError(*found[0])
+            try:
+                after = run_outputs(change.after, probe.inputs, precise=True)
+            except (GraphoptError, RuntimeError, IndexError, ValueError, TypeError) as raised:
+                return Verdict(None, _broken(pass_, change.after, None, f"the graph does not run any more: {_one_line(raised)}"))
+            worst = max([worst, *(compare(old, new, NumericClass.LOSSY)[0] for old, new in zip(before, after, strict=True))])
         return Verdict(worst)
 
     # The whole pipeline
 
     def judge_final(self, final: Graph) -> tuple[float, Mismatch | None]:
-        """Original (or what the last lossy pass left) against the final graph, in float64; derived data unrounded."""
+        """Original (or what the last lossy pass left) against the final graph, in float64; derived data unrounded.
+
+        Raises:
+            PutOffError: a value that was believed so far is wrong.
+        """
         worst = 0.0
-        for probe, expected in zip(self._plain, self._expected_outputs(), strict=True):
-            for old, new in zip(expected, run_outputs(final, probe.inputs, precise=True), strict=True):
+        for number, (probe, expected) in enumerate(zip(self._plain, self._expected_outputs(), strict=True)):
+            found: list[tuple[PutOff, Mismatch]] = []
+            outputs = run_outputs(final, probe.inputs, precise=True, on_value=self._watcher(number, found))
+            if found:
+                raise PutOffError(*found[0])
+            for old, new in zip(expected, outputs, strict=True):
                 error, mismatch = compare(old, new, NumericClass.ROUNDING)
                 worst = max(worst, error)
                 if mismatch is not None:
                     return error, mismatch
         return worst, None
+
+    def _watcher(self, number: int, found: list[tuple[PutOff, Mismatch]]) -> Callable[[Value, torch.Tensor], None] | None:
+        """What compares the values that were put off while the whole graph runs; plain probes come first in a record."""
+        if not self._pending:
+            return None
+
+        def watch(value: Value, tensor: torch.Tensor) -> None:
+            mismatch = self._pending.judge(value, tensor, number)
+            if mismatch is not None:
+                found.append(mismatch)
+
+        return watch
 
     def judge_declared(self, final: Graph) -> tuple[float | None, Mismatch | None]:
         """The same in the graph's own dtypes, after derived data is frozen; None where those do not run here."""

@@ -14,7 +14,7 @@ from graphopt.errors import BrokenPromiseError, GraphoptError, PassError, UsageE
 from graphopt.ir.graph import Graph, Operand, Value
 from graphopt.ir.printer import show
 from graphopt.pipeline.blame import find_culprit
-from graphopt.pipeline.checker import Change, Checker, CheckLevel, cannot_run
+from graphopt.pipeline.checker import Change, Checker, CheckLevel, PutOffError, cannot_run
 from graphopt.pipeline.passes import Outcome, Pass, Stage
 from graphopt.pipeline.probes import plant_special_values, random_inputs
 from graphopt.pipeline.promises import broken_promise, check_order
@@ -91,12 +91,20 @@ class PassManager:
         """
         if self._verify:
             _verify(graph)
-        run = _Run(self, graph)
+        try:
+            return self._run(graph, defer=True)
+        except PutOffError as late:
+            result = self._run(graph, defer=False)
+            result.notes += (f"{late.what}, which showed only at the end; the pipeline ran again with every region compared at once",)
+            return result
+
+    def _run(self, graph: Graph, *, defer: bool) -> PipelineResult:
+        run = _Run(self, graph, defer=defer)
         run.steps(self.steps, round_=1)
         run.finish()
         return run.result
 
-    def checker(self, graph: Graph) -> tuple[Checker | None, str]:
+    def checker(self, graph: Graph, *, defer: bool) -> tuple[Checker | None, str]:
         """What compares the numbers of a pipeline over `graph`, or None and why they can't be compared."""
         if self._check == "off":
             return None, "not compared (checks are off)"
@@ -105,7 +113,7 @@ class PassManager:
             return None, f"not compared: {reason}"
         try:
             probes = self._make_probes(graph)
-            return Checker(graph, probes, level=self._check, limit=self._record_bytes), ""
+            return Checker(graph, probes, level=self._check, limit=self._record_bytes, defer=defer), ""
         except GraphoptError as error:
             return None, f"not compared: {error.what}"
 
@@ -120,11 +128,11 @@ class PassManager:
 class _Run:
     """One run of a manager: the graph as it is now, and the result so far."""
 
-    def __init__(self, manager: PassManager, graph: Graph) -> None:
+    def __init__(self, manager: PassManager, graph: Graph, *, defer: bool) -> None:
         self._manager = manager
         self._original = graph
         self._graph = graph.clone()
-        self._checker, reason = manager.checker(graph)
+        self._checker, reason = manager.checker(graph, defer=defer)
         self._fired: list[Pass] = []
         self.result = PipelineResult(self._graph, original_nodes=graph.node_count, checked=reason)
 
@@ -206,6 +214,8 @@ class _Run:
         start = time.perf_counter()
         try:
             verdict = self._checker.judge(pass_, change)
+        except PutOffError:
+            raise
         except (GraphoptError, RuntimeError, IndexError, ValueError, TypeError, KeyError) as error:
             self.result.checked = (
                 f"not compared: the original does not run on the probe inputs ({type(error).__name__}: {_first_line(error)})"

@@ -38,11 +38,12 @@ class Probe:
 
 @dataclass(slots=True)
 class Run:
-    """One recorded run: the probe, the sizes of symbolic dimensions, and the values."""
+    """One recorded run: the probe, the sizes of symbolic dimensions, the values, and the flat outputs."""
 
     probe: Probe
     dims: dict[str, int]
     values: dict[Value, torch.Tensor]
+    outputs: tuple[torch.Tensor, ...] = ()
 
 
 @dataclass(slots=True)
@@ -72,8 +73,8 @@ class Recording:
             raise KeyError(operand.name)
         return state_tensor(state, precise=True)
 
-    def evaluate(self, graph: Graph, nodes: Sequence[Node]) -> list[dict[Value, torch.Tensor]]:
-        """Values of `nodes`, given in execution order, on each probe.
+    def evaluate(self, graph: Graph, nodes: Sequence[Node], assumed: Mapping[Value, Value]) -> list[dict[Value, torch.Tensor]]:
+        """Values of `nodes`, given in execution order, on each probe; those in `assumed` are taken from the record.
 
         Raises:
             KeyError: an operand is neither recorded nor computed before.
@@ -83,6 +84,9 @@ class Recording:
         for run in self.runs:
             fresh: dict[Value, torch.Tensor] = {}
             for node in nodes:
+                if node.results and node.results[0] in assumed:
+                    fresh.update((result, run.values[assumed[result]]) for result in node.results)
+                    continue
                 operands = [self.lookup(graph, operand, run, fresh) for operand in node.operands]
                 fresh.update(zip(node.results, interpreter.evaluate(node, operands, run.dims), strict=True))
             found.append(fresh)
@@ -138,19 +142,15 @@ def record(graph: Graph, probes: Sequence[Probe], limit: int, keys: Mapping[Valu
 
         for value, tensor in zip(graph.inputs, probe.inputs, strict=True):
             keep(value, tensor.double() if tensor.is_floating_point() else tensor)
-        _run(graph, probe.inputs, precise=True, on_value=keep)
+        run.outputs = run_outputs(graph, probe.inputs, precise=True, on_value=keep)
         recording.runs.append(run)
     return recording
 
 
-def run_outputs(graph: Graph, inputs: Sequence[torch.Tensor], *, precise: bool) -> tuple[torch.Tensor, ...]:
-    """The flat outputs of one run."""
-    return _run(graph, inputs, precise=precise)
-
-
-def _run(
+def run_outputs(
     graph: Graph, inputs: Sequence[torch.Tensor], *, precise: bool, on_value: Callable[[Value, torch.Tensor], None] | None = None
 ) -> tuple[torch.Tensor, ...]:
+    """The flat outputs of one run; `on_value` sees the results of nodes as they are computed."""
     import torch
 
     # Nodes that draw random numbers draw the same ones in every run, and the caller's generator does not move.

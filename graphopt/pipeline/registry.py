@@ -186,11 +186,11 @@ def _scan(_paths: tuple[str, ...]) -> Mapping[str, Registration]:
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         package = entry.dist.name if entry.dist is not None else "an unknown package"
         earlier = found.get(entry.name)
-        if earlier is not None and earlier.entry.value != entry.value:
+        if earlier is not None and earlier.package != package and earlier.entry.value != entry.value:
             raise PassError(
                 f"two packages announce a pass called '{entry.name}': {earlier.package} and {package}",
                 where=f"{earlier.entry.value} and {entry.value}",
                 fix="uninstall or rename one of them",
             )
-        found[entry.name] = Registration(entry.name, package, entry)
+        found.setdefault(entry.name, Registration(entry.name, package, entry))  # the first on the path, as for imports
     return found

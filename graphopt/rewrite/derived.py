@@ -75,7 +75,10 @@ class DerivedData(LateData):
             tensor = self.tensor()
             return tensor.double() if tensor.is_floating_point() else tensor
         with torch.no_grad():
-            return self._function(*[source.precise() for source in self._sources])
+            precise = self._function(*[source.precise() for source in self._sources])
+            if self._result is None and not self._exact:  # what freeze needs is at hand here
+                self._result = precise.to(getattr(torch, self._dtype.torch_name)).contiguous()
+            return precise
 
     def freeze(self) -> None:
         """Compute the numbers and forget function and sources."""
