@@ -19,7 +19,7 @@ from graphopt.pipeline.manager import PassManager
 from graphopt.pipeline.passes import Stage
 from graphopt.pipeline.records import PipelineResult
 from graphopt.pipeline.registry import Item
-from graphopt.report import Report, summarize
+from graphopt.report import Report
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -113,7 +113,7 @@ def optimize(
         keep_texts=keep_texts,
     )
     pipeline = manager.run(graph)
-    report = Report(pipeline, summarize(graph), summarize(pipeline.graph))
+    report = Report(pipeline, graph)
     executable = _lower(pipeline.graph, target, target_options) if target is not None else None
     if measure:
         from graphopt.report.measure import compare

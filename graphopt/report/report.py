@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from graphopt.ir.graph import Graph
 from graphopt.pipeline.records import PassRecord, PipelineResult
 from graphopt.report.measure import Latency
-from graphopt.report.summary import Summary
+from graphopt.report.summary import Summary, summarize
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -21,14 +22,23 @@ __all__ = ["Report"]
 _UNITS = ("", "K", "M", "G", "T", "P")
 
 
-@dataclass
 class Report:
-    """What happened to a graph. `latency` is set when it was measured."""
+    """What happened to a graph. `latency` is None until somebody measures it; costs are computed when asked for."""
 
-    pipeline: PipelineResult
-    before: Summary
-    after: Summary
-    latency: Latency | None = None
+    def __init__(self, pipeline: PipelineResult, original: Graph, latency: Latency | None = None) -> None:
+        self.pipeline = pipeline
+        self.latency = latency
+        self._original = original
+
+    @cached_property
+    def before(self) -> Summary:
+        """Cost of the graph as captured."""
+        return summarize(self._original)
+
+    @cached_property
+    def after(self) -> Summary:
+        """Cost of the optimised graph."""
+        return summarize(self.pipeline.graph)
 
     @property
     def records(self) -> list[PassRecord]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from graphopt.analysis.cost import cost
+from graphopt.analysis.memory import peak_memory
 from graphopt.ir.graph import Graph
+from graphopt.pipeline.probes import probe_dims
 
 __all__ = ["Summary", "summarize"]
 
@@ -13,7 +16,12 @@ __all__ = ["Summary", "summarize"]
 @dataclass(frozen=True, slots=True)
 class Summary:
     """Node count, floating-point operations of one run (a multiply-add is 2), elements of parameters, bytes of
-    all states, and most bytes of activations alive at once. None is unknown; sizes use the smallest dynamic sizes."""
+    all states, and most bytes of activations alive at once.
+
+    None is unknown: some node's cost is not known, and a sum without it would mislead. Symbolic dimensions count
+    with their smallest useful sizes (`graphopt.pipeline.probes`). States that nobody reads count: they are in
+    the file.
+    """
 
     nodes: int
     flops: int | None
@@ -27,12 +35,8 @@ class Summary:
 
 
 def summarize(graph: Graph) -> Summary:
-    """The numbers of a graph. States that nobody reads count: they are still in the file."""
-    states = [state for state in graph.states.values() if state.type.is_static]
-    return Summary(
-        graph.node_count,
-        None,
-        sum(int(str(state.type.elements)) for state in states if state.kind == "param"),
-        sum(int(str(state.type.bytes)) for state in states),
-        None,
-    )
+    """The numbers of a graph."""
+    dims = probe_dims(graph)
+    costs, memory = cost(graph, dims), peak_memory(graph, dims)
+    flops = costs.flops if costs.unknown == 0 else None
+    return Summary(graph.node_count, flops if isinstance(flops, int) else None, costs.parameters, memory.weights, memory.peak)
