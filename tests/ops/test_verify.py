@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from typing import Any
 
@@ -174,8 +175,6 @@ def test_strange_attributes_and_operands_give_types_or_an_ir_error(op: str) -> N
                 )
                 operands[rng.randrange(len(operands))] = other
         call = ops.Call(op, tuple(operands), attrs)
-        try:
+        with contextlib.suppress(IRError):
             results = ops.infer_call(call)
             ops.definition(op).flops(call, results)
-        except IRError as error:
-            assert str(error)
