@@ -21,11 +21,15 @@ _SHAPES = (
     "merge-permutes",  # permutes that move no data become reshapes here ...
     "merge-reshapes",  # ... and merge with their neighbours here
     "merge-pads",
+)
+"""Shape bookkeeping. Bit-identical."""
+
+_SINK = (
     "sink-reshapes",  # bring reshapes together across elementwise nodes; the next round merges them
     "sink-permutes",
     "sink-expands",  # most readers broadcast anyway
 )
-"""Shape bookkeeping. Bit-identical."""
+"""The same across elementwise nodes. Vectorised functions may round differently in another layout."""
 
 _ARITHMETIC = (
     "fold-constants",  # what does not depend on inputs or parameters becomes a number that later rules can read
@@ -71,7 +75,7 @@ _LESS_WORK = (
 
 LOSSLESS_TRAINING = (
     "remove-dead-nodes",
-    (*_SHAPES, *_ARITHMETIC, "merge-common-subexpressions"),  # a clean graph is what the patterns below are written for
+    (*_SHAPES, *_SINK, *_ARITHMETIC, "merge-common-subexpressions"),  # a clean graph is what the patterns below are written for
     *_RECOGNISE,
     _LESS_WORK,
     *TIDY,  # what the rewrites above have left behind
@@ -80,7 +84,7 @@ LOSSLESS_TRAINING = (
 LOSSLESS = (
     "remove-dropout",  # first: it stands between layers that fold into each other
     "remove-dead-nodes",
-    (*_SHAPES, *_ARITHMETIC, "merge-common-subexpressions"),
+    (*_SHAPES, *_SINK, *_ARITHMETIC, "merge-common-subexpressions"),
     *_RECOGNISE,
     "form-linear",  # matrix products with a weight become layers, which the folds below know
     (
