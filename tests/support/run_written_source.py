@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from torch.utils._pytree import tree_leaves
 
 
 def run(folder: Path) -> None:
@@ -25,8 +26,7 @@ def run(folder: Path) -> None:
     torch.manual_seed(0)
     with torch.no_grad():
         outputs = module.load()(*inputs)
-    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-    for n, output in enumerate(outputs):
+    for n, output in enumerate(leaf for leaf in tree_leaves(outputs) if isinstance(leaf, torch.Tensor)):
         expected = cases[f"o{n}"]
         same = output.dtype == expected.dtype and torch.equal(output.nan_to_num(7.0), expected.nan_to_num(7.0))
         assert same, f"{folder.name}: output {n} is {output}, needs {expected}"
