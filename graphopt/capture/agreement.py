@@ -49,7 +49,7 @@ def check_dtypes(call: TorchCall, autocast: bool) -> None:
         shown = ", ".join(f"{name} {type_.text}" for name, type_ in types.items())
         raise ExampleInputError(
             f"{call.name} gets operands of different dtypes: {shown}",
-            fix="convert the example inputs to the dtype of the parameters, or cast in forward",
+            fix="convert the inputs to the dtype of the parameters, or cast in forward",
         )
 
 

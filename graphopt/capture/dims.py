@@ -19,7 +19,7 @@ import torch
 
 from graphopt.errors import UnsupportedModelError
 from graphopt.ir.attributes import RESERVED_WORDS
-from graphopt.ir.dims import Dim, max_dim, min_dim, product
+from graphopt.ir.dims import Dim, max_dim, min_dim, product, symbol
 from graphopt.ir.graph import GraphEditor, Range
 
 if TYPE_CHECKING:
@@ -58,10 +58,17 @@ class DimReader:
         reader._names = dict(self._names)
         return reader
 
-    def suggest(self, expression: Any, name: str) -> None:
-        """Name the symbol behind a size `name`, unless it has a name or is no bare symbol."""
-        symbol_name = _symbol_name(expression)
-        if symbol_name is not None and symbol_name not in self._known:
+    def suggest(self, size: Any, name: str, *, shared: bool = False) -> None:
+        """Name the symbol behind a size `name`, unless it has a name or is no bare symbol.
+
+        `shared` says that sizes of this name are equal; otherwise a name that is taken gets a number.
+        """
+        symbol_name = _symbol_name(size)
+        if symbol_name is None or symbol_name in self._known:
+            return
+        if shared and name in self._editor.graph.symbols:
+            self._known[symbol_name] = symbol(name)
+        else:
             self._declare(symbol_name, name)
 
     def dim(self, size: object) -> Dim:

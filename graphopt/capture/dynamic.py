@@ -7,13 +7,16 @@
 
 A name stands for any size from 1; the same name in two places says that the sizes are equal. An input
 that is a list or dict of tensors takes a list or dict of such entries.
+
+Where torch can't prove that the model works at every size of a named dimension, it is asked to find the
+range itself (`relaxed`), and `graphopt.capture.assumptions` tries what it then assumed about the sizes.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -35,14 +38,14 @@ class DynamicShapes:
 
     `shapes` is torch.export's `dynamic_shapes`. `args` and `kwargs` are the examples, doubled along dynamic
     axes of size 1, because torch takes a size of 1 for a constant. `names` has, per flat input, the name
-    by axis; `ranges` the declared range by name.
+    by axis. `relaxed` is `shapes` with the range left open where the user gave a name alone.
     """
 
     args: tuple[object, ...]
     kwargs: Mapping[str, object]
     shapes: Mapping[str, object] | None = None
     names: tuple[Mapping[int, str], ...] = ()
-    ranges: Mapping[str, tuple[int, int | None]] = field(default_factory=dict[str, "tuple[int, int | None]"])
+    relaxed: Mapping[str, object] | None = None
 
 
 def resolve_dynamic(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object], dynamic: Dynamic) -> DynamicShapes:
@@ -66,13 +69,35 @@ def resolve_dynamic(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[
         flat_names.append(axes)
         leaves.append(_doubled(leaf, axes))
     wide_args, wide_kwargs = pytree.tree_unflatten(leaves, pytree.tree_structure((args, dict(kwargs))))
-    ranges = {name: (_bound(dim, "min") or 0, _bound(dim, "max")) for name, dim in dims.items()}
-    return DynamicShapes(wide_args, wide_kwargs, shapes, tuple(flat_names), ranges)
+    named = [dim for name, dim in dims.items() if name in _strings(dynamic)]
+    relaxed = cast("dict[str, object]", _relax(shapes, named)) if named else None
+    return DynamicShapes(wide_args, wide_kwargs, shapes, tuple(flat_names), relaxed)
 
 
-def _bound(dim: Any, side: str) -> int | None:
-    value = getattr(dim, side, None)
-    return int(value) if isinstance(value, int) and value < 2**62 else None
+def _strings(spec: object) -> set[str]:
+    """All dimension names given as text."""
+    found: set[str] = set()
+    pending: list[object] = [spec]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, str):
+            found.add(item)
+        elif isinstance(item, Mapping):
+            pending.extend(cast("Mapping[object, object]", item).values())
+        elif isinstance(item, list | tuple):
+            pending.extend(cast("Sequence[object]", item))
+    return found
+
+
+def _relax(spec: object, named: list[Any]) -> object:
+    if any(spec is dim for dim in named):
+        return TorchDim.DYNAMIC
+    if isinstance(spec, Mapping):
+        return {key: _relax(item, named) for key, item in cast("Mapping[object, object]", spec).items()}
+    if isinstance(spec, list | tuple):
+        items = cast("Sequence[object]", spec)
+        return type(spec)(_relax(item, named) for item in items)
+    return spec
 
 
 def _by_name(dynamic: Any, names: list[str]) -> dict[str, object]:

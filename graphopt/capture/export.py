@@ -5,7 +5,11 @@ The model is left as it was found: every sub-module gets its own mode back.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import io
+import logging
+import sys
 import traceback
 import warnings
 from collections.abc import Generator, Mapping
@@ -28,9 +32,14 @@ WAYS_OUT = (
 
 
 def export_model(
-    model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object], dynamic_shapes: Mapping[str, object] | None
+    model: nn.Module,
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object],
+    dynamic_shapes: Mapping[str, object] | None,
+    *,
+    announce: bool = True,
 ) -> ExportedProgram:
-    """The graph of a model before decomposition, in eval mode and without gradients.
+    """The graph of a model before decomposition, in eval mode and without gradients; `announce` says whether to warn of train mode.
 
     Raises:
         ExampleInputError: the inputs do not fit the model.
@@ -39,15 +48,14 @@ def export_model(
     """
     _check_signature(model, args, kwargs)
     try:
-        with evaluation_mode(model), torch.no_grad(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
+        with evaluation_mode(model, announce=announce), torch.no_grad(), _quiet():
             return torch.export.export(model, args, dict(kwargs), dynamic_shapes=dynamic_shapes, strict=False)
     except Exception as error:  # a model's forward may raise anything; it stays the cause
         raise _translate(error, model, args, kwargs) from error
 
 
 @contextmanager
-def evaluation_mode(model: nn.Module) -> Generator[None]:
+def evaluation_mode(model: nn.Module, *, announce: bool = True) -> Generator[None]:
     """Put a model into eval mode and every sub-module back into its own mode afterwards.
 
     The change to train mode first, and again at the end, is what makes modules drop tensors that they keep
@@ -57,12 +65,12 @@ def evaluation_mode(model: nn.Module) -> Generator[None]:
     modes = [(module, module.training) for module in model.modules()]
     training = sum(mode for _, mode in modes)
     switchable = _switch(model)
-    if training and switchable:
+    if training and switchable and announce:
         warnings.warn(
             f"the model is in train mode ({training} of {len(modes)} modules): it is captured in eval mode, and left in train mode. "
             "Batch norms and dropouts of the graph still follow train() and eval() of the module made from it",
             GraphoptWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
     try:
         yield
@@ -71,6 +79,26 @@ def evaluation_mode(model: nn.Module) -> Generator[None]:
             _switch(model)
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Keep torch from printing its graph and its log of a failure: the exception that follows says it once.
+
+    What the model itself prints appears when tracing succeeds.
+    """
+    printed = io.StringIO()
+    level = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with contextlib.redirect_stderr(printed), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
+            # torch puts these attributes back itself, and a graph is one call: there is nothing to do about it.
+            warnings.filterwarnings("ignore", message=".*assigned during export.*")
+            yield
+    finally:
+        logging.disable(level)
+    sys.stderr.write(printed.getvalue())
 
 
 def _switch(model: nn.Module) -> bool:
@@ -155,6 +183,7 @@ def _first_lines(error: Exception) -> str:
 
 def _long(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith("The error above occurred when calling")]
     return " ".join(lines[:4]).replace('For more information, run with TORCH_LOGS="+dynamic". ', "")[:600] or type(error).__name__
 
 

@@ -9,7 +9,7 @@ imported, in which `linear`, `layer_norm`, `batch_norm` and attention are still 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec, OutputKind, SymIntArgument, TensorArgument
 
+from graphopt.capture.assumptions import Ranges, settle_ranges
 from graphopt.capture.context import Context
 from graphopt.capture.dims import UNBOUNDED, DimReader
 from graphopt.capture.dynamic import Dynamic, DynamicShapes, resolve_dynamic
@@ -26,7 +27,7 @@ from graphopt.capture.functionalise import AliasTable
 from graphopt.capture.importer import Importer
 from graphopt.capture.states import Entry, StateTable, check_tensors, model_entries, program_entries
 from graphopt.capture.structure import call_structure
-from graphopt.errors import GraphoptWarning, UnsupportedModelError, UsageError
+from graphopt.errors import CaptureError, ExampleInputError, GraphoptWarning, UnsupportedModelError, UsageError
 from graphopt.ir.attributes import Attribute, Ref, freeze_attribute
 from graphopt.ir.graph import Graph, Operand
 
@@ -73,18 +74,42 @@ def capture(
     check_tensors({entry.name: entry.tensor for entry in model_entries(model)})
     args, keywords = example_call(model, example_inputs, kwargs)
     shapes = resolve_dynamic(model, args, keywords, dynamic)
-    program = export_model(model, shapes.args, shapes.kwargs, shapes.shapes)
-    graph = _import_program(program, model, shapes, name or type(model).__name__)
+    program, ranges = _export(model, shapes)
+    graph = _import_program(program, model, shapes, name or type(model).__name__, ranges)
     _warn_of_frozen_caches(graph)
     return graph
 
 
-def _import_program(program: ExportedProgram, model: nn.Module | None, dynamic: DynamicShapes, name: str) -> Graph:
+def _export(model: nn.Module, shapes: DynamicShapes) -> tuple[ExportedProgram, Ranges]:
+    """The exported program and the ranges of its symbols; ranges of named dimensions are found where they must be."""
+    try:
+        program = export_model(model, shapes.args, shapes.kwargs, shapes.shapes)
+        return program, _ranges(program)
+    except (ExampleInputError, UnsupportedModelError):
+        raise
+    except CaptureError as error:
+        if shapes.relaxed is None:
+            raise
+        program = export_model(model, shapes.args, shapes.kwargs, shapes.relaxed, announce=False)
+        ranges = _ranges(program)
+        violated = settle_ranges(program, ranges, _symbol_names(program, shapes))
+        if violated is not None:
+            raise CaptureError(f"{error.what} (the trace assumed that {violated})", where=error.where, fix=error.fix) from error
+        return program, ranges
+
+
+def _import_program(
+    program: ExportedProgram,
+    model: nn.Module | None,
+    dynamic: DynamicShapes,
+    name: str,
+    ranges: Ranges | None = None,
+) -> Graph:
     context = Context(Graph(name))
     states = StateTable(context.editor)
     for entry in model_entries(model) if model is not None else program_entries(program):
         states.add(entry)
-    dims = DimReader(context.editor, _ranges(program))
+    dims = DimReader(context.editor, _ranges(program) if ranges is None else ranges)
     modules: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False)) if model is not None else {}
     importer = Importer(context, states, dims, AliasTable(), modules)
     in_leaves = _bind_inputs(program, importer, dynamic)
@@ -95,9 +120,9 @@ def _import_program(program: ExportedProgram, model: nn.Module | None, dynamic: 
     return context.graph
 
 
-def _ranges(program: ExportedProgram) -> dict[str, tuple[int, int | None]]:
+def _ranges(program: ExportedProgram) -> Ranges:
     """Declared range of each of torch's symbols."""
-    ranges: dict[str, tuple[int, int | None]] = {}
+    ranges: Ranges = {}
     for symbol, limits in program.range_constraints.items():
         lower: Any = limits.lower
         upper: Any = limits.upper
@@ -111,13 +136,8 @@ def _bind_inputs(program: ExportedProgram, importer: Importer, dynamic: DynamicS
     """Declare states and inputs for the placeholders; returns one leaf of the call structure per user input."""
     placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
     leaves: list[Attribute] = []
-    user_inputs = 0
-    for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True):
-        if spec.kind is InputKind.USER_INPUT:
-            axes = dynamic.names[user_inputs] if user_inputs < len(dynamic.names) else {}
-            for axis, name in axes.items():
-                importer.dims.suggest(node.meta["val"].shape[axis], name)
-            user_inputs += 1
+    for size, name in _named_sizes(program, dynamic):
+        importer.dims.suggest(size, name, shared=True)
     for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True):
         if spec.kind is not InputKind.USER_INPUT:
             _bind_state(program, importer, node, spec)
@@ -130,6 +150,20 @@ def _bind_inputs(program: ExportedProgram, importer: Importer, dynamic: DynamicS
         else:
             raise UnsupportedModelError(f"the input '{node.name}' is a {type(spec.arg).__name__}, needs a tensor or a fixed value")
     return leaves
+
+
+def _named_sizes(program: ExportedProgram, dynamic: DynamicShapes) -> Iterator[tuple[Any, str]]:
+    """Traced sizes of the inputs that the user gave names, with these."""
+    placeholders = [node for node in program.graph.nodes if node.op == "placeholder"]
+    kinds = [spec.kind for spec in program.graph_signature.input_specs]
+    user_inputs = [node for node, kind in zip(placeholders, kinds, strict=True) if kind is InputKind.USER_INPUT]
+    for node, axes in zip(user_inputs, dynamic.names, strict=False):
+        for axis, name in axes.items():
+            yield node.meta["val"].shape[axis], name
+
+
+def _symbol_names(program: ExportedProgram, dynamic: DynamicShapes) -> dict[str, str]:
+    return {str(size): name for size, name in _named_sizes(program, dynamic) if isinstance(size, torch.SymInt)}
 
 
 def _bind_input(importer: Importer, node: torch.fx.Node) -> None:

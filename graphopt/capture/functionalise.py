@@ -53,12 +53,13 @@ class Storage:
     """Memory that one or more traced tensors look at; `root` is the value of the whole.
 
     `owner` is the name of the input or state whose memory it is, None for memory of the call itself.
+    `known` are the values of its aliases in the present version, with the steps that lead to them.
     """
 
     root: Value
     owner: str | None = None
     version: int = 0
-    aliases: list[Alias] = field(default_factory=list)
+    known: dict[Value, tuple[Step, ...] | None] = field(default_factory=dict["Value", "tuple[Step, ...] | None"])
 
 
 @dataclass(slots=True, eq=False)
@@ -91,9 +92,9 @@ class AliasTable:
             storage = Storage(value)
             if key is not None:
                 self._storages[key] = storage
-        alias = Alias(value, storage, _steps_between(storage.root, value, storage), storage.version)
-        storage.aliases.append(alias)
-        return alias
+        steps = _steps_between(storage, value)
+        storage.known[value] = steps
+        return Alias(value, storage, steps, storage.version)
 
     def share(self, fake: torch.Tensor, alias: Alias) -> Alias:
         """Record that `fake`, a tensor of an inlined sub-graph or its result, is the tensor of `alias`."""
@@ -116,6 +117,7 @@ class AliasTable:
             for step in alias.steps:
                 value = _apply(context, step, value)
             alias.value, alias.version = value, storage.version
+            storage.known[value] = alias.steps
         return alias.value
 
     def write(self, context: Context, alias: Alias, new: Value) -> None:
@@ -136,6 +138,7 @@ class AliasTable:
         storage.root = root
         storage.version += 1
         alias.value, alias.version = new, storage.version
+        storage.known = {new: alias.steps}
 
 
 def _unknown_view(alias: Alias) -> UnsupportedModelError:
@@ -145,14 +148,13 @@ def _unknown_view(alias: Alias) -> UnsupportedModelError:
     )
 
 
-def _steps_between(root: Value, value: Value, storage: Storage) -> tuple[Step, ...] | None:
-    """The view nodes that lead from a storage's root, or from another alias of it, to a value."""
-    known = {alias.value: alias.steps for alias in storage.aliases if alias.version == storage.version}
+def _steps_between(storage: Storage, value: Value) -> tuple[Step, ...] | None:
+    """The nodes that lead from a storage's root, or from another alias of it, to a value."""
     steps: list[Step] = []
     current = value
-    while current is not root:
-        if current in known:
-            prefix = known[current]
+    while current is not storage.root:
+        if current in storage.known:
+            prefix = storage.known[current]
             return None if prefix is None else (*prefix, *reversed(steps))
         producer = current.producer
         if producer is None or not producer.operands or not isinstance(producer.operands[0], Value):

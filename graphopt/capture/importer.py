@@ -210,9 +210,9 @@ class Importer:
         schema = schema_of(target)
         full = {name: given[name] if name in given else self.argument(default) for name, default in schema.defaults.items()}
         single = isinstance(node.meta.get("val"), torch.Tensor)
-        parts = [user.args[1] for user in node.users if user.target is operator.getitem]
+        parts = [user.args[1] for user in node.users if user.target is operator.getitem and user.users]
         used = {0} if single else {index for index in parts if isinstance(index, int)}
-        if not single and len(parts) < len(node.users):
+        if any(user.target is not operator.getitem for user in node.users) and not single:
             used = set(range(len(fakes)))
         module = self.modules.get(place.module)
         return TorchCall(
@@ -301,6 +301,7 @@ class Importer:
                 GraphoptWarning,
                 stacklevel=2,
             )
+            alias.storage.owner = None  # told once
 
     def _finish(self, node: fx.Node, results: tuple[Operand, ...], fakes: Sequence[torch.Tensor], place: Place) -> None:
         """Bind the results of a call to its fx node."""
