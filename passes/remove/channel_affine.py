@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from graphopt.ir.dims import Dim, product
 from graphopt.ir.graph import Graph, Node, Operand, Value
+from graphopt.passes.remove.common import float_of
 from graphopt.rewrite.rule import NoMatch
 
 if TYPE_CHECKING:
@@ -65,6 +66,18 @@ class ChannelAffine:
             return (scale[start:stop:step] if scale.dim() else scale), (shift[start:stop:step] if shift.dim() else shift)
 
         return replace(self, compute=compute, length=len(range(start, stop, step)))
+
+    def within(self, axis: int, size: int, start: int, stop: int) -> ChannelAffine:
+        """A uniform map of the entries `start:stop` of an axis as one of the whole axis, which leaves the rest alone."""
+        base = self.compute
+
+        def compute(*sources: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            scale, shift = base(*sources)
+            scales, shifts = scale.new_ones(size), shift.new_zeros(size)
+            scales[start:stop], shifts[start:stop] = scale, shift
+            return scales, shifts
+
+        return replace(self, compute=compute, axis=axis, length=size)
 
     def then(self, outer: ChannelAffine) -> ChannelAffine | None:
         """`outer(self(x))`; None where the two run along different axes."""
@@ -178,10 +191,8 @@ _Read = Callable[[Sequence["torch.Tensor"]], "torch.Tensor"]
 
 def _constant(graph: Graph, constant: Operand, rank: int) -> tuple[tuple[Value, ...], int | None, int, _Read] | None:
     """(sources, axis of x, length, how to read the numbers) of a literal or a state that is a vector at most."""
-    if isinstance(constant, int | float) and not isinstance(constant, bool):
-        number = float(constant) if abs(constant) < 2.0**1023 else None
-        if number is None:
-            return None
+    number = float_of(constant)
+    if number is not None:
 
         def literal(sources: Sequence[torch.Tensor]) -> torch.Tensor:
             import torch

@@ -118,8 +118,9 @@ class _Finder:
     def _obstacle(self, node: Node) -> str:
         """Why a node of constants can't be folded."""
         if not is_canonical(node.op):
-            return f"{node.op} is opaque, needs an op of the table"
-        if node.regions or definition(node.op).effect is not Effect.PURE:
+            if not _is_pure_aten(node.op):
+                return f"{node.op} is opaque, needs an op of the table or a pure ATen op"
+        elif node.regions or definition(node.op).effect is not Effect.PURE:
             return f"{node.op} has an effect or regions, needs a pure op"
         if node.attrs.get("mode") in ("follow", "train") or node.attrs.get("dropout_p", 0.0) != 0.0:
             return f"{node.op} does something else in training"
@@ -143,13 +144,20 @@ class _Finder:
         from_what = sum(_bytes(value) for value in values)
         if size <= _SMALL_BYTES and size <= self.max_bytes:
             return ""
-        if all(self.is_source(value) and all(user in self.nodes for user in value.users) for value in values) and size <= from_what:
+        if size <= from_what and all(self._goes_away(value) for value in values):
             return ""  # what it is made from goes away
         if size > self.max_bytes:
             return f"the result has {size} bytes, at most {self.max_bytes} are stored"
         if size > _GROWTH * from_what:
             return f"the result has {size} bytes, at most {_GROWTH} times the {from_what} that it is made from are stored"
         return ""
+
+    def _goes_away(self, value: Value) -> bool:
+        """True for a state that is forgotten once the nodes are folded; buffers and parameters of a model that trains stay."""
+        state = self.graph.state_of(value)
+        if state is None or not self.is_source(value) or not (self.parameters or state.kind == "constant"):
+            return False
+        return all(user in self.nodes for user in value.users)
 
     def _split(self) -> list[list[Node]]:
         """The nodes by connected component."""
@@ -251,3 +259,17 @@ def _is_symbolic(attribute: Attribute) -> bool:
     if isinstance(attribute, tuple | list):
         return any(_is_symbolic(item) for item in attribute)
     return isinstance(attribute, Expression)
+
+
+def _is_pure_aten(op: str) -> bool:
+    """True when torch's schema says that an op of ATen writes to nothing and draws no random numbers."""
+    import torch
+
+    parts = op.split(".")
+    if len(parts) != 3 or parts[0] != "aten":
+        return False
+    overload = getattr(getattr(torch.ops.aten, parts[1], None), parts[2], None)
+    if not isinstance(overload, torch._ops.OpOverload):  # pyright: ignore[reportPrivateUsage]
+        return False
+    schema = overload._schema  # pyright: ignore[reportPrivateUsage]  # torch gives no other way to it
+    return not schema.is_mutable and torch.Tag.nondeterministic_seeded not in overload.tags

@@ -34,6 +34,8 @@ class Step:
 
     node: Node
     derivations: tuple[Derivation, ...] | None = None
+    spectators: tuple[Node, ...] = ()
+    """Readers of other channels, which read the new node too and see no change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +57,20 @@ def plan_up(value: Value, affine: ChannelAffine, *, copy_bytes: int | None = Non
 def _plan_up(value: Value, affine: ChannelAffine, copy_bytes: int | None, factor: int) -> Plan | NoMatch:
     steps: list[Step] = []
     pending = [(value, affine)]
+    spectators: tuple[Node, ...] = ()
     while pending:
         current, local = pending.pop()
-        if current.use_count != 1:
+        if current.use_count != 1 + len(spectators):
             return NoMatch(f"%{current.name} has {current.use_count} readers, needs 1")
-        node = current.producer
+        node, others = current.producer, spectators
+        spectators = ()
         if node is None:
             return NoMatch(f"%{current.name} is not made by a layer")
-        if node.op == "concat":
+        shared = _into_part(node, local)
+        if shared is not None:
+            spectators = shared[1]
+            branches: list[tuple[Value, ChannelAffine]] | NoMatch = [(node.value(0), shared[0])]
+        elif node.op == "concat":
             branches = _into_concat(node, local)
         elif node.op == "matmul" and local.axis is None and not local.has_shift:
             branches = [(node.value(factor), local)]
@@ -73,11 +81,11 @@ def _plan_up(value: Value, affine: ChannelAffine, copy_bytes: int | None, factor
             derivations = absorb_after(node, local, copy_bytes=copy_bytes)
             if isinstance(derivations, NoMatch):
                 return derivations
-            steps.append(Step(node, derivations))
+            steps.append(Step(node, derivations, others))
             continue
         if isinstance(branches, NoMatch):
             return branches
-        steps.append(Step(node))
+        steps.append(Step(node, None, others))
         pending.extend(branches)
     return _checked(steps[::-1])
 
@@ -114,13 +122,15 @@ def plan_down(value: Value, affine: ChannelAffine, *, copy_bytes: int | None = N
 
 
 def build_up(rewriter: Rewriter, plan: Plan, root: Node) -> None:
-    """Put the nodes of a plan before `root`, the last node of the affine map, in the place of its result."""
+    """Make the nodes of a plan again, each before its old one, and put the last in the place of `root`'s result."""
     swap: dict[Value, Value] = {}
     made: Node | None = None
     for step in plan.steps:
         name = None if step is plan.steps[-1] else step.node.name
-        made = rebuild(rewriter, step.node, step.derivations or (), swap, before=root, name=name)
+        made = rebuild(rewriter, step.node, step.derivations or (), swap, before=step.node, name=name)
         swap[step.node.result] = made.result
+        for reader in step.spectators:
+            rewriter.set_operand(reader, 0, made.result)
     assert made is not None, "a plan has a layer"
     fed = [operand.producer for operand in root.operands if isinstance(operand, Value)]
     rewriter.replace(root, made.result)
@@ -169,6 +179,36 @@ def _into_concat(node: Node, affine: ChannelAffine) -> list[tuple[Value, Channel
         parts.append((branch, affine.part(start, start + size)))
         start += size
     return parts
+
+
+def _into_part(node: Node, affine: ChannelAffine) -> tuple[ChannelAffine, tuple[Node, ...]] | None:
+    """A uniform map of a part of x, as one of the whole x, where the other readers of x take other parts.
+
+    So the scale of the queries goes into a layer that makes queries, keys and values. Returns the map of x and
+    the other readers.
+    """
+    here = _span(node)
+    if here is None or affine.axis is not None or node.value(0).use_count == 1:
+        return None
+    axis, start, stop = here
+    size = node.value(0).shape[axis]
+    others = tuple(user for user in node.value(0).users if user is not node)
+    spans = [_span(user) for user in others]
+    if not isinstance(size, int) or len(others) + 1 != node.value(0).use_count:
+        return None
+    if any(span is None or span[0] != axis or (span[1] < stop and start < span[2]) for span in spans):
+        return None
+    return affine.within(axis, size, start, stop), others
+
+
+def _span(node: Node) -> tuple[int, int, int] | None:
+    """(axis, start, stop) of what a `select` or `slice` takes; None for other ops and symbolic bounds."""
+    if node.op == "select":
+        index = int_of(node.attrs["index"])
+        return int_of(node.attrs["axis"]), index, index + 1
+    if node.op == "slice" and isinstance(node.attrs["start"], int) and isinstance(node.attrs["stop"], int):
+        return int_of(node.attrs["axis"]), node.attrs["start"], node.attrs["stop"]
+    return None
 
 
 def _through(node: Node, affine: ChannelAffine, *, upwards: bool) -> ChannelAffine | NoMatch:
