@@ -1,10 +1,10 @@
 """A rule: where it applies (`match`, pure) and what it does there (`rewrite`).
 
-    class UnitPoolToInput(Rule[Site]):
-        ops = frozenset({"max_pool2d"})
+class UnitPoolToInput(Rule[Site]):
+    ops = frozenset({"max_pool2d"})
 
-        def match(self, node: Node) -> Site | NoMatch: ...
-        def rewrite(self, site: Site, rewriter: Rewriter) -> None: ...
+    def match(self, node: Node) -> Site | NoMatch: ...
+    def rewrite(self, site: Site, rewriter: Rewriter) -> None: ...
 """
 
 from __future__ import annotations
