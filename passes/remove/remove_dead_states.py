@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from graphopt.pipeline.passes import NumericClass, Outcome, Pass
-from graphopt.rewrite.derived import DerivedData
+from graphopt.rewrite.derived import LateData
 from graphopt.rewrite.rewriter import Rewriter
 
 __all__ = ["RemoveDeadStates"]
@@ -37,7 +37,7 @@ class RemoveDeadStates(Pass):
         for name, state in tuple(rewriter.graph.states.items()):
             if state.value.use_count:
                 continue
-            if self.model_states or state.kind == "constant" or isinstance(state.data, DerivedData):
+            if self.model_states or state.kind == "constant" or isinstance(state.data, LateData):
                 rewriter.remove_state(name)
                 removed += 1
             else:
