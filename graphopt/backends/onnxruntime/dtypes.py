@@ -67,6 +67,8 @@ def from_onnx(number: int) -> DType:
 
 def numpy_dtype(dtype: DType) -> np.dtype[Any]:
     """The numpy dtype, one of `ml_dtypes` for bfloat16 and float8."""
+    if dtype.kind == "complex":
+        return np.dtype(dtype.torch_name)
     return np.dtype(helper.tensor_dtype_to_np_dtype(onnx_dtype(dtype)))
 
 

@@ -29,6 +29,14 @@ class Layout:
         self.entries: list[tuple[int, Initializer]] = []
         self._places: dict[object, int] = {}
 
+    @staticmethod
+    def of(entries: Sequence[tuple[int, Initializer]], size: int) -> Layout:
+        """The layout of a file that exists."""
+        layout = Layout()
+        layout.entries = list(entries)
+        layout.size = size
+        return layout
+
     def place(self, made: Initializer) -> int:
         """Where the numbers of an initializer start."""
         key = made.name if made.state is None else (made.state, made.permutation)
@@ -42,7 +50,7 @@ class Layout:
     def write(self, emit: Callable[[bytes | memoryview], object]) -> None:
         """Write all arrays in order, with zeros in the gaps."""
         position = 0
-        for offset, made in self.entries:
+        for offset, made in sorted(self.entries, key=lambda entry: entry[0]):
             emit(bytes(offset - position))
             array = np.ascontiguousarray(made.array())
             emit(memoryview(array.reshape(-1).view(np.uint8)))

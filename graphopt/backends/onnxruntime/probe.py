@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import onnxruntime
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from graphopt.backends.onnxruntime.dtypes import onnx_dtype
-from graphopt.backends.onnxruntime.records import OnnxNode
+from graphopt.backends.onnxruntime.records import Array, OnnxNode
 from graphopt.backends.onnxruntime.versions import IR_VERSION, OPSET
 from graphopt.ir.types import DType
 
@@ -35,10 +35,18 @@ def missing_kernel(context: Context, start: int) -> str | None:
     types = {name: context.types[name] for name in inputs}
     for name in (*inputs, *(name for node in nodes for name in node.outputs)):
         numbers.setdefault(name, len(numbers))
-    key = (tuple(types.values()), tuple(_signature(node, numbers) for node in nodes))
+    known = _known_sizes(context, nodes, inputs)
+    key = (tuple(types.values()), tuple(_signature(node, numbers) for node in nodes), tuple(array.tobytes() for array in known.values()))
     if key not in _ANSWERS:
-        _ANSWERS[key] = _ask(nodes, types)
+        _ANSWERS[key] = _ask(nodes, types, known)
     return _ANSWERS[key]
+
+
+def _known_sizes(context: Context, nodes: list[OnnxNode], inputs: list[str]) -> dict[str, Array]:
+    """Constants that Resize wants to see when the model is made; everything else is probed as an input."""
+    if not any(node.op == "Resize" for node in nodes):
+        return {}
+    return {name: context.initializers[name].array() for name in inputs if name in context.initializers}
 
 
 def _signature(node: OnnxNode, numbers: dict[str, int]) -> object:
@@ -46,10 +54,12 @@ def _signature(node: OnnxNode, numbers: dict[str, int]) -> object:
     return (node.op, node.domain, attributes, tuple(numbers[name] for name in node.inputs), len(node.outputs))
 
 
-def _ask(nodes: list[OnnxNode], types: dict[str, tuple[DType, int]]) -> str | None:
-    inputs = [helper.make_tensor_value_info(name, onnx_dtype(dtype), [None] * rank) for name, (dtype, rank) in types.items()]
+def _ask(nodes: list[OnnxNode], types: dict[str, tuple[DType, int]], known: dict[str, Array]) -> str | None:
+    inputs = [
+        helper.make_tensor_value_info(name, onnx_dtype(dtype), [None] * rank) for name, (dtype, rank) in types.items() if name not in known
+    ]
     outputs = [helper.make_empty_tensor_value_info(name) for node in nodes for name in node.outputs]
-    graph = helper.make_graph([node.proto() for node in nodes], "probe", inputs, outputs)
+    graph = helper.make_graph([node.proto() for node in nodes], "probe", inputs, outputs, [numpy_helper.from_array(array, name) for name, array in known.items()])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4

@@ -58,7 +58,7 @@ class Session:
             if self._plain:
                 return self._session.run(list(names), dict(feed))
             types = dict(self.inputs)
-            values = {name: ort_value(np.ascontiguousarray(array), types[name]) for name, array in feed.items()}
+            values = {name: ort_value(_contiguous(array), types[name]) for name, array in feed.items()}
             found = self._session.run_with_ort_values(list(names), values)
         except Exception as error:  # its errors have no common base but this
             raise BackendError(f"ONNX Runtime failed: {' '.join(str(error).split())[:500]}") from error
@@ -84,6 +84,10 @@ def _dtype(text: str) -> DType:
     if found is None:
         raise BackendError(f"a session has an input or output of type {text}, which the IR does not have")
     return found
+
+
+def _contiguous(array: Array) -> Array:
+    return array if array.flags.c_contiguous else array.copy()  # numpy's own function gives a scalar an axis
 
 
 def _array(value: onnxruntime.OrtValue, dtype: DType) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from graphopt import ops
-from graphopt.backends.onnxruntime.context import Context, Emitter
+from graphopt.backends.onnxruntime.context import Context, Emitter, Unsupported
 from graphopt.backends.onnxruntime.dtypes import widened
 from graphopt.backends.onnxruntime.emit.unary import truncated
 from graphopt.ir.graph import Node, Operand
@@ -124,21 +124,29 @@ def _atan2(context: Context, node: Node) -> str:
 
 
 def _left_shift(context: Context, node: Node) -> str:
-    return context.add("Mul", *_shifted(context, node))
+    """A product with a power of two: ONNX shifts unsigned integers only. Beyond the width nothing is left."""
+    dtype = context.target(node)
+    a, shift = node.operands
+    bits = node.result.type.dtype.bytes * 8
+    if isinstance(shift, int):
+        factor = context.scalar(1 << shift if 0 <= shift < bits else 0, dtype)
+    else:
+        factor = context.add("Pow", context.scalar(2, dtype), context.read(shift, dtype))
+    return context.add("Mul", context.read(a, dtype), factor)
 
 
 def _right_shift(context: Context, node: Node) -> str:
-    a, divisor = _shifted(context, node)
-    return context.add("Div", context.add("Sub", a, context.add("Mod", a, divisor)), divisor)
-
-
-def _shifted(context: Context, node: Node) -> tuple[str, str]:
-    """The number and 2 to the power of the shift: ONNX shifts unsigned integers only."""
+    """A division by a power of two towards minus infinity. Beyond the width the sign alone is left."""
     dtype = context.target(node)
     a, shift = node.operands
-    if isinstance(shift, int):
-        return context.read(a, dtype), context.scalar(1 << max(min(shift, 62), 0), dtype)
-    return context.read(a, dtype), context.add("Pow", context.scalar(2, dtype), context.read(shift, dtype))
+    if not isinstance(shift, int):
+        raise Unsupported("a shift to the right by numbers that are computed")
+    x, bits = context.read(a, dtype), node.result.type.dtype.bytes * 8
+    if not 0 <= shift < bits - 1:
+        negative = context.add("Less", x, context.scalar(0, dtype))
+        return context.add("Where", negative, context.scalar(-1, dtype), context.scalar(0, dtype))
+    divisor = context.scalar(1 << shift, dtype)
+    return context.add("Div", context.add("Sub", x, context.add("Mod", x, divisor)), divisor)
 
 
 def _where(context: Context, node: Node) -> str:

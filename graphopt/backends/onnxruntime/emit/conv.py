@@ -53,18 +53,33 @@ def _weight_shape(node: Node) -> dict[str, tuple[int, ...]]:
     return {"kernel_shape": tuple(size for size in shape if isinstance(size, int))} if all(isinstance(s, int) for s in shape) else {}
 
 
+def _transposed_padding(node: Node) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """pads and output_padding. More at the end of the output is less padding there, where there is some; ONNX
+    Runtime takes an output_padding below the stride alone."""
+    ends: list[int] = []
+    rest: list[int] = []
+    padding, stride = static_sizes(node, "padding"), static_sizes(node, "stride")
+    for pad, step, extra in zip(padding, stride, static_sizes(node, "output_padding"), strict=True):
+        moved = min(pad, extra)
+        ends.append(pad - moved)
+        rest.append(extra - moved)
+        if extra - moved >= step and extra:
+            raise Unsupported(f"output_padding {extra} with padding {pad} and stride {step}, needs less than the stride")
+    return (*padding, *ends), tuple(rest)
+
+
 def _conv_transpose(spatial: int) -> Emitter:
     def emit(context: Context, node: Node) -> str:
         x, lone = _batched(context, node, spatial)
-        padding = static_sizes(node, "padding")
+        pads, output_padding = _transposed_padding(node)
         result = context.add(
             "ConvTranspose",
             x,
             *(context.read(operand) for operand in node.operands[1:]),
             **_weight_shape(node),
             strides=static_sizes(node, "stride"),
-            pads=(*padding, *padding),
-            output_padding=static_sizes(node, "output_padding"),
+            pads=pads,
+            output_padding=output_padding,
             dilations=static_sizes(node, "dilation"),
             group=call_of(node).integer("groups"),
         )

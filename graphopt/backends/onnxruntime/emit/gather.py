@@ -105,6 +105,8 @@ def _scatter(context: Context, node: Node) -> str:
     axis, dtype = call_of(node).integer("axis"), context.target(node)
     if not x.type.rank:
         raise Unsupported("scatter into a tensor without axes")
+    if index.type.elements == 0:
+        return context.read(x)
     reduction = {None: "none", "add": "add", "multiply": "mul"}[node.attrs["reduce"]]  # pyright: ignore[reportArgumentType]  # one of three words
     name = context.read(source, dtype)
     if not isinstance(source, Value):

@@ -21,9 +21,14 @@ def _linear(context: Context, node: Node) -> str:
 def _transposed(context: Context, weight: Value) -> str:
     if weight.type.rank < 2:
         return context.read(weight)
-    if context.graph.state_of(weight) is not None:
+    if context.graph.state_of(weight) is not None and all(_wants_transposed(user, weight) for user in weight.users):
         return context.cast(context.state(weight, permutation=(1, 0)), weight.type.dtype, context.dtype(weight))
     return context.add("Transpose", context.read(weight), perm=(1, 0))
+
+
+def _wants_transposed(user: Node, weight: Value) -> bool:
+    """A weight that is read the other way round too, such as that of a tied embedding, is kept once as it is."""
+    return user.op == "linear" and user.operands[1] is weight and user.value(0).type.rank != 2
 
 
 def _matmul(context: Context, node: Node) -> str:

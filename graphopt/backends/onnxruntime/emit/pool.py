@@ -16,6 +16,7 @@ from graphopt.backends.onnxruntime.records import Array
 from graphopt.ir.dims import Dim
 from graphopt.ir.graph import Node
 from graphopt.ir.types import DType
+from graphopt.ops import call_of
 
 __all__ = ["EMITTERS", "pooling_matrix"]
 
@@ -41,6 +42,21 @@ class _Window:
         covered = (count - 1) * self.stride[index] + self.dilation[index] * (self.kernel[index] - 1) + 1
         return max(covered - size - 2 * self.padding[index], 0)
 
+    def check_filled(self, node: Node) -> None:
+        """Check that every window of a dilated pool holds an element: of none, torch's largest is -inf.
+
+        Raises:
+            Unsupported: one lies in the padding alone.
+        """
+        spatial = len(self.kernel)
+        for index in range(spatial):
+            size, count = node.value(0).shape[index - spatial], node.result.shape[index - spatial]
+            if self.dilation[index] == 1 or not (isinstance(size, int) and isinstance(count, int)):
+                continue
+            for start in range(-self.padding[index], count * self.stride[index] - self.padding[index], self.stride[index]):
+                if all(not 0 <= start + self.dilation[index] * tap < size for tap in range(self.kernel[index])):
+                    raise Unsupported(f"max pool with a window that lies in the padding alone, on axis {index - spatial}")
+
     @property
     def pads(self) -> tuple[int, ...]:
         """Begins, then ends."""
@@ -56,6 +72,7 @@ def _with_batch(context: Context, node: Node, unbatched: bool) -> str:
 def _max_pool(spatial: int) -> Emitter:
     def emit(context: Context, node: Node) -> str:
         window = _Window(node, spatial)
+        window.check_filled(node)
         x = _with_batch(context, node, window.unbatched)
 
         def pooled(name: str) -> str:
@@ -135,16 +152,33 @@ def _adapted(context: Context, node: Node, x: str, kind: str, sizes: tuple[Dim, 
     if all(count and size % count == 0 for size, count in pairs):
         kernel = tuple(size // count for size, count in pairs)
         return context.add("AveragePool" if kind == "avg" else "MaxPool", x, kernel_shape=kernel, strides=kernel)
-    if kind == "max" or len(pairs) > 2:
-        raise Unsupported(f"adaptive pool of {sizes} to {counts}, whose windows differ in size")
-    # An adaptive average is linear along each axis: a product with a constant matrix.
-    dtype = context.target(node)
-    (size, count) = pairs[-1]
-    if size != count:
-        x = context.add("MatMul", x, context.constant(pooling_matrix(size, count).T, dtype))
-    if len(pairs) == 2 and pairs[0][0] != pairs[0][1]:
-        x = context.add("MatMul", context.constant(pooling_matrix(*pairs[0]), dtype), x)
+    for index, (size, count) in enumerate(pairs):
+        if size != count:
+            axis = 2 + index
+            x = _largest_of_axis(context, x, axis, size, count) if kind == "max" else _mean_of_axis(context, node, x, axis, size, count)
     return x
+
+
+def _largest_of_axis(context: Context, x: str, axis: int, size: int, count: int) -> str:
+    """Windows gathered into an axis of their own, short ones filled up with their last element."""
+    starts = [(row * size // count, -(-(row + 1) * size // count)) for row in range(count)]
+    longest = max(stop - start for start, stop in starts)
+    positions = np.array([[min(start + offset, stop - 1) for offset in range(longest)] for start, stop in starts])
+    windows = context.add("Gather", x, context.constant(positions, DType.i64), axis=axis)
+    return context.add("ReduceMax", windows, context.integers([axis + 1]), keepdims=0)
+
+
+def _mean_of_axis(context: Context, node: Node, x: str, axis: int, size: int, count: int) -> str:
+    """An adaptive average is linear along its axis: a product with a constant matrix."""
+    matrix, dtype = pooling_matrix(size, count), context.target(node)
+    rank = 2 + len(call_of(node).dims("output_size"))
+    if axis == rank - 1:
+        return context.add("MatMul", x, context.constant(matrix.T, dtype))
+    if axis == rank - 2:
+        return context.add("MatMul", context.constant(matrix, dtype), x)
+    order = [*(other for other in range(rank) if other != axis), axis]
+    moved = context.add("MatMul", context.add("Transpose", x, perm=order), context.constant(matrix.T, dtype))
+    return context.add("Transpose", moved, perm=[int(place) for place in np.argsort(order)])
 
 
 _RANKS = (1, 2, 3)

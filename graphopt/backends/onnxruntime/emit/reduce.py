@@ -32,6 +32,14 @@ def _plain(op: str) -> Emitter:
     return lambda context, node: _reduce(context, node, op, context.read(node.operands[0], context.target(node)))
 
 
+def _mean(context: Context, node: Node) -> str:
+    x = context.read(node.operands[0], context.target(node))
+    if _count(node) != 0:
+        return _reduce(context, node, "ReduceMean", x)
+    # The mean of nothing is 0 / 0; ONNX Runtime's ReduceMean says 0.
+    return context.add("Div", _reduce(context, node, "ReduceSum", x), context.scalar(0.0, context.target(node)))
+
+
 def _extremum(op: str) -> Emitter:
     def emit(context: Context, node: Node) -> str:
         dtype = context.target(node)
@@ -48,18 +56,26 @@ def _extremum(op: str) -> Emitter:
     return emit
 
 
-def _truth(op: str) -> Emitter:
-    """Booleans as numbers 0 and 1: `any` is their largest, `all` their smallest."""
+def _smallest(context: Context, node: Node, flags: str) -> str:
+    return context.cast(_reduce(context, node, "ReduceMin", context.cast(flags, DType.boolean, DType.i32)), DType.i32, DType.boolean)
 
-    def emit(context: Context, node: Node) -> str:
-        flags = context.read(node.operands[0], DType.boolean)
-        if not call_of(node).integers("axes"):
-            return context.cast(flags, DType.boolean, context.target(node))
-        numbers = context.cast(flags, DType.boolean, DType.i32)
-        found = _reduce(context, node, op, numbers)
-        return context.cast(context.cast(found, DType.i32, DType.boolean), DType.boolean, context.target(node))
 
-    return emit
+def _all(context: Context, node: Node) -> str:
+    """Booleans as numbers 0 and 1: `all` is their smallest, and of nothing it is true."""
+    found = _smallest(context, node, context.read(node.operands[0], DType.boolean))
+    return context.cast(found, DType.boolean, context.target(node))
+
+
+def _any(context: Context, node: Node) -> str:
+    """The largest of 0 and 1; of nothing, where there is no largest, it is the opposite of `all` of the opposites."""
+    flags = context.read(node.operands[0], DType.boolean)
+    count = _count(node)
+    if isinstance(count, int) and count:
+        numbers = _reduce(context, node, "ReduceMax", context.cast(flags, DType.boolean, DType.i32))
+        found = context.cast(numbers, DType.i32, DType.boolean)
+    else:
+        found = context.add("Not", _smallest(context, node, context.add("Not", flags)))
+    return context.cast(found, DType.boolean, context.target(node))
 
 
 def _count(node: Node) -> Dim:
@@ -156,7 +172,7 @@ def _topk(context: Context, node: Node) -> Sequence[str]:
 def _sort(context: Context, node: Node) -> Sequence[str]:
     x, axis = node.value(0), call_of(node).integer("axis")
     size = x.shape[axis] if x.type.rank else 1
-    if x.type.dtype is DType.boolean:
+    if x.type.dtype is DType.boolean and x.type.rank:
         numbers = context.cast(context.name(x), DType.boolean, DType.i32)
         largest = int(bool(node.attrs["descending"]))
         values, indices = context.add_many("TopK", (numbers, context.dims((size,))), 2, axis=axis, largest=largest, sorted=1)
@@ -166,13 +182,13 @@ def _sort(context: Context, node: Node) -> Sequence[str]:
 
 EMITTERS: dict[str, Emitter] = {
     "sum": _plain("ReduceSum"),
-    "mean": _plain("ReduceMean"),
+    "mean": _mean,
     "prod": _plain("ReduceProd"),
     "logsumexp": _plain("ReduceLogSumExp"),
     "amax": _extremum("ReduceMax"),
     "amin": _extremum("ReduceMin"),
-    "any": _truth("ReduceMax"),
-    "all": _truth("ReduceMin"),
+    "any": _any,
+    "all": _all,
     "var": _variance,
     "std": _deviation,
     "vector_norm": _vector_norm,
