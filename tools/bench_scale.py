@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 
 __all__ = ["SHAPES", "main"]
 
-_STEPS = ("parse", "verify", "passes", "print")
+_STEPS = ("parse", "verify", "clone", "passes", "print")
 
 
 def chain(count: int) -> Iterator[str]:
@@ -108,6 +108,9 @@ def _measure(shape: str, count: int) -> dict[str, float]:
     start = time.perf_counter()
     ops.verify(graph)
     result["verify"] = time.perf_counter() - start
+    start = time.perf_counter()
+    graph.clone()
+    result["clone"] = time.perf_counter() - start
     start = time.perf_counter()
     optimised = PassManager(passes, check="off").run(graph).graph
     result["passes"] = time.perf_counter() - start

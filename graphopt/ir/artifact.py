@@ -250,13 +250,14 @@ class ArtifactReader:
         except OSError as error:
             is_link = (self._folder / name).is_symlink()
             raise self.error(name, "a symbolic link, needs a plain file" if is_link else f"can't be opened: {error.strerror}") from None
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            os.close(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise self.error(name, "not a plain file")
-            if status.st_nlink != 1:
-                what = f"a hard link, {status.st_nlink} names for one file"
-                raise self.error(name, what, "copy the folder, which makes files of its own")
+            what = f"a hard link, {status.st_nlink} names for one file"
+            raise self.error(name, what, "copy the folder, which makes files of its own")
+        with os.fdopen(descriptor, "rb") as file:
             try:
                 yield file
             except OSError as error:

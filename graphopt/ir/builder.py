@@ -78,6 +78,7 @@ class Builder:
     def add(
         self,
         op: str,
+        /,
         *operands: Operand,
         name: str | None = None,
         types: Sequence[TensorType] | None = None,
