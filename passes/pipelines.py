@@ -86,12 +86,14 @@ LOSSLESS = (
     "remove-dead-nodes",
     (*_SHAPES, *_SINK, *_ARITHMETIC, "merge-common-subexpressions"),
     *_RECOGNISE,
+    "fold-parameters",  # a weight that is computed from parameters becomes one, which the folds below can change
     "form-linear",  # matrix products with a weight become layers, which the folds below know
     (
         "fold-batch-norm",  # into the layer before or behind it
         "merge-affine",  # scales and shifts that are left, into weights
         "merge-linear-layers",  # two layers with nothing between them, where one is less work
     ),
+    "remove-zero-channels",  # after the folds: a batch norm with zero scale has made its zeros visible in the weights
     _LESS_WORK,
     "fold-parameters",  # after the folds: what still depends on parameters alone is computed once
     "merge-duplicate-parameters",

@@ -72,7 +72,7 @@ class LayersToLayer(Rule[Site]):
                 return found
             model = found
         shape = (after.type.static_shape[0], before.type.static_shape[1], *_kernel(model))
-        if (reason := _cost(graph, first, node, product(shape), before_bias is not None or after_bias is not None)) is not None:
+        if (reason := _cost(graph, first, node, product(shape))) is not None:
             return reason
         return Site(first, node, model, _derivations(before, before_bias, after, after_bias, shape))
 
@@ -128,7 +128,7 @@ def _model(first: Node, second: Node, before: State, after: State, has_bias: boo
     return second
 
 
-def _cost(graph: Graph, first: Node, second: Node, merged: Dim, has_bias: bool) -> NoMatch | None:
+def _cost(graph: Graph, first: Node, second: Node, merged: Dim) -> NoMatch | None:
     """Why one layer is no less work than two."""
     weights = [layer.value(1).type.elements for layer in (first, second)]
     parameters = sum(size for size in weights if isinstance(size, int))
@@ -143,7 +143,7 @@ def _cost(graph: Graph, first: Node, second: Node, merged: Dim, has_bias: bool) 
     places = evaluate_dim(second.result.type.elements, sizes)
     assert isinstance(places, int), "every symbol has a size"
     outputs = second.value(1).type.static_shape[0]
-    after = places * (2 * merged // max(outputs, 1) + has_bias)
+    after = places * (2 * merged // max(outputs, 1))  # as the table counts: without the bias
     before = flops(first) + flops(second)
     if after <= before and merged <= parameters and (after, merged) != (before, parameters):
         return None
