@@ -37,8 +37,9 @@ def compile_forward(fx_graph: fx.Graph) -> Callable[..., Any]:
 class FxEmitter(AttributeEmitter):
     """Records calls as fx nodes; handles are fx nodes and plain values.
 
-    `targets` says under which attribute path of the module each state is found. `training` and `sizes` are
-    handles where these come from outside (regions); by default they are the module's and the inputs'.
+    `targets` says under which attribute path of the module each state is found. `states`, `training` and
+    `sizes` are handles where these come from outside (regions); by default they are read from the module and
+    the inputs.
     """
 
     precise = False
@@ -48,8 +49,9 @@ class FxEmitter(AttributeEmitter):
         graph: Graph,
         fx_graph: fx.Graph,
         inputs: Sequence[fx.Node],
-        targets: Mapping[str, str],
+        targets: Mapping[Value, str],
         *,
+        states: Mapping[Value, Any] | None = None,
         training: fx.Node | None = None,
         sizes: Mapping[str, Any] | None = None,
     ) -> None:
@@ -57,7 +59,7 @@ class FxEmitter(AttributeEmitter):
         self._fx = fx_graph
         self._targets = targets
         self._values: dict[Value, Any] = dict(zip(graph.inputs, inputs, strict=True))
-        self._states: dict[str, fx.Node] = {}
+        self._states: dict[Value, Any] = dict(states or {})
         self._expressions: dict[str, Any] = {}
         self._sizes: dict[str, Any] = dict(sizes or {})
         self._hint: str | None = None
@@ -125,41 +127,39 @@ class FxEmitter(AttributeEmitter):
 
     def state(self, name: str) -> Any:
         """Access to a state, recorded once."""
-        if name not in self._graph.states:
-            return None
-        if name not in self._states:
-            self._states[name] = self._fx.get_attr(self._targets[name])
-        return self._states[name]
+        found = self._graph.states.get(name)
+        return None if found is None else self._state(found.value)
 
     def branch(self, node: Node, predicate: Any, operands: Sequence[Any]) -> tuple[Any, ...]:
         """Record a call of a function that holds both regions."""
         names = sorted(name for name in self._sizes if any(name in _symbols_in(region) for region in node.regions))
-        branches = [_region_function(region, names) for region in node.regions]
-        result = self.call("operator.pos", 0) if not branches else self._call_branches(branches, predicate, names, operands)
-        return self.unpack(result, len(node.results))
+        states = [value for region in node.regions for value in _states_in(region)]
+        then, otherwise = (_region_function(region, names, states) for region in node.regions)
 
-    def _call_branches(self, branches: list[Callable[..., Any]], predicate: Any, names: list[str], operands: Sequence[Any]) -> fx.Node:
-        then, otherwise = branches
-
-        def run_branch(predicate: Any, training: Any, sizes: Any, *operands: Any) -> Any:
+        def run_branch(predicate: Any, training: Any, sizes: Any, states: Any, *operands: Any) -> Any:
             context = types.SimpleNamespace()
             return functions.cond(
                 predicate,
-                lambda *inner: then(context, training, *sizes, *inner),
-                lambda *inner: otherwise(context, training, *sizes, *inner),
+                lambda *inner: then(context, training, *sizes, *states, *inner),
+                lambda *inner: otherwise(context, training, *sizes, *states, *inner),
                 operands,
             )
 
-        sizes = tuple(self._sizes[name] for name in names)
-        return self._fx.call_function(run_branch, (predicate, self._training, sizes, *operands))
+        outer = (predicate, self._training, tuple(self._sizes[name] for name in names), tuple(self._state(value) for value in states))
+        return self.unpack(self._fx.call_function(run_branch, (*outer, *operands)), len(node.results))
+
+    def _state(self, value: Value) -> Any:
+        if value not in self._states:
+            self._states[value] = self._fx.get_attr(self._targets[value])
+        return self._states[value]
 
     def _operand(self, operand: Operand) -> Any:
         if isinstance(operand, Expression):
             return self.dim(operand)
         if not isinstance(operand, Value):
             return operand
-        if operand not in self._values and self._graph.state_of(operand) is not None:
-            return self.state(operand.name)
+        if self._graph.state_of(operand) is not None:
+            return self._state(operand)
         if operand not in self._values:
             raise LoweringError(f"%{operand.name} is read before it is computed", fix="verify the graph with graphopt.ops.verify")
         return self._values[operand]
@@ -175,7 +175,7 @@ class FxEmitter(AttributeEmitter):
         return self._fx.call_function(functions.size, (length, solution.offset, solution.factor))
 
     def _read_device(self) -> Any:
-        anchor = next((self.state(state.name) for state in self._graph.states.values() if state.value.use_count), None)
+        anchor = next((self._state(state.value) for state in self._graph.states.values() if state.value.use_count), None)
         if anchor is None:
             anchor = next(iter(self._values.values()), None)
         return None if anchor is None else self._fx.call_function(getattr, (anchor, "device"))
@@ -204,19 +204,30 @@ class FxEmitter(AttributeEmitter):
         return self.call(function, self.dim(atom.left), self.dim(atom.right))
 
 
-def _region_function(region: Graph, names: Sequence[str]) -> Callable[..., Any]:
-    """A region as `function(self, training, *sizes, *inputs) -> tuple`."""
-    if region.states:
-        raise LoweringError(f"region '{region.name}' holds {len(region.states)} states, needs them as operands")
+def _region_function(region: Graph, names: Sequence[str], states: Sequence[Value]) -> Callable[..., Any]:
+    """A region as `function(self, training, *sizes, *states, *inputs) -> tuple`."""
     fx_graph = fx.Graph()
     training = fx_graph.placeholder("training")
     sizes = {name: fx_graph.placeholder(f"size_{index}") for index, name in enumerate(names)}
+    given = {value: fx_graph.placeholder(f"state_{index}") for index, value in enumerate(states)}
     inputs = [fx_graph.placeholder(f"input_{index}") for index in range(len(region.inputs))]
-    emitter = FxEmitter(region, fx_graph, inputs, {}, training=training, sizes=sizes)
+    emitter = FxEmitter(region, fx_graph, inputs, {}, states=given, training=training, sizes=sizes)
     # torch.cond takes no branch that hands an input on unchanged
-    outputs = [fx_graph.call_method("clone", (output,)) if output in inputs else output for output in emitter.run()]
+    passed_on = {*inputs, *given.values()}
+    outputs = [fx_graph.call_method("clone", (output,)) if output in passed_on else output for output in emitter.run()]
     fx_graph.output(tuple(outputs))
     return compile_forward(fx_graph)
+
+
+def _states_in(region: Graph) -> list[Value]:
+    """The states of a region and of the regions inside it."""
+    found: list[Value] = []
+    pending = [region]
+    while pending:
+        current = pending.pop()
+        found += [state.value for state in current.states.values()]
+        pending.extend(inner for node in current.nodes for inner in node.regions)
+    return found
 
 
 def _symbols_in(region: Graph) -> frozenset[str]:

@@ -26,9 +26,9 @@ from graphopt.capture.fx_emitter import FxEmitter, compile_forward
 from graphopt.capture.structure import PythonStructure, rebuild_output
 from graphopt.errors import LoweringError
 from graphopt.ir.attributes import Attribute, Ref
-from graphopt.ir.graph import CallStructure, Graph, State
+from graphopt.ir.graph import CallStructure, Graph, State, Value
 
-__all__ = ["CapturedModule", "StateHolder", "to_module"]
+__all__ = ["CapturedModule", "StateHolder", "named_states", "to_module"]
 
 _ALIAS = "graphopt_state_"
 
@@ -68,7 +68,8 @@ def to_module(graph: Graph, *, flat: bool = False) -> nn.Module:
         BackendError: a state has no numbers.
         LoweringError: an opaque op is not registered with torch, or a symbol follows from no input.
     """
-    targets, aliases = _targets(graph)
+    states = named_states(graph)
+    targets, aliases = _targets(states)
     forward = _generate_forward(graph, targets, _flat_structure(graph) if flat else graph.structure)
     name = "".join(part[:1].upper() + part[1:] for part in identifier(graph.name, "Model").split("_")) or "Model"
     attributes: dict[str, Any] = {"forward": forward, "__doc__": f"Generated from graph '{graph.name}'."}
@@ -76,7 +77,7 @@ def to_module(graph: Graph, *, flat: bool = False) -> nn.Module:
         attributes["aliases"] = tuple(aliases)
     made = cast("type[CapturedModule]", type(name, (_AliasedModule if aliases else CapturedModule,), attributes))
     module = made()
-    _register_states(module, graph)
+    _register_states(module, graph, states)
     return module.eval()
 
 
@@ -85,7 +86,7 @@ def _flat_structure(graph: Graph) -> CallStructure:
     return CallStructure(places, {}, tuple(Ref(index) for index in range(len(graph.outputs))))
 
 
-def _generate_forward(graph: Graph, targets: Mapping[str, str], structure: CallStructure) -> Any:
+def _generate_forward(graph: Graph, targets: Mapping[Value, str], structure: CallStructure) -> Any:
     fx_graph = fx.Graph()
     given = parameters(graph, structure)
     places: dict[int, fx.Node] = {}
@@ -162,24 +163,39 @@ def _is_plain(spec: pytree.TreeSpec) -> bool:
     return True
 
 
-def _targets(graph: Graph) -> tuple[dict[str, str], list[tuple[str, ...]]]:
+def named_states(graph: Graph) -> dict[str, State]:
+    """The states by name, and those of regions under `region_0`, `region_1`, ... which nothing else is called."""
+    found = dict(graph.states)
+    pending = [region for node in graph.nodes for region in node.regions]
+    number = 0
+    while pending:
+        region = pending.pop()
+        for state in region.states.values():
+            while f"region_{number}" in found:
+                number += 1
+            found[f"region_{number}"] = state
+        pending.extend(inner for node in region.nodes for inner in node.regions)
+    return found
+
+
+def _targets(states: Mapping[str, State]) -> tuple[dict[Value, str], list[tuple[str, ...]]]:
     """For each state the attribute path that generated code reads it by, and the paths behind aliases.
 
     fx writes these paths into source text, so anything but plain names is reached through an alias.
     """
-    paths = {tuple(name.split(".")) for name in graph.states}
+    paths = {tuple(name.split(".")) for name in states}
     holders = {path[:depth] for path in paths for depth in range(1, len(path))}
     reserved = {*dir(nn.Module()), *dir(CapturedModule)}
-    targets: dict[str, str] = {}
+    targets: dict[Value, str] = {}
     aliases: list[tuple[str, ...]] = []
-    for name in graph.states:
+    for name, state in states.items():
         path = tuple(name.split("."))
         plain = all(_is_plain_name(component) and component not in reserved for component in path)
         shadowed = any(path[:depth] in paths for depth in range(1, len(path))) or path in holders
         if plain and not shadowed:
-            targets[name] = name
+            targets[state.value] = name
         else:
-            targets[name] = f"{_ALIAS}{len(aliases)}"
+            targets[state.value] = f"{_ALIAS}{len(aliases)}"
             aliases.append(path)
     return targets, aliases
 
@@ -190,30 +206,34 @@ def _is_plain_name(component: str) -> bool:
     return component.isdigit() or component.isidentifier()
 
 
-def _register_states(module: nn.Module, graph: Graph) -> None:
-    """Put the states at their paths, in order; names of tied tensors get the same object."""
+def _register_states(module: nn.Module, graph: Graph, states: Mapping[str, State]) -> None:
+    """Put the states at their paths, in order; names of tied tensors get the same object.
+
+    Those of regions have no name in the original model: they become buffers that `state_dict` leaves out.
+    """
     tied: list[tuple[str, State, torch.Tensor]] = []
-    for state in graph.states.values():
+    for name, state in states.items():
+        own = graph.state_of(state.value) is state
         tensor = state_tensor(state)
-        if state.kind == "param":
+        if own and state.kind == "param":
             trainable = state.trainable and (tensor.is_floating_point() or tensor.is_complex())
             tensor = nn.Parameter(tensor, requires_grad=trainable)
-        _place(module, state.name, state, tensor)
-        tied += [(name, state, tensor) for name in state.tied]
-    for name, state, tensor in tied:
-        _place(module, name, state, tensor)
+        _place(module, name, tensor, persistent=own and state.kind != "constant" and state.persistent)
+        tied += [(other, state, tensor) for other in state.tied if own]
+    for other, state, tensor in tied:
+        _place(module, other, tensor, persistent=state.persistent)
 
 
-def _place(module: nn.Module, name: str, state: State, tensor: torch.Tensor) -> None:
+def _place(module: nn.Module, name: str, tensor: torch.Tensor, *, persistent: bool) -> None:
     """Write to the dicts of `nn.Module` itself, which take any name that a `state_dict` can hold."""
     *path, leaf = name.split(".")
     holder = module
     for component in path:
         children: dict[str, nn.Module] = holder.__dict__["_modules"]
         holder = children.setdefault(component, StateHolder())
-    if state.kind == "param":
+    if isinstance(tensor, nn.Parameter):
         holder.__dict__["_parameters"][leaf] = tensor
         return
     holder.__dict__["_buffers"][leaf] = tensor
-    if state.kind == "constant" or not state.persistent:
+    if not persistent:
         holder.__dict__["_non_persistent_buffers_set"].add(leaf)

@@ -22,6 +22,7 @@ import torch
 from graphopt.backends.calling import identifier, is_fixed, parameters, restore_output
 from graphopt.backends.reference import functions
 from graphopt.backends.reference.interpreter import state_tensor
+from graphopt.capture.module import named_states
 from graphopt.capture.source_emitter import RESERVED_NAMES, Names, SourceEmitter, Text, literal
 from graphopt.errors import ArtifactError, LoweringError
 from graphopt.ir.attributes import Attribute, Ref
@@ -160,22 +161,21 @@ def _imports(helpers: set[str]) -> str:
 def _class_lines(graph: Graph, title: str) -> list[str]:
     lines = ["", f"class {title}(Network):", '    """See the top of this file."""', ""]
     lines += ["    def __init__(self):", "        super().__init__()"]
-    for state in graph.states.values():
-        lines.append(f"        {_declaration(state)}")
+    lines += [f"        {_declaration(name, state, own=name in graph.states)}" for name, state in named_states(graph).items()]
     for state in graph.states.values():
         lines += [f"        self.tie({literal(name)}, {literal(state.name)})" for name in state.tied]
     return [f"{line}\n" for line in [*lines, "        self.eval()", ""]]
 
 
-def _declaration(state: State) -> str:
+def _declaration(name: str, state: State, *, own: bool) -> str:
     dtype = f"torch.{state.type.dtype.torch_name}"
     options = ""
-    if state.kind == "param":
+    if own and state.kind == "param":
         trainable = state.trainable and state.type.dtype.kind in ("float", "complex")
         options = f", trainable={trainable}"
-    elif state.kind == "constant" or not state.persistent:
+    elif not own or state.kind == "constant" or not state.persistent:
         options = ", persistent=False"
-    return f"self.declare({literal(state.name)}, {dtype}, {literal(state.type.static_shape)}{options})"
+    return f"self.declare({literal(name)}, {dtype}, {literal(state.type.static_shape)}{options})"
 
 
 def _forward(graph: Graph, helpers: set[str]) -> list[str]:
@@ -202,7 +202,9 @@ def _forward(graph: Graph, helpers: set[str]) -> list[str]:
             body.append(f"        {inputs[-1]} = {name}")
         else:
             inputs.append(name)
-    emitter = SourceEmitter(graph, inputs, names, depth=2, helpers=helpers)
+    emitter = SourceEmitter(
+        graph, inputs, names, depth=2, states={state.value: name for name, state in named_states(graph).items()}, helpers=helpers
+    )
     lines, outputs = emitter.run()
     shapes = [f"        {name}: {value.type.text}" for name, value in zip(inputs, graph.inputs, strict=True)]
     doc = ['        """The network.', "", *shapes, '        """'] if shapes else ['        """The network."""']
@@ -237,11 +239,11 @@ def _weights(graph: Graph) -> dict[str, torch.Tensor]:
     """The numbers of all states; safetensors wants each in memory of its own."""
     seen: set[int] = set()
     tensors: dict[str, torch.Tensor] = {}
-    for state in graph.states.values():
+    for name, state in named_states(graph).items():
         tensor = state_tensor(state).contiguous()
         storage = tensor.untyped_storage().data_ptr()
         if storage in seen and tensor.numel():
             tensor = tensor.clone()
         seen.add(storage)
-        tensors[state.name] = tensor
+        tensors[name] = tensor
     return tensors

@@ -122,6 +122,7 @@ class SourceEmitter(AttributeEmitter):
         names: Names,
         *,
         depth: int,
+        states: Mapping[Value, str],
         sizes: Mapping[str, str] | None = None,
         helpers: set[str] | None = None,
         device: str | None = None,
@@ -129,6 +130,7 @@ class SourceEmitter(AttributeEmitter):
         self._graph = graph
         self._names = names
         self._depth = depth
+        self._states = states
         self._values: dict[Value, str] = dict(zip(graph.inputs, inputs, strict=True))
         self._sizes: dict[str, str] = dict(sizes or {})
         self._size_lines: dict[str, str] = {}
@@ -206,7 +208,8 @@ class SourceEmitter(AttributeEmitter):
 
     def state(self, name: str) -> Any:
         """`self.state("conv1.weight")`."""
-        return Text(f"self.state({_quoted(name)})") if name in self._graph.states else None
+        found = self._graph.states.get(name)
+        return None if found is None else Text(f"self.state({_quoted(self._states[found.value])})")
 
     def branch(self, node: Node, predicate: Any, operands: Sequence[Any]) -> tuple[Any, ...]:
         """Both regions as local functions, and the call that picks one."""
@@ -215,17 +218,27 @@ class SourceEmitter(AttributeEmitter):
         return self.unpack(result, len(node.results))
 
     def _define(self, region: Graph, hint: str) -> str:
-        if region.states:
-            raise LoweringError(f"region '{region.name}' holds {len(region.states)} states, needs them as operands")
         name = self._names.fresh(hint)
         inputs = [self._names.fresh(value.name) for value in region.inputs]
         inner = SourceEmitter(
-            region, inputs, self._names, depth=self._depth + 1, sizes=self._sizes, helpers=self.helpers, device=self._device_name
+            region,
+            inputs,
+            self._names,
+            depth=self._depth + 1,
+            states=self._states,
+            sizes=self._sizes,
+            helpers=self.helpers,
+            device=self._device_name,
         )
         lines, outputs = inner.run()
         self._used |= inner._used
         # torch.cond takes no branch that hands an input on unchanged
-        returned = literal(tuple(Text(f"{output.code}.clone()") if output.code in inputs else output for output in outputs))
+        returned = literal(
+            tuple(
+                Text(f"{output.code}.clone()") if output.code in inputs or output.code.startswith("self.state(") else output
+                for output in outputs
+            )
+        )
         self._lines += [self._line(f"def {name}({', '.join(inputs)}):"), *lines, f"{_INDENT}{self._line(f'return {returned}')}"]
         return name
 
@@ -328,7 +341,7 @@ class SourceEmitter(AttributeEmitter):
         """Where the tensors are: with the first state that is read, else with the first input."""
         for state in self._graph.states.values():
             if state.value.use_count:
-                return f"self.state({_quoted(state.name)}).device"
+                return f"self.state({_quoted(self._states[state.value])}).device"
         return f"{self._values[self._graph.inputs[0]]}.device" if self._graph.inputs else 'torch.device("cpu")'
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from graphopt import ops
 from graphopt.errors import GraphoptError
-from graphopt.ir.graph import Graph
+from graphopt.ir.data import TensorData
+from graphopt.ir.graph import Graph, GraphEditor
 from graphopt.ir.parser import parse
 from graphopt.ir.types import DType, TensorType
 from tests.ops.random_calls import DRAW, draw
 
-__all__ = ["COND", "OPS", "equal", "graph_of", "random_tensor", "samples", "torch_dtype"]
+__all__ = ["COND", "OPS", "cond_samples", "equal", "graph_of", "random_tensor", "samples", "torch_dtype"]
 
 OPS = sorted(DRAW)
 
@@ -27,7 +29,9 @@ graph choose(%p: bool[], %x: f32[batch,3]) where batch in [1, 8] {
       return %b, %t
     }
     graph else(%a: f32[batch,3]) where batch in [1, 8] {
-      %d: f32[batch,3] = dropout(%a) {mode="follow", p=0.5}
+      constant %offset: f32[3]
+      %o: f32[batch,3] = add(%a, %offset)
+      %d: f32[batch,3] = dropout(%o) {mode="follow", p=0.5}
       %n: f32[batch,3] = neg(%d)
       %t: f32[3,batch] = permute(%n) {axes=(1, 0)}
       return %a, %t
@@ -81,9 +85,12 @@ def samples(op: str, count: int, tries: int = 400) -> Iterator[tuple[Graph, list
 
 
 def cond_samples() -> Iterator[tuple[Graph, list[torch.Tensor]]]:
-    """Both branches."""
+    """Both branches; the second holds a constant, 1."""
     for flag in (True, False):
-        yield parse(COND), [torch.tensor(flag), torch.randn(2, 3)]
+        graph = parse(COND)
+        region = next(iter(graph.nodes)).regions[1]
+        GraphEditor(region).update_state(replace(region.states["offset"], data=TensorData(torch.ones(3))))
+        yield graph, [torch.tensor(flag), torch.randn(2, 3)]
 
 
 def equal(a: torch.Tensor, b: torch.Tensor) -> bool:
