@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from graphopt.pipeline.passes import Pass
 from graphopt.pipeline.registry import available, find
 
 _PAGE = Path(__file__).parents[2] / "docs" / "passes.md"
@@ -14,9 +13,7 @@ _PAGE = Path(__file__).parents[2] / "docs" / "passes.md"
 def test_every_registered_lossless_pass_is_in_the_table_with_its_class_and_stage() -> None:
     rows = set(re.findall(r"^\| `([a-z0-9-]+)` \| ([a-z]+) \| ([a-z-]+) \|", _PAGE.read_text(encoding="utf-8"), re.M))
     found = {(name, find(name)) for name, entry in available().items() if entry.entry.value.startswith("graphopt.passes.remove.")}
-    registered = {
-        (name, value.numeric.value, value.stage.value) for name, value in found if isinstance(value, type) and issubclass(value, Pass)
-    }
+    registered = {(name, value.numeric.value, value.stage.value) for name, value in found if isinstance(value, type)}
     assert rows == registered
 
 
