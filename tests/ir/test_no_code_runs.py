@@ -28,8 +28,8 @@ from pathlib import Path
 watching = False
 seen = []
 BANNED = ("exec", "compile", "pickle.", "marshal.loads", "ctypes.", "subprocess.", "os.system", "os.exec", "os.spawn",
-          "os.posix_spawn",
-          "os.fork", "socket.", "import", "shutil.", "os.remove", "os.rename", "os.chmod", "os.link", "os.symlink", "os.mkdir", "urllib.", "code.")
+          "os.posix_spawn", "os.fork", "socket.", "import", "shutil.", "os.remove", "os.rename", "os.chmod", "os.link",
+          "os.symlink", "os.mkdir", "urllib.", "code.")
 
 def hook(event, arguments):
     if not watching:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from graphopt.errors import ArtifactError
+from graphopt.ir.artifact import FORMAT_VERSION
 from graphopt.ir.builder import Builder
 from graphopt.ir.graph import Graph, GraphEditor, Source
 from graphopt.ir.parser import parse
@@ -280,6 +281,7 @@ assert "torch" in sys.modules
 def test_saving_holds_one_tensor_at_a_time(tmp_path: Path) -> None:
     code = f"""
 import resource, torch
+from graphopt.ir.artifact import FORMAT_VERSION
 from graphopt.ir.builder import Builder
 from graphopt.ir.graph import Graph
 from graphopt.ir.store import load_graph, save_graph
@@ -304,3 +306,14 @@ assert grown < 64, f"384 MiB of weights took {{grown}} MiB"
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
     shutil.rmtree(tmp_path / "large")
+
+
+def test_folders_of_every_format_version_are_read() -> None:
+    """`golden/formatN.gir` was written when N was new; it is never written again."""
+    for version in range(1, FORMAT_VERSION + 1):
+        graph = load_graph(Path(__file__).parent / "golden" / f"format{version}.gir")
+        assert [node.op for node in graph.nodes] == ["linear", "relu"]
+        assert numbers(graph, "w").dtype == torch.float32
+        assert numbers(graph, "half").dtype == torch.float16
+        assert numbers(graph, "steps").shape == ()
+        assert numbers(graph, "mask").dtype == torch.bool
