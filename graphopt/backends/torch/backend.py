@@ -3,8 +3,8 @@
     lower(graph, "torch")                               the generated forward
     lower(graph, "torch", compile=True, mode="max-autotune")
 
-A saved executable is the folder of the graph with `torch.json` beside it, which holds the options;
-loading it builds the module again.
+A saved executable is a folder of `graph/`, as `Graph.save` writes it, and `torch.json` with the options;
+loading builds the module again.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ Mode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cu
 """Modes of `torch.compile`."""
 
 _OPTIONS_FILE = "torch.json"
+_GRAPH_FOLDER = "graph"
 _LARGEST_OPTIONS = 4096
 
 
@@ -50,9 +51,9 @@ class TorchExecutable(Executable):
 
     def save(self, path: str | Path) -> None:
         """Write the graph and the options to a folder."""
-        self.graph.save(path)
-        text = json.dumps(self._options, indent=2)
-        (Path(path) / _OPTIONS_FILE).write_text(text + "\n", encoding="utf-8")
+        folder = Path(path)
+        self.graph.save(folder / _GRAPH_FOLDER)
+        (folder / _OPTIONS_FILE).write_text(json.dumps(self._options, indent=2) + "\n", encoding="utf-8")
 
 
 class TorchBackend(Backend):
@@ -81,7 +82,7 @@ class TorchBackend(Backend):
         from graphopt.ir.store import load_graph
 
         options = _read_options(Path(path) / _OPTIONS_FILE)
-        return self.lower(load_graph(path), **options)
+        return self.lower(load_graph(Path(path) / _GRAPH_FOLDER), **options)
 
 
 def _read_options(file: Path) -> dict[str, Any]:
