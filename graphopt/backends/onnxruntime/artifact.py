@@ -37,7 +37,7 @@ from graphopt.backends.onnxruntime.session import Session
 from graphopt.backends.onnxruntime.steps import ForeignStep, NativeStep, Step, array_to_tensor
 from graphopt.backends.onnxruntime.versions import IR_VERSION, OPSET
 from graphopt.errors import ArtifactError, BackendError, IRError
-from graphopt.ir.artifact import ArtifactReader, void, write_artifact
+from graphopt.ir.artifact import ArtifactReader, ArtifactWriter, void, write_artifact
 from graphopt.ir.graph import Graph, GraphEditor
 from graphopt.ir.parser import parse
 from graphopt.ir.printer import show
@@ -122,7 +122,7 @@ def save(executable: OnnxRuntimeExecutable, path: Path) -> None:
         writer.write(DOCUMENT, lambda emit: void(emit(content.encode())))
 
 
-def _write_model(writer: Any, name: str, model: bytes) -> None:
+def _write_model(writer: ArtifactWriter, name: str, model: bytes) -> None:
     writer.write(name, lambda emit: void(emit(model)))
 
 
@@ -239,7 +239,7 @@ def _read_weights(reader: ArtifactReader, listed: object) -> Array:
     with reader.open(WEIGHTS_LOCATION) as file:
         size = os.fstat(file.fileno()).st_size
         buffer = np.empty(size, dtype=np.uint8)
-        view, digest, filled = memoryview(buffer), hashlib.sha256(), 0
+        view, digest, filled = buffer.data, hashlib.sha256(), 0
         while filled < size:
             count = file.readinto(view[filled : filled + _CHUNK])  # pyright: ignore[reportAttributeAccessIssue]  # a buffered reader has it
             if not count:
@@ -295,7 +295,7 @@ def _step(
     raw = reader.read(entry.file, _MOST_MODEL_BYTES)
     try:
         proto = onnx.load_model_from_string(raw)
-    except Exception as error:  # protobuf's errors have no common base but this
+    except Exception as error:  # noqa: BLE001  # protobuf's errors have no common base but this
         raise reader.error(entry.file, f"no ONNX model: {error}") from None
     places = external_weights(proto, reader, entry.file)
     weights = {name: (_view(buffer, offset, type_, reader, name), type_.dtype) for name, (offset, type_) in places.items()}

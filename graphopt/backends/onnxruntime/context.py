@@ -4,7 +4,7 @@
         x = context.read(node.operands[0])   ONNX name of an operand, a literal becomes a constant
         return context.add("Relu", x)        appends a node, returns the name of its result
 
-An emitter that can't express a node raises `Unsupported`; the context then rolls back to where it was.
+An emitter that can't express a node raises `UnsupportedNodeError`; the context then rolls back to where it was.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from graphopt.ir.dims import Call, Dim, Expression, Symbol
 from graphopt.ir.graph import Graph, Node, Operand, Value
 from graphopt.ir.types import DType
 
-__all__ = ["Context", "Emitter", "RegionContext", "Unsupported"]
+__all__ = ["Context", "Emitter", "RegionContext", "UnsupportedNodeError"]
 
 _LARGEST = np.iinfo(np.int64).max
 
 
-class Unsupported(LoweringError):
+class UnsupportedNodeError(LoweringError):
     """An op has no form in ONNX; it is run by the reference interpreter instead."""
 
 
@@ -106,14 +106,14 @@ class Context:
 
     # Emission
 
-    def add(self, op: str, *inputs: str, domain: str = "", **attributes: OnnxAttribute) -> str:
+    def add(self, op: str, *inputs: str, **attributes: OnnxAttribute) -> str:
         """Append a node with one result and return the result's name; "" is a missing optional input."""
-        return self.add_many(op, inputs, 1, domain=domain, **attributes)[0]
+        return self.add_many(op, inputs, 1, **attributes)[0]
 
-    def add_many(self, op: str, inputs: Sequence[str], outputs: int, domain: str = "", **attributes: OnnxAttribute) -> tuple[str, ...]:
+    def add_many(self, op: str, inputs: Sequence[str], outputs: int, **attributes: OnnxAttribute) -> tuple[str, ...]:
         """Append a node with several results and return their names."""
         names = tuple(self.namer.name(f"{self._hint}.{op}") for _ in range(outputs))
-        self.nodes.append(OnnxNode(op, tuple(inputs), names, attributes, domain))
+        self.nodes.append(OnnxNode(op, tuple(inputs), names, attributes))
         return names
 
     def dtype(self, operand: Value) -> DType:
@@ -379,10 +379,10 @@ class RegionContext(Context):
         """ONNX name of a value of the region.
 
         Raises:
-            Unsupported: it is defined nowhere here; a region reads its inputs alone.
+            UnsupportedNodeError: it is defined nowhere here; a region reads its inputs alone.
         """
         if not self.holds(value) and self.graph.state_of(value) is None:
-            raise Unsupported(f"a region reads %{value.name} from outside")
+            raise UnsupportedNodeError(f"a region reads %{value.name} from outside")
         return super().name(value)
 
 

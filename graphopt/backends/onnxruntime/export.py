@@ -31,7 +31,8 @@ def to_onnx(graph: Graph, *, decompose_attention: bool = False) -> ModelProto:
     segment, layout = _whole(graph, decompose_attention)
     total = layout.size
     if total > EXTERNAL_DATA_BYTES:
-        raise LoweringError(f"the weights take {total} bytes, one ONNX model holds 2 GiB", fix="use export_onnx, which writes a second file")
+        fix = "use export_onnx, which writes a second file"
+        raise LoweringError(f"the weights take {total} bytes, one ONNX model holds 2 GiB", fix=fix)
     _embed(segment)
     return segment.proto
 

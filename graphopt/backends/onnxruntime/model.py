@@ -53,7 +53,7 @@ class Layout:
         for offset, made in sorted(self.entries, key=lambda entry: entry[0]):
             emit(bytes(offset - position))
             array = np.ascontiguousarray(made.array())
-            emit(memoryview(array.reshape(-1).view(np.uint8)))
+            emit(array.reshape(-1).view(np.uint8).data)
             position = offset + array.nbytes
 
     def find(self, state: str) -> tuple[int, tuple[int, ...] | None] | None:

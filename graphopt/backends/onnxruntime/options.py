@@ -77,7 +77,7 @@ class SessionOptions:
         """As plain data, for the manifest; `parse` reads it."""
         return {**asdict(self), "providers": list(self.providers), "session_config": dict(self.session_config)}
 
-    def native(self) -> onnxruntime.SessionOptions:
+    def native(self) -> Any:
         """ONNX Runtime's own options.
 
         Raises:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from graphopt.backends.onnxruntime.context import Context, Unsupported
+from graphopt.backends.onnxruntime.context import Context, UnsupportedNodeError
 from graphopt.backends.onnxruntime.emit import emit_node
 from graphopt.backends.onnxruntime.naming import Namer
 from graphopt.backends.onnxruntime.options import SessionOptions
@@ -89,7 +89,7 @@ def partition(graph: Graph, options: SessionOptions) -> Partition:
         try:
             emit_node(context(stage), node)
             place = (stage, True)
-        except Unsupported as error:
+        except UnsupportedNodeError as error:
             stage = _earliest(made, node, native=False)
             while len(made.foreigns) <= stage:
                 made.foreigns.append([])

@@ -51,7 +51,7 @@ def _known_sizes(context: Context, nodes: list[OnnxNode], inputs: list[str]) -> 
 
 def _signature(node: OnnxNode, numbers: dict[str, int]) -> object:
     attributes = tuple(sorted((name, str(value)) for name, value in node.attributes.items()))
-    return (node.op, node.domain, attributes, tuple(numbers[name] for name in node.inputs), len(node.outputs))
+    return (node.op, attributes, tuple(numbers[name] for name in node.inputs), len(node.outputs))
 
 
 def _ask(nodes: list[OnnxNode], types: dict[str, tuple[DType, int]], known: dict[str, Array]) -> str | None:
@@ -59,7 +59,8 @@ def _ask(nodes: list[OnnxNode], types: dict[str, tuple[DType, int]], known: dict
         helper.make_tensor_value_info(name, onnx_dtype(dtype), [None] * rank) for name, (dtype, rank) in types.items() if name not in known
     ]
     outputs = [helper.make_empty_tensor_value_info(name) for node in nodes for name in node.outputs]
-    graph = helper.make_graph([node.proto() for node in nodes], "probe", inputs, outputs, [numpy_helper.from_array(array, name) for name, array in known.items()])
+    constants = [numpy_helper.from_array(array, name) for name, array in known.items()]
+    graph = helper.make_graph([node.proto() for node in nodes], "probe", inputs, outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4

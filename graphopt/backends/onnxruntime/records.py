@@ -29,7 +29,6 @@ class OnnxNode:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, OnnxAttribute] = field(default_factory=dict[str, OnnxAttribute])
-    domain: str = ""
 
     def proto(self) -> NodeProto:
         """The node as protobuf; trailing missing inputs are left out."""
@@ -37,7 +36,7 @@ class OnnxNode:
         while inputs and not inputs[-1]:
             inputs.pop()
         attributes: list[AttributeProto] = [helper.make_attribute(name, value) for name, value in self.attributes.items()]
-        node = helper.make_node(self.op, inputs, list(self.outputs), name=self.outputs[0], domain=self.domain)
+        node = helper.make_node(self.op, inputs, list(self.outputs), name=self.outputs[0])
         node.attribute.extend(attributes)
         return node
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -56,7 +57,8 @@ class Session:
         """
         try:
             if self._plain:
-                return self._session.run(list(names), dict(feed))
+                plain: list[Any] = list(self._session.run(list(names), dict(feed)))
+                return plain
             types = dict(self.inputs)
             values = {name: ort_value(_contiguous(array), types[name]) for name, array in feed.items()}
             found = self._session.run_with_ort_values(list(names), values)

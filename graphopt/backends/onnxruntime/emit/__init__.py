@@ -1,14 +1,14 @@
 """Every canonical op as ONNX nodes, one file per family.
 
-emit_node(context, node)     appends the node, or raises Unsupported and leaves the context as it was
+emit_node(context, node)     appends the node, or raises UnsupportedNodeError and leaves the context as it was
 
 ONNX Runtime has few kernels for narrow dtypes. A node that it would refuse is written again with casts
-around it, first in f32 and i32, then in i64; what still has no kernel is Unsupported.
+around it, first in f32 and i32, then in i64; what still has no kernel is UnsupportedNodeError.
 """
 
 from __future__ import annotations
 
-from graphopt.backends.onnxruntime.context import Context, Emitter, Unsupported
+from graphopt.backends.onnxruntime.context import Context, Emitter, UnsupportedNodeError
 from graphopt.backends.onnxruntime.dtypes import onnx_dtype, widened
 from graphopt.backends.onnxruntime.emit import (
     attention,
@@ -41,11 +41,11 @@ def emit_node(context: Context, node: Node) -> None:
     """Append a node and bind its results.
 
     Raises:
-        Unsupported: ONNX or ONNX Runtime has no form of it; the message says why.
+        UnsupportedNodeError: ONNX or ONNX Runtime has no form of it; the message says why.
     """
     emitter = EMITTERS.get(node.op)
     if emitter is None:
-        raise Unsupported(f"{node.op} has no form in ONNX")
+        raise UnsupportedNodeError(f"{node.op} has no form in ONNX")
     dtypes = {value.type.dtype for value in (*operand_values(node), *node.results)}
     _check_dtypes(dtypes)
     reason: str | None = None
@@ -54,13 +54,13 @@ def emit_node(context: Context, node: Node) -> None:
         try:
             _emit_at(context, node, emitter, level)
             reason = missing_kernel(context, mark[0])
-        except Unsupported:
+        except UnsupportedNodeError:
             context.roll_back(mark)
             raise
         if reason is None:
             return
         context.roll_back(mark)
-    raise Unsupported(f"{node.op}: {reason}")
+    raise UnsupportedNodeError(f"{node.op}: {reason}")
 
 
 def _check_dtypes(dtypes: set[DType]) -> None:
@@ -68,7 +68,7 @@ def _check_dtypes(dtypes: set[DType]) -> None:
         try:
             onnx_dtype(dtype)
         except LoweringError as error:
-            raise Unsupported(error.what) from None
+            raise UnsupportedNodeError(error.what) from None
 
 
 def _levels(dtypes: set[DType]) -> list[int]:

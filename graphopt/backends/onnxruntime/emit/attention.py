@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from graphopt.backends.onnxruntime.context import Context, Emitter, Unsupported
+from graphopt.backends.onnxruntime.context import Context, Emitter, UnsupportedNodeError
 from graphopt.ir.dims import Dim
 from graphopt.ir.graph import Node, Value
 from graphopt.ir.types import DType
@@ -23,7 +23,7 @@ def _attention(context: Context, node: Node) -> str:
     features = query.shape[-1]
     if scale is None:
         if not isinstance(features, int):
-            raise Unsupported(f"the number of features {features} is symbolic")
+            raise UnsupportedNodeError(f"the number of features {features} is symbolic")
         scale = 1.0 / math.sqrt(features) if features else 1.0
     assert isinstance(scale, int | float), "scale is a number"
     same_batch = query.shape[:-3] == key.shape[:-3] == value.shape[:-3]
@@ -108,7 +108,7 @@ def _repeated(context: Context, node: Node, index: int) -> str:
     if not node.attrs["grouped"] or heads == wanted:
         return name
     if not (isinstance(heads[0], int) and isinstance(wanted[0], int)):
-        raise Unsupported(f"grouped attention with symbolic heads {heads[0]} and {wanted[0]}")
+        raise UnsupportedNodeError(f"grouped attention with symbolic heads {heads[0]} and {wanted[0]}")
     axis = found.type.rank - 2
     group = wanted[0] // heads[0]
     shape = (*found.shape[:axis], group, *found.shape[axis:])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from graphopt import ops
-from graphopt.backends.onnxruntime.context import Context, Emitter, Unsupported
+from graphopt.backends.onnxruntime.context import Context, Emitter, UnsupportedNodeError
 from graphopt.backends.onnxruntime.dtypes import widened
 from graphopt.backends.onnxruntime.emit.unary import truncated
 from graphopt.ir.graph import Node, Operand
@@ -140,7 +140,7 @@ def _right_shift(context: Context, node: Node) -> str:
     dtype = context.target(node)
     a, shift = node.operands
     if not isinstance(shift, int):
-        raise Unsupported("a shift to the right by numbers that are computed")
+        raise UnsupportedNodeError("a shift to the right by numbers that are computed")
     x, bits = context.read(a, dtype), node.result.type.dtype.bytes * 8
     if not 0 <= shift < bits - 1:
         negative = context.add("Less", x, context.scalar(0, dtype))

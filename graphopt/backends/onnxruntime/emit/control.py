@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from onnx import GraphProto, helper
 
-from graphopt.backends.onnxruntime.context import Context, Emitter, RegionContext, Unsupported
+from graphopt.backends.onnxruntime.context import Context, Emitter, RegionContext, UnsupportedNodeError
 from graphopt.backends.onnxruntime.dtypes import onnx_dtype
 from graphopt.ir.graph import Graph, Node, Value
 from graphopt.ir.types import DType
@@ -24,7 +24,7 @@ def cond_emitter(emit_node: Callable[[Context, Node], None]) -> Emitter:
         names = []
         for operand in node.operands[1:]:
             if not isinstance(operand, Value):
-                raise Unsupported("cond hands a number to its regions")
+                raise UnsupportedNodeError("cond hands a number to its regions")
             names.append(context.name(operand))
         then, otherwise = (_branch(context, emit_node, region, names) for region in node.regions)
         return context.add_many("If", (predicate,), len(node.results), then_branch=then, else_branch=otherwise)

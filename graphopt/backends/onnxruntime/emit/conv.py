@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphopt.backends.onnxruntime.context import Context, Emitter, Unsupported
+from graphopt.backends.onnxruntime.context import Context, Emitter, UnsupportedNodeError
 from graphopt.ir.graph import Node
 from graphopt.ops import call_of
 
@@ -21,11 +21,11 @@ def static_sizes(node: Node, name: str) -> tuple[int, ...]:
     """Attribute `name`, which is a tuple of integers.
 
     Raises:
-        Unsupported: one is symbolic.
+        UnsupportedNodeError: one is symbolic.
     """
     found = call_of(node).dims(name)
     if not all(isinstance(item, int) for item in found):
-        raise Unsupported(f"{name} {found} is symbolic")
+        raise UnsupportedNodeError(f"{name} {found} is symbolic")
     return tuple(item for item in found if isinstance(item, int))
 
 
@@ -64,7 +64,7 @@ def _transposed_padding(node: Node) -> tuple[tuple[int, ...], tuple[int, ...]]:
         ends.append(pad - moved)
         rest.append(extra - moved)
         if extra - moved >= step and extra:
-            raise Unsupported(f"output_padding {extra} with padding {pad} and stride {step}, needs less than the stride")
+            raise UnsupportedNodeError(f"output_padding {extra} with padding {pad} and stride {step}, needs less than the stride")
     return (*padding, *ends), tuple(rest)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphopt.backends.onnxruntime.context import Context, Emitter, Unsupported
+from graphopt.backends.onnxruntime.context import Context, Emitter, UnsupportedNodeError
 from graphopt.backends.onnxruntime.dtypes import numpy_dtype
 from graphopt.ir.attributes import Attribute
 from graphopt.ir.dims import Expression
@@ -29,7 +29,7 @@ def _full(context: Context, node: Node) -> str:
     if isinstance(value, Expression):
         return filled(context, context.read(value, dtype), shape)
     if not isinstance(value, int | float):
-        raise Unsupported(f"value is {value!r}, needs a number")
+        raise UnsupportedNodeError(f"value is {value!r}, needs a number")
     scalar = context.scalar(value, dtype)
     if not shape:
         return scalar
@@ -55,7 +55,7 @@ def _arange(context: Context, node: Node) -> str:
 
 def _scalar(value: Attribute) -> bool | int | float | Expression:
     if not isinstance(value, bool | int | float | Expression):
-        raise Unsupported(f"{value!r} is no number")
+        raise UnsupportedNodeError(f"{value!r} is no number")
     return value
 
 
@@ -75,7 +75,7 @@ def _linspace(context: Context, node: Node) -> str:
     dtype = context.target(node)
     start, stop, steps = node.attrs["start"], node.attrs["stop"], node.attrs["steps"]
     if not (isinstance(start, int | float) and isinstance(stop, int | float) and isinstance(steps, int)):
-        raise Unsupported("linspace with symbolic bounds")
+        raise UnsupportedNodeError("linspace with symbolic bounds")
     working = np.float64 if dtype is DType.f64 else np.float32
     step = working((stop - start) / (steps - 1)) if steps > 1 else working(0)
     index = np.arange(steps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphopt.backends.onnxruntime.context import Context, Emitter, Unsupported
+from graphopt.backends.onnxruntime.context import Context, Emitter, UnsupportedNodeError
 from graphopt.ir.graph import Node
 
 __all__ = ["EMITTERS"]
@@ -10,7 +10,7 @@ __all__ = ["EMITTERS"]
 
 def _dropout(context: Context, node: Node) -> str:
     if node.attrs["mode"] == "train" and node.attrs["p"] != 0:
-        raise Unsupported("a dropout that draws random numbers at inference too")
+        raise UnsupportedNodeError("a dropout that draws random numbers at inference too")
     return context.read(node.operands[0])
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphopt.backends.onnxruntime.context import Context, Emitter, Unsupported
+from graphopt.backends.onnxruntime.context import Context, Emitter, UnsupportedNodeError
 from graphopt.ir.dims import Dim
 from graphopt.ir.graph import Node, Operand, Value
 from graphopt.ir.types import DType
@@ -104,7 +104,7 @@ def _scatter(context: Context, node: Node) -> str:
     x, index, source = node.value(0), node.value(1), node.operands[2]
     axis, dtype = call_of(node).integer("axis"), context.target(node)
     if not x.type.rank:
-        raise Unsupported("scatter into a tensor without axes")
+        raise UnsupportedNodeError("scatter into a tensor without axes")
     if index.type.elements == 0:
         return context.read(x)
     reduction = {None: "none", "add": "add", "multiply": "mul"}[node.attrs["reduce"]]  # pyright: ignore[reportArgumentType]  # one of three words
@@ -115,9 +115,7 @@ def _scatter(context: Context, node: Node) -> str:
         for along, (have, want) in enumerate(zip(source.shape, index.shape, strict=True)):
             if have != want:
                 name = context.slice(name, along, 0, want)
-    return context.add(
-        "ScatterElements", context.read(x), context.read(index, DType.i64), name, axis=axis, reduction=reduction
-    )
+    return context.add("ScatterElements", context.read(x), context.read(index, DType.i64), name, axis=axis, reduction=reduction)
 
 
 def _index_put(context: Context, node: Node) -> str:
@@ -152,9 +150,9 @@ def _put_mask(context: Context, node: Node, mask: Value) -> str:
     """Writing under a mask is `where`, as long as the values do not differ from place to place."""
     x, values, entries = node.value(0), node.operands[1], node.operands[2:]
     if node.attrs["accumulate"] or len([entry for entry in entries if entry is not None]) > 1:
-        raise Unsupported("index_put under a mask that accumulates or has further indices")
+        raise UnsupportedNodeError("index_put under a mask that accumulates or has further indices")
     if isinstance(values, Value) and values.type.elements != 1:
-        raise Unsupported(f"index_put under a mask of values {values.type.text}, whose places are known at run time alone")
+        raise UnsupportedNodeError(f"index_put under a mask of values {values.type.text}, whose places are known at run time alone")
     dtype = context.target(node)
     axis = next(index for index, entry in enumerate(entries) if entry is mask)
     behind = x.type.rank - axis - mask.type.rank
@@ -189,7 +187,7 @@ def _slice_scatter(context: Context, node: Node) -> str:
     if step == 1:
         return _replaced(context, node, axis, start, stop, source)
     if not (isinstance(start, int) and isinstance(stop, int)):
-        raise Unsupported(f"slice_scatter with step {step} and symbolic ends")
+        raise UnsupportedNodeError(f"slice_scatter with step {step} and symbolic ends")
     x = node.value(0)
     order = (axis, *(other for other in range(x.type.rank) if other != axis))
     rows = context.constant(np.arange(start, stop, step).reshape(-1, 1), DType.i64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphopt.backends.onnxruntime.context import Context, Emitter, Unsupported
+from graphopt.backends.onnxruntime.context import Context, Emitter, UnsupportedNodeError
 from graphopt.backends.onnxruntime.emit.conv import static_sizes
 from graphopt.ir.graph import Node
 from graphopt.ir.types import DType
@@ -36,7 +36,7 @@ def _resize(context: Context, node: Node) -> str:
         if _sizes_follow(x.shape, shape, factors[-len(scales) :]):
             result = context.add("Resize", name, "", context.constant(factors, DType.f32, "scales"), **attributes)
             return context.squeeze(result, 2) if lone else result
-        raise Unsupported(f"resize by {scales} to another size than they lead to, {shape}")
+        raise UnsupportedNodeError(f"resize by {scales} to another size than they lead to, {shape}")
     sizes = (*x.shape[:2], 1, *shape[2:]) if lone else (*x.shape[:2], *shape[2:])
     if not all(isinstance(dim, int) for dim in x.shape[:2]):
         # The batch is copied by naming only the spatial axes.
@@ -75,7 +75,7 @@ def _im2col(context: Context, node: Node) -> str:
     kernel, dilation, padding, stride = (static_sizes(node, name) for name in ("kernel", "dilation", "padding", "stride"))
     height, width = x.shape[-2:]
     if not (isinstance(height, int) and isinstance(width, int)):
-        raise Unsupported(f"im2col of an image of symbolic size {height}x{width}")
+        raise UnsupportedNodeError(f"im2col of an image of symbolic size {height}x{width}")
     name = context.read(x)
     if any(padding):
         pads = (*(0 for _ in range(x.type.rank - 2)), *padding)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphopt.backends.onnxruntime.context import Context, Emitter, Unsupported
+from graphopt.backends.onnxruntime.context import Context, Emitter, UnsupportedNodeError
 from graphopt.backends.onnxruntime.dtypes import numpy_dtype
 from graphopt.backends.onnxruntime.emit.unary import number
 from graphopt.ir.graph import Node, Operand, Value
@@ -17,7 +17,7 @@ __all__ = ["EMITTERS"]
 def _channels(node: Node, axis: int = 1) -> int:
     size = node.value(0).shape[axis]
     if not isinstance(size, int):
-        raise Unsupported(f"the number of channels {size} is symbolic")
+        raise UnsupportedNodeError(f"the number of channels {size} is symbolic")
     return size
 
 
@@ -103,7 +103,7 @@ def _instance_norm_like(context: Context, node: Node, x: str, size: int, weight:
 def _normalized_shape(node: Node) -> tuple[int, ...]:
     shape = call_of(node).dims("normalized_shape")
     if not all(isinstance(size, int) for size in shape):
-        raise Unsupported(f"normalized_shape {shape} is symbolic")
+        raise UnsupportedNodeError(f"normalized_shape {shape} is symbolic")
     return tuple(size for size in shape if isinstance(size, int))
 
 

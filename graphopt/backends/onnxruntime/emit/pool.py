@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from graphopt.backends.onnxruntime.context import Context, Emitter, Unsupported
+from graphopt.backends.onnxruntime.context import Context, Emitter, UnsupportedNodeError
 from graphopt.backends.onnxruntime.emit.conv import static_sizes
 from graphopt.backends.onnxruntime.records import Array
 from graphopt.ir.dims import Dim
@@ -38,7 +38,7 @@ class _Window:
         axis = node.result.type.rank - spatial + index
         size, count = node.value(0).shape[axis], node.result.shape[axis]
         if not (isinstance(size, int) and isinstance(count, int)):
-            raise Unsupported(f"ceil_mode on axis {axis} of symbolic size {size}")
+            raise UnsupportedNodeError(f"ceil_mode on axis {axis} of symbolic size {size}")
         covered = (count - 1) * self.stride[index] + self.dilation[index] * (self.kernel[index] - 1) + 1
         return max(covered - size - 2 * self.padding[index], 0)
 
@@ -46,7 +46,7 @@ class _Window:
         """Check that every window of a dilated pool holds an element: of none, torch's largest is -inf.
 
         Raises:
-            Unsupported: one lies in the padding alone.
+            UnsupportedNodeError: one lies in the padding alone.
         """
         spatial = len(self.kernel)
         for index in range(spatial):
@@ -55,7 +55,7 @@ class _Window:
                 continue
             for start in range(-self.padding[index], count * self.stride[index] - self.padding[index], self.stride[index]):
                 if all(not 0 <= start + self.dilation[index] * tap < size for tap in range(self.kernel[index])):
-                    raise Unsupported(f"max pool with a window that lies in the padding alone, on axis {index - spatial}")
+                    raise UnsupportedNodeError(f"max pool with a window that lies in the padding alone, on axis {index - spatial}")
 
     @property
     def pads(self) -> tuple[int, ...]:
@@ -99,7 +99,7 @@ def _avg_pool(spatial: int) -> Emitter:
         x = _with_batch(context, node, window.unbatched)
         divisor = node.attrs["divisor_override"]
         if divisor is not None and not isinstance(divisor, int):
-            raise Unsupported(f"divisor_override {divisor} is symbolic")
+            raise UnsupportedNodeError(f"divisor_override {divisor} is symbolic")
         counts_padding = bool(node.attrs["count_include_pad"])
         pads = window.pads
         if divisor is None and counts_padding and any(window.overhang):
@@ -109,9 +109,7 @@ def _avg_pool(spatial: int) -> Emitter:
                 x = context.add("Pad", x, context.integers((*front, *front)))
             pads, counts_padding = ((0,) * spatial + window.overhang), False
         counted = divisor is not None or counts_padding
-        result = context.add(
-            "AveragePool", x, kernel_shape=window.kernel, strides=window.stride, pads=pads, count_include_pad=int(counted)
-        )
+        result = context.add("AveragePool", x, kernel_shape=window.kernel, strides=window.stride, pads=pads, count_include_pad=int(counted))
         if divisor is not None:
             scale = float(np.prod(window.kernel)) / divisor
             result = context.add("Mul", result, context.scalar(scale, context.target(node)))
@@ -148,7 +146,7 @@ def _adapted(context: Context, node: Node, x: str, kind: str, sizes: tuple[Dim, 
         return context.add("GlobalAveragePool" if kind == "avg" else "GlobalMaxPool", x)
     pairs = [(size, count) for size, count in zip(sizes, counts, strict=True) if isinstance(size, int) and isinstance(count, int)]
     if len(pairs) != len(sizes):
-        raise Unsupported(f"adaptive pool of symbolic sizes {sizes} to {counts}")
+        raise UnsupportedNodeError(f"adaptive pool of symbolic sizes {sizes} to {counts}")
     if all(count and size % count == 0 for size, count in pairs):
         kernel = tuple(size // count for size, count in pairs)
         return context.add("AveragePool" if kind == "avg" else "MaxPool", x, kernel_shape=kernel, strides=kernel)

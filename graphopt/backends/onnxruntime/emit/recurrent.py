@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphopt.backends.onnxruntime.context import Context, Emitter, Unsupported
+from graphopt.backends.onnxruntime.context import Context, Emitter, UnsupportedNodeError
 from graphopt.backends.onnxruntime.records import Array
 from graphopt.ir.graph import Node, Operand
 from graphopt.ops import call_of
@@ -28,7 +28,7 @@ class _Cells:
     def _ordered(self, operand: Operand) -> Array:
         numbers = self._context.numbers(operand)
         if numbers is None:
-            raise Unsupported("weights of a recurrent network that are computed")
+            raise UnsupportedNodeError("weights of a recurrent network that are computed")
         gates = np.split(numbers, len(_GATES[self._op]))
         return np.concatenate([gates[index] for index in _GATES[self._op]])
 
@@ -43,7 +43,7 @@ def _recurrent(op: str, activation: str | None = None) -> Emitter:
         directions = 2 if node.attrs["bidirectional"] else 1
         layers = call_of(node).integer("layers")
         if node.attrs["mode"] == "train" and node.attrs["dropout"]:
-            raise Unsupported("a recurrent network whose dropout draws random numbers at inference too")
+            raise UnsupportedNodeError("a recurrent network whose dropout draws random numbers at inference too")
         per_cell = 4 if node.attrs["has_biases"] else 2
         weights = node.operands[1 + states :]
         x = context.read(node.operands[0])
@@ -71,12 +71,10 @@ def _initial(context: Context, node: Node, index: int, layer: int, layers: int, 
     return name if layers == 1 else context.slice(name, 0, layer * directions, (layer + 1) * directions)
 
 
-def _layer(
-    context: Context, node: Node, op: str, activation: str | None, x: str, cells: _Cells, start: Sequence[str]
-) -> tuple[str, ...]:
+def _layer(context: Context, node: Node, op: str, activation: str | None, x: str, cells: _Cells, start: Sequence[str]) -> tuple[str, ...]:
     dtype, hidden = context.target(node), node.value(1).shape[2]
     if not isinstance(hidden, int):
-        raise Unsupported(f"the hidden size {hidden} is symbolic")
+        raise UnsupportedNodeError(f"the hidden size {hidden} is symbolic")
     has_biases = bool(node.attrs["has_biases"])
     per_cell = 4 if has_biases else 2
     bias = ""

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-
-from graphopt.backends.onnxruntime.context import Context, Emitter, Unsupported
+from graphopt.backends.onnxruntime.context import Context, Emitter, UnsupportedNodeError
 from graphopt.ir.dims import Dim, product
 from graphopt.ir.graph import Node
 from graphopt.ir.types import DType
@@ -86,7 +85,7 @@ def _count(node: Node) -> Dim:
 def _variance(context: Context, node: Node) -> str:
     dtype, correction, count = context.target(node), node.attrs["correction"], _count(node)
     if not isinstance(correction, int | float):
-        raise Unsupported(f"correction is {correction!r}, needs a number")
+        raise UnsupportedNodeError(f"correction is {correction!r}, needs a number")
     x = context.read(node.operands[0], dtype)
     distance = context.add("Sub", x, _reduce(context, node, "ReduceMean", x, keepdims=True))
     if isinstance(count, int):
@@ -106,7 +105,7 @@ def _deviation(context: Context, node: Node) -> str:
 def _vector_norm(context: Context, node: Node) -> str:
     dtype, order = context.target(node), node.attrs["ord"]
     if not isinstance(order, int | float):
-        raise Unsupported(f"ord is {order!r}, needs a number")
+        raise UnsupportedNodeError(f"ord is {order!r}, needs a number")
     x = context.read(node.operands[0], dtype)
     if not call_of(node).integers("axes") and order != 0:
         return context.add("Abs", x)
@@ -153,7 +152,7 @@ def _cumsum(context: Context, node: Node) -> str:
 
 
 def _cumprod(context: Context, node: Node) -> str:
-    raise Unsupported("ONNX has no running product")
+    raise UnsupportedNodeError("ONNX has no running product")
 
 
 def _top(context: Context, node: Node, k: Dim, *, largest: bool, ordered: bool) -> Sequence[str]:

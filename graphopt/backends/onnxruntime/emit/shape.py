@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphopt.backends.onnxruntime.context import Context, Emitter, Unsupported
+from graphopt.backends.onnxruntime.context import Context, Emitter, UnsupportedNodeError
 from graphopt.ir.dims import Dim, Expression
-from graphopt.ir.graph import Node
+from graphopt.ir.graph import Node, Value
 from graphopt.ir.types import DType
 from graphopt.ops import call_of
 
@@ -81,8 +81,6 @@ def _concat(context: Context, node: Node) -> str:
 
 def _is_legacy_empty(node: Node, operand: object) -> bool:
     """torch.cat skips tensors of shape [0] among tensors of more axes."""
-    from graphopt.ir.graph import Value
-
     return isinstance(operand, Value) and operand.shape == (0,) and node.result.type.rank > 1
 
 
@@ -114,7 +112,7 @@ def _rolled(context: Context, name: str, axis: int, size: Dim, shift: Dim) -> st
         return name
     cut: Dim = size - shift if isinstance(shift, int) and isinstance(size, int) else -shift
     if not isinstance(cut, int) and not isinstance(shift, int):
-        raise Unsupported(f"roll by {shift}, a size known at run time alone")
+        raise UnsupportedNodeError(f"roll by {shift}, a size known at run time alone")
     return context.add("Concat", context.slice(name, axis, cut, None), context.slice(name, axis, 0, cut), axis=axis)
 
 
@@ -131,11 +129,11 @@ def _flip(context: Context, node: Node) -> str:
 def _pad(context: Context, node: Node) -> str:
     x, dtype = node.value(0), context.target(node)
     mode, value = node.attrs["mode"], node.attrs["value"]
-    pairs = [pair for pair in _pairs(node) if isinstance(pair, tuple)]
+    pairs = _pairs(node)
     name = context.read(x)
     if mode != "constant":
         name = _cropped(context, name, x.shape, pairs)
-        pairs = [tuple(0 if isinstance(amount, int) and amount < 0 else amount for amount in pair) for pair in pairs]
+        pairs = [(_not_negative(low), _not_negative(high)) for low, high in pairs]
     if all(pair == (0, 0) for pair in pairs):
         return name
     pads = context.dims([*(pair[0] for pair in pairs), *(pair[1] for pair in pairs)])
@@ -146,6 +144,10 @@ def _pad(context: Context, node: Node) -> str:
         wide = context.add("Pad", context.cast(name, dtype, DType.i32), pads, context.scalar(int(number), DType.i32))
         return context.cast(wide, DType.i32, dtype)
     return context.add("Pad", name, pads, context.scalar(number, dtype)) if number else context.add("Pad", name, pads)
+
+
+def _not_negative(amount: Dim) -> Dim:
+    return max(amount, 0) if isinstance(amount, int) else amount
 
 
 def _pairs(node: Node) -> list[tuple[Dim, Dim]]:

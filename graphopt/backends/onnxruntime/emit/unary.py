@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from graphopt.backends.onnxruntime.context import Context, Emitter, Unsupported
+from graphopt.backends.onnxruntime.context import Context, Emitter, UnsupportedNodeError
 from graphopt.backends.onnxruntime.dtypes import onnx_dtype
 from graphopt.ir.graph import Node
 from graphopt.ir.types import DType
@@ -38,7 +38,6 @@ _DIRECT = {
     "erf": "Erf",
     "neg": "Neg",
     "abs": "Abs",
-    "relu": "Relu",
 }
 
 
@@ -46,11 +45,11 @@ def number(node: Node, name: str) -> float:
     """Attribute `name`, which is a number.
 
     Raises:
-        Unsupported: it is no plain number.
+        UnsupportedNodeError: it is no plain number.
     """
     value = node.attrs[name]
     if not isinstance(value, int | float):
-        raise Unsupported(f"{name} is {value!r}, needs a number")
+        raise UnsupportedNodeError(f"{name} is {value!r}, needs a number")
     return float(value)
 
 
@@ -61,6 +60,11 @@ def operand(context: Context, node: Node) -> str:
 
 def _direct(op: str) -> Emitter:
     return lambda context, node: context.add(op, operand(context, node))
+
+
+def _relu(context: Context, node: Node) -> str:
+    x, dtype = operand(context, node), context.target(node)
+    return context.add("Relu", x) if dtype.is_float else context.add("Max", x, context.scalar(0, dtype))
 
 
 def _rounding(op: str) -> Emitter:
@@ -241,13 +245,14 @@ def _prelu(context: Context, node: Node) -> str:
     x, weight = node.value(0), node.value(1)
     size = weight.type.elements
     if not isinstance(size, int):
-        raise Unsupported("the slope has a symbolic size")
+        raise UnsupportedNodeError("the slope has a symbolic size")
     shape = (size, *(1 for _ in range(x.type.rank - 2))) if x.type.rank > 1 else (size,)
     return context.add("PRelu", context.read(x), context.shaped(weight, shape))
 
 
 EMITTERS: dict[str, Emitter] = {
     **{name: _direct(op) for name, op in _DIRECT.items()},
+    "relu": _relu,
     "floor": _rounding("Floor"),
     "ceil": _rounding("Ceil"),
     "round": _rounding("Round"),
