@@ -1,7 +1,8 @@
 """How floating-point operations are counted, in one place.
 
 - A multiply-add is 2. A bias costs nothing: the sum of n products has n - 1 additions, the bias is the n-th.
-- An elementwise op is 1 per element of the result, whatever the function: `exp` is 1, `gelu` is 1.
+- An elementwise op is 1 per element of the result, whatever the function and dtype: `exp` is 1, `gelu` is 1,
+  and so is the addition of two integers.
 - A reduction is 1 per element of the operand (`sum`, `amax`), more where the definition does more per
   element; a pool is 1 per element of each window.
 - Moving, copying, converting, comparing for a sort order and drawing random numbers are 0.
