@@ -193,11 +193,11 @@ class Checker:
                 after = run_outputs(change.after, probe.inputs, precise=True)
             except (GraphoptError, RuntimeError, IndexError, ValueError, TypeError) as raised:
                 return Verdict(None, _broken(pass_, change.after, None, f"the graph does not run any more: {_one_line(raised)}"))
-            for old, new in zip(before, after, strict=True):
+            for index, (old, new) in enumerate(zip(before, after, strict=True)):
                 error, mismatch = compare(old, new, pass_.numeric)
                 worst = max(worst, error)
                 if mismatch is not None:
-                    divergence = first_divergence(change.before, change.after, probe, pass_.numeric)
+                    divergence = first_divergence(change.before, change.after, probe, pass_.numeric) or _output(change, index, mismatch)
                     return Verdict(error, _broken(pass_, change.after, divergence, mismatch.rule, error))
         return Verdict(worst)
 
@@ -283,6 +283,12 @@ def _final_pairs(graph: Graph, replaced: Sequence[tuple[Value, Operand]]) -> lis
         if old is not new or old not in ends:
             ends[old] = end
     return [(old, new) for old, new in ends.items() if not isinstance(new, Value) or _is_alive(graph, new)]
+
+
+def _output(change: Change, index: int, mismatch: Mismatch) -> Divergence | None:
+    """Output number `index` as a divergence, where no value of equal name differs before it."""
+    old = change.before.outputs[index]
+    return Divergence(old, change.after.outputs[index], mismatch) if isinstance(old, Value) else None
 
 
 def _is_alive(graph: Graph, value: Value) -> bool:
