@@ -25,11 +25,19 @@ def parse(text: str) -> Graph:
 
 
 def load(path: str | Path) -> Graph:
-    """The graph that `graph.save(path)` wrote. Loading never runs code.
+    """The graph that `graph.save(path)` wrote, verified. Loading never runs code.
 
     Raises:
-        ArtifactError: the folder is missing, damaged, of a newer version, or unsafe to read.
+        ArtifactError: the folder is missing, damaged, of a newer version, or unsafe to read, or the types in
+            it are not what the ops' rules give.
     """
+    from graphopt.errors import ArtifactError, VerifyError
     from graphopt.ir.store import load_graph
+    from graphopt.ops import verify
 
-    return load_graph(path)
+    graph = load_graph(path)
+    try:
+        verify(graph)
+    except VerifyError as error:
+        raise ArtifactError(f"the saved graph is wrong: {error.what}", where=error.where or str(path), fix=error.fix) from error
+    return graph

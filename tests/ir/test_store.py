@@ -317,3 +317,14 @@ def test_folders_of_every_format_version_are_read() -> None:
         assert numbers(graph, "half").dtype == torch.float16
         assert numbers(graph, "steps").shape == ()
         assert numbers(graph, "mask").dtype == torch.bool
+
+
+def test_public_load_verifies_types(artifact: Path) -> None:
+    import graphopt
+
+    assert graphopt.load(artifact) == load_graph(artifact)
+    file = artifact / "graph.gir"
+    file.write_text(file.read_text().replace("%z: f32[1,2]", "%z: f32[1,3]"))
+    reseal(artifact)
+    with pytest.raises(ArtifactError, match=r"the saved graph is wrong: .*f32\[1,3\]"):
+        graphopt.load(artifact)
