@@ -20,14 +20,14 @@ def passes(
     json_: Json = False,
 ) -> None:
     """List passes with their numeric class and stage, or explain one with its options."""
-    from graphopt.pipeline.registry import available, find
+    from graphopt.pipeline.registry import available, find, preset_lines
 
     if name is not None:
         _explain(name, json_)
         return
     entries = {key: find(key) for key in sorted(available())}
     rows = [
-        {"name": key, "class": "preset", "stage": "", "summary": ", ".join(entry)}
+        {"name": key, "class": "preset", "stage": "", "summary": ", ".join(preset_lines(entry))}
         if isinstance(entry, tuple)
         else {"name": key, "class": entry.numeric.value, "stage": entry.stage.value, "summary": _summary(entry)}
         for key, entry in entries.items()
@@ -47,14 +47,14 @@ def _summary(pass_class: type) -> str:
 
 def _explain(name: str, json_: bool) -> None:
     from graphopt.pipeline.options import option_table
-    from graphopt.pipeline.registry import find
+    from graphopt.pipeline.registry import find, preset_lines
 
     entry = find(name)
     if isinstance(entry, tuple):
         if json_:
-            print_json({"name": name, "class": "preset", "passes": list(entry)})
+            print_json({"name": name, "class": "preset", "passes": preset_lines(entry)})
         else:
-            print_text(f"{name}: a preset of {len(entry)} passes, in this order\n" + "\n".join(f"  {spec}" for spec in entry))
+            print_text(f"{name}: a preset of {len(entry)} passes, in this order\n" + "\n".join(f"  {spec}" for spec in preset_lines(entry)))
         return
     options = option_table(entry)
     module = inspect.getmodule(entry)

@@ -23,7 +23,7 @@ from graphopt.pipeline.options import make_pass
 from graphopt.pipeline.passes import Pass
 from graphopt.pipeline.spec import RepeatSpec, Spec, parse_pipeline
 
-__all__ = ["GROUP", "Item", "Registration", "Repeat", "Step", "available", "find", "plan", "resolve"]
+__all__ = ["GROUP", "Item", "Registration", "Repeat", "Step", "available", "find", "plan", "preset_lines", "resolve"]
 
 GROUP = "graphopt.passes"
 """Entry point group in which packages announce passes and presets."""
@@ -129,6 +129,11 @@ def resolve(passes: Item) -> list[Pass]:
         UnknownPassError, PassOptionError, PassError: an item does not exist or does not fit.
     """
     return list(_flatten(plan(passes)))
+
+
+def preset_lines(preset: Preset) -> list[str]:
+    """A preset as pipeline text, an item per line; a tuple inside it reads `repeat(...)`."""
+    return [item if isinstance(item, str) else f"repeat({', '.join(preset_lines(item))})" for item in preset]
 
 
 def _flatten(steps: Iterable[Step]) -> Iterable[Pass]:
