@@ -117,6 +117,8 @@ def _check_replaceable(target: Path, names: Collection[str]) -> None:
         status = target.lstat()
     except OSError:
         return  # nothing there, or a parent that creating it will complain about
+    except ValueError as error:
+        raise ArtifactError(f"{str(target)!r} is no path: {error}") from None
     fix = "choose another path, or remove what is there"
     if not stat.S_ISDIR(status.st_mode):
         raise ArtifactError("a file or link stands where the artifact's folder should go", where=str(target), fix=fix)

@@ -169,6 +169,10 @@ def test_saving_leaves_foreign_things_alone(artifact: Path, tmp_path: Path) -> N
     (tmp_path / "fake" / "manifest.json").write_text('{"format": "other"}')
     with pytest.raises(ArtifactError, match="'format' is not 'graphopt'"):
         save_graph(graph, tmp_path / "fake")
+    with pytest.raises(ArtifactError, match="is no path: embedded null byte"):
+        save_graph(graph, tmp_path / "nul\0")
+    with pytest.raises(ArtifactError, match="there is no artifact here: embedded null byte"):
+        load_graph(tmp_path / "nul\0")
     (tmp_path / "empty").mkdir()
     save_graph(graph, tmp_path / "empty")
     assert load_graph(tmp_path / "empty") == graph
