@@ -15,8 +15,10 @@ from graphopt.ir.attributes import Attribute, Ref
 
 __all__ = ["lower_opaque", "overload_named", "schema_of"]
 
-_REFUSED = frozenset({"aten.from_file.default", "aten.from_file.out"})
-"""Ops that reach outside the process. A graph may come from a stranger's file."""
+_FILE_ARGUMENTS = frozenset({"filename", "path"})
+_REFUSED_NAMESPACES = frozenset({"c10d", "_c10d_functional", "c10d_functional", "debugprims", "prim", "profiler", "streams", "symm_mem"})
+"""A graph may come from a stranger's file, so ops that reach outside the process are not run: those that take
+the name of a file (`image.write_file`), and the namespaces for other processes and for debugging."""
 
 _ENUMERATIONS = {
     "layout": {"strided": torch.strided},
@@ -37,8 +39,8 @@ def overload_named(name: str) -> OpOverload:
     """
     parts = name.split(".")
     fix = "import the package that registers the op, or replace the node by ops of the table"
-    if len(parts) != 3 or not all(part.isidentifier() for part in parts) or name in _REFUSED:
-        raise LoweringError(f"'{name}' is neither in the op table nor the name of a torch op that may be run", fix=fix)
+    if len(parts) != 3 or not all(part.isidentifier() for part in parts):
+        raise LoweringError(f"'{name}' is neither in the op table nor the name of a torch op (namespace.op.overload)", fix=fix)
     space = getattr(torch.ops, parts[0], None)
     if type(space) is not _NAMESPACE:
         raise LoweringError(f"torch.ops has no namespace '{parts[0]}', op '{name}' can't be run", fix=fix)
@@ -46,6 +48,8 @@ def overload_named(name: str) -> OpOverload:
     overload = getattr(packet, parts[2], None) if isinstance(packet, OpOverloadPacket) else None
     if not isinstance(overload, OpOverload):
         raise LoweringError(f"torch.ops has no op '{name}'", fix=fix)
+    if parts[0] in _REFUSED_NAMESPACES or any(argument.name in _FILE_ARGUMENTS for argument in schema_of(overload).arguments):
+        raise LoweringError(f"'{name}' is a torch op that reaches outside the process, a graph can't run it")
     return overload
 
 
