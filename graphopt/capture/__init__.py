@@ -11,6 +11,8 @@
 | importer.py, context.py, tables/ | fx nodes to canonical nodes, one table file per family |
 | functionalise.py, control.py, opaque.py | in-place ops and aliases; sub-graphs; everything else |
 | states.py, names.py, dims.py, structure.py | parameters; provenance; symbolic sizes; pytrees |
+| module.py, fx_emitter.py | `to_module`: a graph as a trainable module |
+| source.py, source_emitter.py | `to_python`: a graph as readable source |
 """
 
 from __future__ import annotations
