@@ -51,7 +51,9 @@ def check(m: Match) -> str | None:
 def replacement(op: Any, m: Match) -> Any:
     eps = m.batch_norm.attrs["eps"]
     w = op.derive("weight", lambda w, g, v: w * (g / (v + eps).sqrt())[:, None, None, None], m.w, m.gamma, m.var)
-    b = op.derive("bias", lambda g, be, mu, v, b: ((b or 0) - mu) * g / (v + eps).sqrt() + be, m.gamma, m.beta, m.mean, m.var, m.b)
+    b = op.derive(
+        "bias", lambda g, be, mu, v, b: ((0 if b is None else b) - mu) * g / (v + eps).sqrt() + be, m.gamma, m.beta, m.mean, m.var, m.b
+    )
     return op.conv2d(m.x, w, b, **m.conv2d.attrs)
 
 
@@ -90,6 +92,12 @@ def test_a_batch_norm_is_folded_and_the_numbers_agree() -> None:
     assert result.records[0].rewritten == 1
     assert result.records[0].error is not None
     assert result.records[0].error < 1e-12
+
+
+def test_an_optional_operand_is_given_to_the_replacement() -> None:
+    text = BEFORE.replace("  param %gamma", "  param %b: f32[3]\n  param %gamma").replace("%w, none", "%w, %b")
+    result = PassManager([Fold()], strict=True).run(with_data(graphopt.parse(text)))
+    assert result.graph.node_count == 1
 
 
 def test_a_node_with_another_reader_is_kept_and_the_reason_has_the_partial_match() -> None:
