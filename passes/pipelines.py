@@ -91,6 +91,7 @@ LOSSLESS = (
     (
         "fold-batch-norm",  # into the layer before or behind it
         "merge-affine",  # scales and shifts that are left, into weights
+        "merge-parallel-layers",  # branches of one input that are added
         "merge-linear-layers",  # two layers with nothing between them, where one is less work
     ),
     "remove-zero-channels",  # after the folds: a batch norm with zero scale has made its zeros visible in the weights

@@ -122,7 +122,7 @@ class _Finder:
                 return f"{node.op} is opaque, needs an op of the table or a pure ATen op"
         elif node.regions or definition(node.op).effect is not Effect.PURE:
             return f"{node.op} has an effect or regions, needs a pure op"
-        if node.attrs.get("mode") in ("follow", "train") or node.attrs.get("dropout_p", 0.0) != 0.0:
+        if _follows_training(node):
             return f"{node.op} does something else in training"
         limit = _INTERMEDIATE * self.max_bytes
         size = sum(_bytes(result) for result in node.results)
@@ -247,6 +247,13 @@ def _takes_literal(use: Use, value: Value) -> bool:
         return False
     operands = [0.5 if i == use.index and value.type.dtype.is_float else 1 if i == use.index else o for i, o in enumerate(node.operands)]
     return infer_types(node.op, operands, node.attrs) == tuple(result.type for result in node.results)
+
+
+def _follows_training(node: Node) -> bool:
+    """True when the node computes something else, or writes to a buffer, while the model trains."""
+    if node.op in ("batch_norm", "instance_norm") and node.operands[3] is None and node.operands[4] is None:
+        return False  # without running statistics it always normalises by what it is given, as weight standardisation does
+    return node.attrs.get("mode") in ("follow", "train") or node.attrs.get("dropout_p", 0.0) != 0.0
 
 
 def _bytes(value: Value) -> int:
