@@ -112,7 +112,8 @@ DIVISORS = [3, 3, -3, -3, 5, -2, 2, -5]
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int8, torch.float32])
 @pytest.mark.parametrize(
-    ("op", "attrs"), [("div", {"rounding": "floor"}), ("div", {"rounding": "trunc"}), ("remainder", {}), ("fmod", {}), ("div", {"rounding": None})]
+    ("op", "attrs"),
+    [("div", {"rounding": "floor"}), ("div", {"rounding": "trunc"}), ("remainder", {}), ("fmod", {}), ("div", {"rounding": None})],
 )
 def test_division_of_every_sign(op: str, attrs: dict[str, Any], dtype: torch.dtype) -> None:
     a, b = torch.tensor(NUMERATORS, dtype=dtype), torch.tensor(DIVISORS, dtype=dtype)

@@ -27,6 +27,7 @@ from graphopt.backends.onnxruntime.emit import (
     unary,
 )
 from graphopt.backends.onnxruntime.emit.control import cond_emitter
+from graphopt.backends.onnxruntime.emit.opaque import OPAQUE
 from graphopt.backends.onnxruntime.probe import missing_kernel
 from graphopt.errors import LoweringError
 from graphopt.ir.graph import Node, operand_values
@@ -43,7 +44,7 @@ def emit_node(context: Context, node: Node) -> None:
     Raises:
         UnsupportedNodeError: ONNX or ONNX Runtime has no form of it; the message says why.
     """
-    emitter = EMITTERS.get(node.op)
+    emitter = EMITTERS.get(node.op) or OPAQUE.get(node.op)
     if emitter is None:
         raise UnsupportedNodeError(f"{node.op} has no form in ONNX")
     dtypes = {value.type.dtype for value in (*operand_values(node), *node.results)}
