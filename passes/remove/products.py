@@ -18,8 +18,8 @@ from graphopt.passes.remove.common import float_of
 
 __all__ = ["Product", "is_near", "product_of", "sum_with_number"]
 
-_LARGEST = 8
-"""Formulas have few factors; longer products are left alone, which bounds the cost."""
+_LARGEST = 16
+"""Formulas have few multiplications; what is further up counts as a factor, which bounds the cost per node."""
 
 
 def is_near(found: float, wanted: float) -> bool:
@@ -73,14 +73,16 @@ def product_of(operand: Operand) -> Product | None:
     scale = 1.0
     factors: list[Value] = []
     pending = [operand]
+    opened_nodes = 0
     while pending:
         value = pending.pop()
         opened = None
         if value.producer is not None and value.type.dtype is dtype and (value is operand or value.use_count == 1):
             opened = _split(value.producer)
-        if opened is None or len(factors) + len(pending) > _LARGEST:
+        if opened is None or opened_nodes == _LARGEST:
             factors.append(value)
         else:
+            opened_nodes += 1
             scale *= opened[0]
             pending.extend(reversed(opened[1]))
     return Product(scale, tuple(factors))
