@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from graphopt.errors import BackendError
 from graphopt.ir.attributes import Attribute
@@ -33,6 +33,9 @@ from graphopt.passes.remove.folded_program import FoldedData, FoldedProgram
 from graphopt.passes.remove.states import drop_orphans, is_mutable, state_operands
 from graphopt.pipeline.passes import NumericClass, Outcome, Pass, Stage
 from graphopt.rewrite.rewriter import Rewriter
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["FoldConstants"]
 
@@ -76,6 +79,8 @@ class _Finder:
         self.skipped: list[tuple[str, str]] = []
         self.nodes: dict[Node, None] = {}
         self._sources: dict[Value, bool] = {}
+        self.device = next((state.data.tensor().device for state in graph.states.values() if isinstance(state.data, TensorData)), None)
+        """Where the model's own tensors are."""
 
     def components(self) -> list[list[Node]]:
         """Connected subgraphs of nodes to fold, each in execution order."""
@@ -186,7 +191,7 @@ def _fold(rewriter: Rewriter, component: list[Node], finder: _Finder, *, constan
     if not wanted:
         return 0  # nobody reads it: dead code, which is not ours
     states = state_operands(*component)
-    program = _program(rewriter.graph, component, wanted, states)
+    program = _program(component, wanted, states, finder.device)
     if program is not None:
         try:
             program.tensors()
@@ -208,14 +213,13 @@ def _fold(rewriter: Rewriter, component: list[Node], finder: _Finder, *, constan
     return len(wanted)
 
 
-def _program(graph: Graph, component: list[Node], wanted: list[Value], states: Iterable[State]) -> FoldedProgram | None:
+def _program(component: list[Node], wanted: list[Value], states: Iterable[State], device: torch.device | None) -> FoldedProgram | None:
     """The component as a program; None where a state has no numbers."""
     sources: dict[Value, Data] = {}
     for state in states:
         if state.data is None:
             return None
         sources[state.value] = state.data
-    device = next((state.data.tensor().device for state in graph.states.values() if isinstance(state.data, TensorData)), None)
     return FoldedProgram(component, wanted, sources, device)
 
 
