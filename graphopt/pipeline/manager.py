@@ -235,7 +235,7 @@ class _Run:
         record.exception = str(error) if isinstance(error, GraphoptError) else f"{type(error).__name__}: {error}"
         if self._manager._strict:  # pyright: ignore[reportPrivateUsage]
             raise PassError(
-                f"{record.spec} raised {record.exception}", fix="run it alone on the graph's text with tools/graphopt_opt.py"
+                f"{record.spec} raised {record.exception}", fix="run it alone on the graph's text: python -m tools.graphopt_opt"
             ) from error
         if backup:
             if self._checker is not None:

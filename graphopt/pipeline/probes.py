@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from graphopt.errors import SymbolError
+from graphopt.ir.data import TensorData
 from graphopt.ir.dims import Dim, evaluate_dim
-from graphopt.ir.graph import Graph, Range, Use, Value
+from graphopt.ir.graph import Graph, GraphEditor, Range, Use, Value
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["plant_special_values", "probe_dims", "random_inputs"]
+__all__ = ["fill_states", "integer_limit", "plant_special_values", "probe_dims", "random_inputs"]
 
 _DEFAULT_LIMIT = 2
 """Integers that index nothing we know of are 0 or 1, as in an attention mask."""
@@ -85,6 +87,29 @@ def plant_special_values(inputs: Sequence[torch.Tensor], *, seed: int = 0) -> tu
                 flat[place] = special
         planted.append(tensor)
     return tuple(planted)
+
+
+def fill_states(graph: Graph, *, seed: int = 0) -> Graph:
+    """A copy in which every state has numbers: its own, or random ones where it had none, as after parsing text.
+
+    Running variances are positive, integers stay inside what they index.
+    """
+    import torch
+
+    copy = graph.clone()
+    editor, generator = GraphEditor(copy), torch.Generator().manual_seed(seed)
+    for state in list(copy.states.values()):
+        if state.data is not None:
+            continue
+        shape, dtype = state.type.static_shape, getattr(torch, state.type.dtype.torch_name)
+        if state.type.dtype.kind in ("int", "bool"):
+            tensor = torch.randint(0, integer_limit(state.value, {}), shape, generator=generator)
+        else:
+            tensor = torch.randn(shape, generator=generator, dtype=torch.float64)
+            if any(use.index == 4 and use.node.op in ("batch_norm", "instance_norm") for use in state.value.uses):
+                tensor = tensor.abs() + 0.1
+        editor.update_state(replace(state, data=TensorData(tensor.to(dtype))))
+    return copy
 
 
 def integer_limit(value: Value, dims: Mapping[str, int]) -> int:
