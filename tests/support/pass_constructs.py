@@ -382,6 +382,11 @@ def _conv_and_batch_norm(m: Maker) -> Value:
     return m.add("batch_norm", x, m.state(_CHANNELS), m.state(_CHANNELS), mean, var, mode="follow", momentum=0.1, eps=1e-05)
 
 
+def _parallel_layers(m: Maker) -> Value:
+    x = m.image
+    return m.add("add", m.conv(x, 3, 1), m.conv(x, 1, 0))
+
+
 CONSTRUCTS: tuple[Callable[[Maker], Value | None], ...] = (
     _dead,
     _unread_constant,
@@ -429,6 +434,7 @@ CONSTRUCTS: tuple[Callable[[Maker], Value | None], ...] = (
     _layers_in_a_row,
     _zero_channels,
     _conv_and_batch_norm,
+    _parallel_layers,
 )
 """One function per construct; each appends nodes and returns the result, None for what is dead on purpose."""
 
