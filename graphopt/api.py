@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from graphopt.ir.graph import Graph
+
+if TYPE_CHECKING:
+    from graphopt.backends.base import Executable
 
 __all__ = ["load", "parse"]
 
@@ -24,8 +28,9 @@ def parse(text: str) -> Graph:
     return graph
 
 
-def load(path: str | Path) -> Graph:
-    """The graph that `graph.save(path)` wrote, verified. Loading never runs code.
+def load(path: str | Path) -> Graph | Executable:
+    """What was saved in a folder: the graph that `graph.save(path)` wrote, verified, or the executable that
+    `executable.save(path)` wrote. Loading never runs code, and an executable whose nodes are all native needs no torch.
 
     Raises:
         ArtifactError: the folder is missing, damaged, of a newer version, or unsafe to read, or the types in
@@ -35,6 +40,10 @@ def load(path: str | Path) -> Graph:
     from graphopt.ir.store import load_graph
     from graphopt.ops import verify
 
+    if (Path(path) / "executable.json").is_file():
+        from graphopt.backends.base import backend
+
+        return backend("onnxruntime").load(path)
     graph = load_graph(path)
     try:
         verify(graph)

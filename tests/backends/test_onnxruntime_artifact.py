@@ -117,8 +117,8 @@ def test_loading_and_running_needs_no_torch(sound: Path) -> None:
     code = f"""
 import sys
 import numpy as np
-from graphopt.backends.onnxruntime import load
-executable = load({str(sound)!r})
+import graphopt
+executable = graphopt.load({str(sound)!r})
 found = executable(np.arange(14).reshape(2, 7))
 assert isinstance(found, np.ndarray) and found.shape == (2, 7, 50), found
 assert executable.graph.states["inner.weight"].type.text == "f32[24,24]"
