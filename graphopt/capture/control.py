@@ -64,6 +64,7 @@ def _inline(importer: Importer, node: fx.Node, body: fx.GraphModule, operands: S
         importer.modules,
         call_module=place_of(node, importer.call_module).module,
         autocast=importer.autocast or autocast,
+        changed=importer.changed,
     )
     placeholders = [inside for inside in body.graph.nodes if inside.op == "placeholder"]
     for placeholder, operand in zip(placeholders, operands, strict=True):

@@ -23,7 +23,7 @@ from torch.utils import _pytree as pytree
 from graphopt.capture.names import is_torch_file, short_file
 from graphopt.errors import CaptureError, ExampleInputError, GraphoptWarning, UnsupportedModelError
 
-__all__ = ["evaluation_mode", "export_model"]
+__all__ = ["check_signature", "evaluation_mode", "export_model"]
 
 WAYS_OUT = (
     "capture a sub-module that does not decide on tensor values (for a detector its backbone), "
@@ -46,7 +46,6 @@ def export_model(
         UnsupportedModelError: the model can't be traced; the message names its line.
         CaptureError: the dynamic dimensions do not fit the model.
     """
-    _check_signature(model, args, kwargs)
     try:
         with evaluation_mode(model, announce=announce), torch.no_grad(), _quiet():
             return torch.export.export(model, args, dict(kwargs), dynamic_shapes=dynamic_shapes, strict=False)
@@ -56,18 +55,18 @@ def export_model(
 
 @contextmanager
 def evaluation_mode(model: nn.Module, *, announce: bool = True) -> Generator[None]:
-    """Put a model into eval mode and every sub-module back into its own mode afterwards.
+    """Put a model into eval mode, and every sub-module back into its own mode and flags afterwards.
 
     The change to train mode first, and again at the end, is what makes modules drop tensors that they keep
     from an earlier eval run (timm's attention bias caches): frozen into the graph, such a tensor would cut
     off the parameter that it came from; left behind by tracing, it would be a fake one.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    training = sum(mode for _, mode in modes)
+    found = [(module, _plain_attributes(module)) for module in model.modules()]
+    training = sum(module.training for module, _ in found)
     switchable = _switch(model)
     if training and switchable and announce:
         warnings.warn(
-            f"the model is in train mode ({training} of {len(modes)} modules): it is captured in eval mode, and left in train mode. "
+            f"the model is in train mode ({training} of {len(found)} modules): it is captured in eval mode, and left in train mode. "
             "Batch norms and dropouts of the graph still follow train() and eval() of the module made from it",
             GraphoptWarning,
             stacklevel=6,
@@ -77,8 +76,10 @@ def evaluation_mode(model: nn.Module, *, announce: bool = True) -> Generator[Non
     finally:
         if switchable:
             _switch(model)
-        for module, mode in modes:
-            module.training = mode
+        for module, attributes in found:
+            for name, value in attributes.items():
+                if module.__dict__.get(name) is not value:
+                    setattr(module, name, value)
 
 
 @contextmanager
@@ -101,6 +102,12 @@ def _quiet() -> Generator[None]:
     sys.stderr.write(printed.getvalue())
 
 
+def _plain_attributes(module: nn.Module) -> dict[str, object]:
+    """Flags and numbers that a module keeps, its mode among them. Tracing runs forward, which may change them
+    (rwkv notes that it has rescaled its weights) while the tensors that go with them are put back by torch."""
+    return {name: value for name, value in vars(module).items() if isinstance(value, bool | int | float | str)}
+
+
 def _switch(model: nn.Module) -> bool:
     """Train mode and back to eval mode; False where the model can't switch, as modules of exported programs."""
     try:
@@ -111,7 +118,12 @@ def _switch(model: nn.Module) -> bool:
     return True
 
 
-def _check_signature(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+def check_signature(model: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+    """Check that a model's forward takes these arguments.
+
+    Raises:
+        ExampleInputError: too many, too few or unknown ones; the message shows the signature and what was given.
+    """
     try:
         signature = inspect.signature(model.forward)
     except (TypeError, ValueError):

@@ -22,7 +22,7 @@ from graphopt.capture.context import Context
 from graphopt.capture.dims import UNBOUNDED, DimReader
 from graphopt.capture.dynamic import Dynamic, DynamicShapes, resolve_dynamic
 from graphopt.capture.examples import Examples, example_call
-from graphopt.capture.export import export_model
+from graphopt.capture.export import check_signature, export_model
 from graphopt.capture.functionalise import AliasTable
 from graphopt.capture.importer import Importer
 from graphopt.capture.states import Entry, StateTable, check_tensors, model_entries, program_entries
@@ -73,6 +73,7 @@ def capture(
         raise UsageError(f"capture takes an nn.Module or an ExportedProgram, got {type(model).__name__}")
     check_tensors({entry.name: entry.tensor for entry in model_entries(model)})
     args, keywords = example_call(model, example_inputs, kwargs)
+    check_signature(model, args, keywords)
     shapes = resolve_dynamic(model, args, keywords, dynamic)
     program, ranges = _export(model, shapes)
     graph = _import_program(program, model, shapes, name or type(model).__name__, ranges)
@@ -115,6 +116,7 @@ def _import_program(
     in_leaves = _bind_inputs(program, importer, dynamic)
     outputs = importer.run(program.graph, program.graph_module)
     _set_outputs(program, importer, outputs, in_leaves)
+    _tell_changes(importer)
     context.remove_dead()
     _drop_unused_constants(context)
     return context.graph
@@ -214,6 +216,22 @@ def _drop_unused_constants(context: Context) -> None:
     for state in list(context.graph.states.values()):
         if state.kind == "constant" and not state.value.use_count:
             context.editor.remove_state(state.name)
+
+
+def _tell_changes(importer: Importer) -> None:
+    """Say which inputs and parameters the model writes in place, which a graph does not."""
+    for name in importer.changed:
+        if name in importer.context.graph.states:
+            importer.states.own(name)
+    if importer.changed:
+        shown = "; ".join(f"'{name}' ({where})" for name, where in list(importer.changed.items())[:3])
+        more = f" and {len(importer.changed) - 3} more" if len(importer.changed) > 3 else ""
+        warnings.warn(
+            f"forward changes tensors in place that it does not own: {shown}{more}. The graph computes the same outputs, "
+            "leaves inputs as they are, and starts every call from the parameters as they were at capture",
+            GraphoptWarning,
+            stacklevel=4,
+        )
 
 
 def _warn_of_frozen_caches(graph: Graph) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import operator
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -32,9 +31,10 @@ from graphopt.capture.opaque import emit_opaque
 from graphopt.capture.schema import HigherOrderOperator, OpOverload, check_writes, functional_form, schema_of
 from graphopt.capture.states import StateTable, dtype_of
 from graphopt.capture.tables import HANDLERS
-from graphopt.errors import CaptureError, GraphoptWarning, TypeInferenceError, UnsupportedModelError
+from graphopt.errors import CaptureError, IRError, UnsupportedModelError
 from graphopt.ir.graph import Operand, Value
 from graphopt.ir.types import TensorType
+from graphopt.ops import DROPOUTS
 
 __all__ = ["Bound", "Importer"]
 
@@ -69,7 +69,8 @@ VANISHING = frozenset(
 class Importer:
     """Translates one fx graph, and the sub-graphs that are inlined into it, onto the end of a graph.
 
-    `modules` gives the user's sub-modules by path where a model is at hand.
+    `modules` gives the user's sub-modules by path where a model is at hand. `changed` collects inputs and
+    parameters that the model writes in place, with where it does so.
     """
 
     context: Context
@@ -81,6 +82,7 @@ class Importer:
     call_module: str = ""
     literals: dict[fx.Node, object] = field(default_factory=dict[fx.Node, object])
     autocast: bool = False
+    changed: dict[str, str] = field(default_factory=dict[str, str])
 
     def run(self, graph: fx.Graph, owner: nn.Module) -> tuple[object, ...]:
         """Translate all nodes; the placeholders have to be bound. Returns the arguments of `output`.
@@ -245,7 +247,7 @@ class Importer:
                 made = handler(self.context, with_casts(self.context, call) if convert else call)
                 results = made if isinstance(made, tuple) else (made,)
                 check_types(results, call)
-            except (NotExpressible, TypeInferenceError) as reason:
+            except (NotExpressible, IRError) as reason:
                 check_dtypes(call, self.autocast)
                 log.info("%s is carried opaque: %s", target, reason)
                 self.context.take_back(mark)
@@ -277,7 +279,8 @@ class Importer:
         if new is self.aliases.read(self.context, alias):
             self.bound[node] = alias
             return
-        self._check_owner(alias, target)
+        if not isinstance(new, Value) or new.producer is None or new.producer.op not in DROPOUTS:  # which changes nothing in eval mode
+            self._check_owner(alias, target)
         if not isinstance(new, Value):
             new = self.context.emit("full", shape=call.type.shape, value=cast("Any", new), dtype=call.type.dtype)
         self._rename(new, place)
@@ -285,23 +288,17 @@ class Importer:
         self.bound[node] = alias
 
     def _check_owner(self, alias: Alias, target: OpOverload) -> None:
-        """Writing to what outlives the call is refused for states and told for inputs."""
+        """Writing to what outlives the call: refused for buffers, noted for parameters and inputs."""
         owner = alias.storage.owner
-        state = self.context.graph.states.get(owner) if owner is not None else None
-        if state is not None:
+        if owner is None:
+            return
+        state = self.context.graph.states.get(owner)
+        if state is not None and state.kind != "param":
             raise UnsupportedModelError(
                 f"forward changes the {state.kind} '{owner}' in place ({target}); a graph does not change its states",
                 fix="update it only in training (if self.training: ...), or return the new value as an output",
             )
-        if owner is not None:
-            place = self.context.place
-            warnings.warn(
-                f"forward changes its input '{owner}' in place ({target} at {place.source if place else 'unknown source'}); "
-                "the graph returns the same outputs and leaves its inputs as they are",
-                GraphoptWarning,
-                stacklevel=2,
-            )
-            alias.storage.owner = None  # told once
+        self.changed.setdefault(owner, f"{target} at {self.context.place.source}" if self.context.place else str(target))
 
     def _finish(self, node: fx.Node, results: tuple[Operand, ...], fakes: Sequence[torch.Tensor], place: Place) -> None:
         """Bind the results of a call to its fx node."""

@@ -144,13 +144,14 @@ class StateTable:
         """The value of the tensor that the model calls `name`."""
         return self._editor.graph.states[self._by_name[name]].value
 
+    def own(self, name: str) -> None:
+        """Give a state numbers of its own, a copy, because the model changes its tensor when it runs."""
+        state = self._editor.graph.states[name]
+        if state.data is not None:
+            self._editor.update_state(replace(state, data=TensorData(state.data.tensor().clone())))
+
     def __contains__(self, name: str) -> bool:
         return name in self._by_name
-
-    def tensor(self, value: Value) -> torch.Tensor | None:
-        """The numbers behind a value, or None when it is no state."""
-        state = self._editor.graph.state_of(value)
-        return state.data.tensor() if state is not None and state.data is not None else None
 
 
 def _memory(tensor: torch.Tensor) -> tuple[object, ...]:

@@ -6,7 +6,7 @@ from torch import nn
 
 from graphopt.capture import capture
 from graphopt.errors import GraphoptWarning, UnsupportedModelError
-from tests.support.capturing import body, capture_checked
+from tests.support.capturing import body, capture_checked, run
 
 
 class Function(nn.Module):
@@ -137,6 +137,33 @@ def test_buffer_mutation_names_buffer_line_and_way_out() -> None:
 
 def test_input_mutation_is_told_and_not_done() -> None:
     model = Function(lambda x: x.add_(1).mul_(2) * 2).eval()  # pyright: ignore[reportUnknownLambdaType]
-    with pytest.warns(GraphoptWarning, match="changes its input 'inputs_0' in place"):
+    with pytest.warns(GraphoptWarning, match=r"'inputs_0' \(aten\.add_\.Tensor at .*test_functionalise\.py:\d+\)\. The graph"):
         graph = capture(model, (torch.ones(2),))
     assert [line.split(" = ")[1] for line in body(graph)] == ["add(%inputs_0, 1)", "mul(%add, 2)", "mul(%mul, 2)"]
+
+
+class Rescaled(nn.Module):
+    """Halves its weight at the first call in eval mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+        self.done = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.done:
+            self.weight.div_(2)
+            self.done = True
+        return x * self.weight
+
+
+def test_parameter_that_forward_changes_is_copied_and_the_model_left_as_found() -> None:
+    model, x = Rescaled().eval(), torch.ones(3)
+    with pytest.warns(GraphoptWarning, match=r"'weight' \(aten\.div_\.Tensor"):
+        graph = capture(model, (x,))
+    assert not model.done
+    with torch.no_grad():
+        wanted = model(x)
+    assert model.done
+    assert torch.equal(run(graph, (x,))[0], wanted)
+    assert torch.equal(run(graph, (x,))[0], wanted)
