@@ -15,7 +15,10 @@ from graphopt.ir.attributes import Ref
 from graphopt.ir.parser import parse
 from graphopt.ir.printer import show
 
-Pair = namedtuple("Pair", ["first", "second"])
+
+class Pair(NamedTuple):
+    first: torch.Tensor
+    second: torch.Tensor
 
 
 @dataclass
