@@ -19,6 +19,7 @@ from typing import Any, TypeAlias, cast
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from graphopt.errors import ExampleInputError
 
@@ -32,11 +33,41 @@ Call: TypeAlias = "tuple[tuple[object, ...], dict[str, object]]"
 
 
 def example_call(model: nn.Module, given: Examples, kwargs: Mapping[str, object] | None = None) -> Call:
-    """Arguments with which to run a model once.
+    """Arguments with which to run a model once; each tensor among them is an object of its own.
 
     Raises:
-        ExampleInputError: none are given and no convention applies, or an entry is neither tensor nor shape.
+        ExampleInputError: none are given and no convention applies, an entry is neither tensor nor shape, or a
+            tensor has no ordinary dense memory.
     """
+    args, keywords = _given_call(model, given, kwargs)
+    return cast("Call", _distinct(model, (args, keywords)))
+
+
+def _distinct(model: nn.Module, call: Call) -> object:
+    """The call with copies of tensors that occur twice in it, or that the model holds.
+
+    torch.export takes two arguments that are one object for one input, and would wire the graph so that
+    the second hides the first.
+    """
+    seen = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+
+    def own(leaf: object) -> object:
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        if leaf.layout is not torch.strided or leaf.is_quantized:
+            kind = f"quantised ({leaf.dtype})" if leaf.is_quantized else f"of the layout {leaf.layout}"
+            raise ExampleInputError(
+                f"an example input is {kind}, needs dense numbers", fix=f"pass x.{'dequantize' if leaf.is_quantized else 'to_dense'}()"
+            )
+        if id(leaf) in seen:
+            return leaf.detach().clone()
+        seen.add(id(leaf))
+        return leaf
+
+    return pytree.tree_map(own, call)
+
+
+def _given_call(model: nn.Module, given: Examples, kwargs: Mapping[str, object] | None) -> Call:
     keywords = dict(kwargs or {})
     if given is None and not keywords:
         return _by_convention(model)
@@ -138,6 +169,8 @@ def _transformers(model: nn.Module) -> Call | None:
     maker = _MAIN_INPUTS.get(main)
     if maker is not None:
         inputs[main] = maker(model, config)
+        if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in parameters:
+            inputs["decoder_input_ids"] = torch.ones((1, 4), dtype=torch.int64)
     else:
         dummy: Any = getattr(model, "dummy_inputs", None)
         inputs.update(dummy if isinstance(dummy, Mapping) else {})
@@ -153,6 +186,8 @@ def _transformers(model: nn.Module) -> Call | None:
 
 
 def _pixels(model: nn.Module, config: Any) -> torch.Tensor:
+    if not hasattr(config, "image_size"):
+        config = getattr(config, "vision_config", config)
     size = getattr(config, "image_size", 224)
     height, width = (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[1]))
     return _random((1, int(getattr(config, "num_channels", 3)), height, width), _float_dtype(model))
