@@ -53,7 +53,7 @@ MODELS = (
     "timm:repvgg_a0",
     "transformers:bert",
     "transformers:gpt2",
-    "transformers:t5",
+    "transformers:distilbert",
 )
 ARMS = ("torch.onnx", "onnxslim", "onnxsim", "graphopt")
 CANARY_DRIFT = 1.15
