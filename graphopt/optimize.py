@@ -17,8 +17,9 @@ from graphopt.ir.graph import Graph
 from graphopt.pipeline.checker import CheckLevel
 from graphopt.pipeline.manager import PassManager
 from graphopt.pipeline.passes import Stage
+from graphopt.pipeline.promises import check_order
 from graphopt.pipeline.records import PipelineResult
-from graphopt.pipeline.registry import Item
+from graphopt.pipeline.registry import Item, plan, resolve
 from graphopt.report import Report
 
 if TYPE_CHECKING:
@@ -94,6 +95,9 @@ def optimize(
         BackendError: the graph can't be lowered to `target`.
         UsageError: arguments that make no sense together.
     """
+    stage = Stage.TRAINING_SAFE if keep_trainable else None
+    steps = plan(passes)
+    check_order(resolve(steps), stage=stage)  # before the model is captured, which may take a while
     if isinstance(model, Graph):
         if kwargs or dynamic is not None:
             raise UsageError("a Graph is captured already: kwargs and dynamic have nothing to act on", fix="optimize(graph, passes)")
@@ -103,13 +107,13 @@ def optimize(
 
         graph = capture(model, example_inputs, kwargs=kwargs, dynamic=dynamic, name=name)
     manager = PassManager(
-        passes,
+        steps,
         check=check,
         probe_inputs=_probe_inputs(graph, model, example_inputs, kwargs, seed),
         probes=probes,
         seed=seed,
         strict=strict,
-        stage=Stage.TRAINING_SAFE if keep_trainable else None,
+        stage=stage,
         keep_texts=keep_texts,
     )
     pipeline = manager.run(graph)
@@ -147,7 +151,7 @@ def _probe_inputs(
     generator = torch.Generator().manual_seed(seed)
     found: list[torch.Tensor] = []
     for tensor, value in zip(flat, graph.inputs, strict=True):
-        if not isinstance(tensor, torch.Tensor) or tensor.dtype != getattr(torch, value.type.dtype.torch_name):
+        if not isinstance(tensor, torch.Tensor) or tensor.is_meta or tensor.dtype != getattr(torch, value.type.dtype.torch_name):
             return None
         tensor = tensor.detach()
         if tensor.is_floating_point() and tensor.numel() > 1 and bool((tensor == tensor.flatten()[0]).all()):
