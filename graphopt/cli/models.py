@@ -56,9 +56,10 @@ def load_subject(specification: str, *, weights: Path | None = None) -> Subject:
     family, colon, rest = specification.partition(":")
     path = Path(specification)
     if path.is_dir():
-        from graphopt.ir.store import load_graph
+        from graphopt.api import load
 
-        return Subject(path.name, graph=load_graph(path))
+        loaded = load(path)
+        return Subject(path.name, graph=loaded if isinstance(loaded, Graph) else loaded.graph)
     if path.suffix == ".gir" or (path.is_file() and path.suffix in (".txt", ".ir")):
         return Subject(path.stem, graph=_read_text(path))
     if colon and family in ("torchvision", "timm", "transformers"):

@@ -5,6 +5,7 @@ numpy has no bfloat16 and no float8; those arrays use the dtypes of `ml_dtypes`,
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,7 +80,12 @@ def has_numpy(dtype: DType) -> bool:
 
 def from_numpy(dtype: np.dtype[Any]) -> DType | None:
     """The IR's dtype of a numpy dtype, or None."""
-    return next((known for known in _ONNX if numpy_dtype(known) == dtype), None)
+    return _by_numpy().get(dtype)
+
+
+@functools.cache
+def _by_numpy() -> dict[np.dtype[Any], DType]:
+    return {numpy_dtype(dtype): dtype for dtype in _ONNX}
 
 
 def widened(dtype: DType, level: int) -> DType:

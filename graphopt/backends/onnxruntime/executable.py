@@ -10,7 +10,7 @@ import numpy as np
 
 from graphopt.backends.base import Executable
 from graphopt.backends.calling import flatten_call, restore_output
-from graphopt.backends.onnxruntime.dtypes import tensor_to_array
+from graphopt.backends.onnxruntime.dtypes import numpy_dtype, tensor_to_array
 from graphopt.backends.onnxruntime.model import Layout
 from graphopt.backends.onnxruntime.options import SessionOptions
 from graphopt.backends.onnxruntime.records import Array
@@ -42,6 +42,7 @@ class OnnxRuntimeExecutable(Executable):
         self.steps = tuple(steps)
         self.layout = layout
         self.options = options
+        self._static = _static_signature(graph)
         self._last: list[list[Value]] = _last_reads(graph, self.steps)
 
     def run(self, inputs: Sequence[Any]) -> tuple[Any, ...]:
@@ -59,8 +60,10 @@ class OnnxRuntimeExecutable(Executable):
         return tuple(array_to_tensor(array) for array in outputs)
 
     def _run_arrays(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
-        check_arrays(self.graph, arrays)
-        dims = bind_shapes(self.graph, arrays)
+        dims: dict[str, int] = {}
+        if [(array.dtype, array.shape) for array in arrays] != self._static:  # a static signature is compared at once
+            check_arrays(self.graph, arrays)
+            dims = bind_shapes(self.graph, arrays)
         environment = Environment(self.graph, dict(zip(self.graph.inputs, arrays, strict=True)), dims)
         for step, finished in zip(self.steps, self._last, strict=True):
             step.run(environment)
@@ -104,12 +107,28 @@ class OnnxRuntimeExecutable(Executable):
             what = getattr(given, "dtype", None)
             shown = f"{type(given).__name__} of {what}" if what is not None else type(given).__name__
             raise RunInputError(f"input {index} is a {shown}, needs a torch tensor or numpy array {value}")
+        kept = "on the meta device" if given.is_meta else str(given.layout).removeprefix("torch.")
+        if kept != "strided":
+            value = f"%{self.graph.inputs[index].name}" if index < len(self.graph.inputs) else "one too many"
+            raise RunInputError(
+                f"input {index} ({value}) is a tensor {kept}, needs dense numbers",
+                fix="pass a tensor with numbers" if given.is_meta else "pass x.to_dense()",
+            )
         return tensor_to_array(given, dtype)
 
 
+_BY_TORCH_NAME = {f"torch.{dtype.torch_name}": dtype for dtype in DType if dtype.kind != "complex"}
+
+
 def _torch_dtype(given: Any) -> DType | None:
-    name = str(getattr(given, "dtype", "")).removeprefix("torch.")
-    return next((dtype for dtype in DType if dtype.torch_name == name and dtype.kind != "complex"), None)
+    return _BY_TORCH_NAME.get(str(getattr(given, "dtype", "")))
+
+
+def _static_signature(graph: Graph) -> list[tuple[np.dtype[Any], tuple[int, ...]]] | None:
+    """Dtypes and shapes of the inputs, where no symbol is in them or anywhere else."""
+    if graph.symbols or any(value.type.dtype.kind == "complex" for value in graph.inputs):
+        return None
+    return [(numpy_dtype(value.type.dtype), value.type.static_shape) for value in graph.inputs]
 
 
 def _last_reads(graph: Graph, steps: Sequence[Step]) -> list[list[Value]]:
