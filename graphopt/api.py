@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "parse"]
 
+_EXECUTABLES = {"executable.json": "onnxruntime", "torch.json": "torch"}
+"""The file that only executables of a backend have, and the name of the backend."""
+
 
 def parse(text: str) -> Graph:
     """The graph that a text describes, verified; its states have no data.
@@ -40,10 +43,11 @@ def load(path: str | Path) -> Graph | Executable:
     from graphopt.ir.store import load_graph
     from graphopt.ops import verify
 
-    if (Path(path) / "executable.json").is_file():
-        from graphopt.backends.base import backend
+    for file, target in _EXECUTABLES.items():
+        if (Path(path) / file).is_file():
+            from graphopt.backends.base import backend
 
-        return backend("onnxruntime").load(path)
+            return backend(target).load(path)
     graph = load_graph(path)
     try:
         verify(graph)

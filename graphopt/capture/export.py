@@ -162,13 +162,24 @@ def _translate(error: Exception, model: nn.Module, args: tuple[object, ...], kwa
             where=where,
             fix="return tensors in tuples, lists and dicts, or register the class: torch.export.register_dataclass(Output)",
         )
-    if "user-specified ranges" in str(error) or "onstraints violated" in str(error) or "dynamic_shapes" in str(error) or ("marked" in str(error) and "dynamic" in str(error)):
+    if (
+        "user-specified ranges" in str(error)
+        or "onstraints violated" in str(error)
+        or "dynamic_shapes" in str(error)
+        or ("marked" in str(error) and "dynamic" in str(error))
+    ):
         return CaptureError(
             f"the dynamic dimensions do not fit {type(model).__name__}: {_long(error)}",
             where=where,
             fix="leave that axis out of dynamic=, or give the range that the model needs with torch.export.Dim(name, min=..., max=...)",
         )
-    if kind in ("UserError", "Unsupported", "InternalTorchDynamoError", "UnsupportedOperatorException", "SpecViolationError") or "pytree" in str(error):
+    if kind in (
+        "UserError",
+        "Unsupported",
+        "InternalTorchDynamoError",
+        "UnsupportedOperatorException",
+        "SpecViolationError",
+    ) or "pytree" in str(error):
         return UnsupportedModelError(f"{type(model).__name__} can't be traced: {_long(error)}", where=where, fix=WAYS_OUT)
     given = [leaf for leaf in pytree.tree_leaves((args, dict(kwargs))) if isinstance(leaf, torch.Tensor)]
     return ExampleInputError(

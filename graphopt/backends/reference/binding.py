@@ -16,7 +16,7 @@ from graphopt.ir.dims import Dim, Symbol, evaluate_dim, symbols_of
 from graphopt.ir.graph import Graph, Value
 from graphopt.ir.types import DType
 
-__all__ = ["Solution", "bind_dims", "bind_results", "check_inputs", "solve", "type_text"]
+__all__ = ["Solution", "bind_dims", "bind_results", "check_inputs", "memory_text", "solve", "type_text"]
 
 
 class Solution:
@@ -74,11 +74,16 @@ def type_text(tensor: torch.Tensor) -> str:
     return f"{known}[{','.join(str(size) for size in tensor.shape)}]"
 
 
+def memory_text(tensor: torch.Tensor) -> str:
+    """Where and how a tensor keeps its numbers, where that is not dense memory."""
+    return "on the meta device" if tensor.is_meta else f"with the layout {tensor.layout}"
+
+
 def check_inputs(graph: Graph, inputs: Sequence[torch.Tensor], *, precise: bool = False) -> None:
-    """Compare number, dtype and rank. With `precise`, float inputs may also be float64.
+    """Compare number, dtype, layout and rank. With `precise`, float inputs may also be float64.
 
     Raises:
-        RunInputError: they differ from the graph's signature.
+        RunInputError: they differ from the graph's signature, or have no numbers in dense memory.
     """
     if len(inputs) != len(graph.inputs):
         names = ", ".join(f"%{value.name}" for value in graph.inputs) or "none"
@@ -86,6 +91,11 @@ def check_inputs(graph: Graph, inputs: Sequence[torch.Tensor], *, precise: bool 
     for index, (value, given) in enumerate(zip(graph.inputs, inputs, strict=True)):
         if not isinstance(given, torch.Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
             raise RunInputError(f"input {index} (%{value.name}) is a {type(given).__name__}, needs a tensor {value.type.text}")
+        if given.is_meta or given.layout is not torch.strided:
+            raise RunInputError(
+                f"input {index} (%{value.name}) is {type_text(given)} {memory_text(given)}, needs dense numbers",
+                fix="pass a tensor with numbers" if given.is_meta else "pass x.to_dense()",
+            )
         allowed = {getattr(torch, value.type.dtype.torch_name)}
         if precise and value.type.dtype.is_float:
             allowed.add(torch.float64)
