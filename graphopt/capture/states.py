@@ -85,13 +85,22 @@ def program_entries(program: ExportedProgram) -> Iterator[Entry]:
                 yield Entry(spec.target, source, "buffer", tensor is not None and spec.persistent is not False)
 
 
+def _is_text(name: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
 def check_tensors(entries: Mapping[str, torch.Tensor]) -> None:
     """Refuse tensors that have no numbers in ordinary dense memory.
 
     Raises:
-        UnsupportedModelError: on the meta device, sparse or quantised; the message names the first.
+        UnsupportedModelError: on the meta device, sparse, quantised or of a name that is no text; the message names the first.
     """
     for name, tensor in entries.items():
+        if not _is_text(name):
+            raise UnsupportedModelError(
+                f"the name {name!r} holds half of a surrogate pair, which no file can hold",
+                fix="give that parameter or module another name",
+            )
         if tensor.is_meta:
             raise UnsupportedModelError(
                 f"'{name}' is on the meta device and has no numbers",

@@ -116,8 +116,10 @@ def _atan2(context: Context, node: Node) -> str:
     dtype = context.target(node)
     y, x = _both(context, node, dtype)
     zero = context.scalar(0, dtype)
-    both_zero = context.add("And", context.add("Equal", y, zero), context.add("Equal", x, zero))
-    angle = context.add("Atan", context.add("Where", both_zero, y, context.add("Div", y, x)))
+    x_zero = context.add("Equal", x, zero)
+    both_zero = context.add("And", context.add("Equal", y, zero), x_zero)
+    ratio = context.add("Div", y, context.add("Where", x_zero, zero, x))  # above zero, also where x is -0.0
+    angle = context.add("Atan", context.add("Where", both_zero, y, ratio))
     pi = context.scalar(math.pi, dtype)
     turn = context.add("Where", context.add("Less", y, zero), context.add("Neg", pi), pi)
     return context.add("Where", context.add("Less", x, zero), context.add("Add", angle, turn), angle)

@@ -212,7 +212,11 @@ def _leaky_relu(context: Context, node: Node) -> str:
 def _clamp(context: Context, node: Node) -> str:
     dtype = context.target(node)
     low, high = node.attrs["minimum"], node.attrs["maximum"]
-    limits = [context.scalar(limit, dtype) if isinstance(limit, int | float) else "" for limit in (low, high)]
+    # A limit that Clip is not given is the largest finite number, which would change infinities.
+    limits = [
+        context.scalar(limit, dtype) if isinstance(limit, int | float) else context.scalar(infinity, dtype) if dtype.is_float else ""
+        for limit, infinity in ((low, -math.inf), (high, math.inf))
+    ]
     return context.add("Clip", operand(context, node), *limits)
 
 
