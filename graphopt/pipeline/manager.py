@@ -42,7 +42,7 @@ class PassManager:
     - `verify`: check invariants and types of the graph after each pass that changed it.
     - `strict`: raise instead of rolling back.
     - `stage`: `Stage.TRAINING_SAFE` refuses deploy passes.
-    - `record_bytes`: most memory for recorded values (bytes); beyond it whole graphs are compared.
+    - `record_bytes`: most memory for recorded values (bytes); beyond it only the end is compared.
     - `keep_texts`: keep the IR text after each pass that changed the graph, compressed.
     - `after_pass`: called with each record and the graph after it.
 

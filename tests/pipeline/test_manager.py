@@ -191,13 +191,17 @@ def test_a_comparison_that_was_put_off_still_rolls_its_pass_back() -> None:
         PassManager([FoldWrongly()], strict=True).run(graph)
 
 
-def test_a_record_over_its_limit_falls_back_to_whole_graphs_and_says_so() -> None:
+def test_a_record_over_its_limit_leaves_the_comparison_to_the_end_and_says_so() -> None:
     result = PassManager([FoldBatchNorm()], record_bytes=1000).run(filled(LARGE))
     assert result.records[0].status == "applied"
-    assert result.records[0].error is not None
-    assert "whole graphs are compared instead" in " ".join(result.notes)
-    broken = PassManager([FoldWrongly()], record_bytes=1000).run(filled(LARGE))
-    assert broken.records[0].status == "rolled back"
+    assert result.records[0].error is None
+    assert result.final_error is not None
+    assert "the whole graph is at the end" in " ".join(result.notes)
+    graph = filled(LARGE)
+    broken = PassManager([FoldWrongly()], record_bytes=1000).run(graph)
+    assert str(broken.graph) == str(graph)
+    assert broken.broken is not None
+    assert broken.broken.pass_name == "fold-wrongly"
 
 
 def test_what_only_the_final_check_sees_gives_the_original_back_and_names_the_pass() -> None:
