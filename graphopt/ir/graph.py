@@ -22,6 +22,7 @@ the size of the graph. Nodes are kept in execution order in a doubly linked list
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -206,6 +207,17 @@ class Graph:
 
         `mapping`, where given, is filled with this graph's values and their counterparts in the copy.
         """
+        # Everything made here stays alive, and looking through it again and again for garbage would cost more
+        # than the copy of a large graph itself.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return self._clone(mapping)
+        finally:
+            if collecting:
+                gc.enable()
+
+    def _clone(self, mapping: dict[Value, Value] | None) -> Graph:
         copy = Graph(self._name)
         editor = GraphEditor(copy)
         mapping = {} if mapping is None else mapping

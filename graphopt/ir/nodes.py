@@ -122,7 +122,9 @@ class Node:
     ) -> None:
         self._op = op
         self._operands = tuple(operands)
-        self._attrs: Mapping[str, Attribute] = MappingProxyType({key: freeze_attribute(attrs[key]) for key in sorted(attrs)})
+        # A read-only view is another node's attributes, frozen when that node was made.
+        frozen = attrs if isinstance(attrs, MappingProxyType) else {key: freeze_attribute(attrs[key]) for key in sorted(attrs)}
+        self._attrs: Mapping[str, Attribute] = frozen if isinstance(frozen, MappingProxyType) else MappingProxyType(frozen)
         self._results = tuple(results)
         self._source = source
         self._regions = tuple(regions)
