@@ -29,7 +29,7 @@ from graphopt.ir.graph import Graph, Node, Operand, State, Value
 from graphopt.ir.types import TensorType
 from graphopt.ops import BINARY
 from graphopt.passes.remove.absorb import TRANSPOSED, folded_name
-from graphopt.passes.remove.channel_classes import ChannelClasses, Kind, kind_of
+from graphopt.passes.remove.channel_classes import ChannelClasses, Kind, channel_axis_of_layer, kind_of
 from graphopt.passes.remove.states import drop_orphans, state_operands
 from graphopt.passes.remove.zero_channels import ZeroChannels
 from graphopt.pipeline.passes import NumericClass, Outcome, Pass, Stage
@@ -72,8 +72,8 @@ def _removable(graph: Graph, classes: ChannelClasses, zeros: ZeroChannels) -> Ma
     needed = pinned
     for node in graph.nodes:
         track = classes.track(node.value(0)) if kind_of(node) == Kind.LAYER else None
-        if track is None:
-            continue
+        if track is None or track.axis != channel_axis_of_layer(node, node.value(0)):
+            continue  # along another axis the layer reads all of them, which the classes know
         roots = classes.roots(track)
         columns = zeros.columns(node)
         unread = zeros.of(node.value(0)) if columns is None else zeros.of(node.value(0)) | columns

@@ -16,7 +16,7 @@ from graphopt.ir.graph import Graph, Node, Operand, Value
 from graphopt.ops import ADAPTIVE_POOLS, AVERAGE_POOLS, MAX_POOLS
 from graphopt.passes.remove.absorb import TRANSPOSED
 from graphopt.passes.remove.channel_affine import affine_of_batch_norm
-from graphopt.passes.remove.channel_classes import ChannelClasses, Kind, kind_of
+from graphopt.passes.remove.channel_classes import ChannelClasses, Kind, channel_axis_of_layer, kind_of
 from graphopt.rewrite.rule import NoMatch
 
 if TYPE_CHECKING:
@@ -81,8 +81,9 @@ class ZeroChannels:
         filled = (weight != 0) if weight.dim() == 2 else (weight != 0).flatten(2).any(2)
         matrix = filled.t() if node.op in TRANSPOSED else filled  # [outputs, inputs]
         self._columns[node] = (~matrix.any(0)).cpu().numpy()
+        track = self._classes.track(node.value(0))
         zeros = self._zeros.get(node.value(0))
-        if zeros is not None and len(zeros) == matrix.shape[1]:
+        if zeros is not None and track is not None and track.axis == channel_axis_of_layer(node, node.value(0)):
             matrix = matrix[:, [not zero for zero in zeros.tolist()]]
         return self._without_bias(node, (~matrix.any(1)).cpu().numpy())
 

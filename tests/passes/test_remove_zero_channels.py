@@ -171,3 +171,18 @@ def test_a_nan_weight_is_not_zero() -> None:
     assert data is not None
     data.tensor()[2, 0] = torch.nan
     check_pass(RemoveZeroChannels(), graph, rewritten=0)
+
+
+def test_a_layer_that_reads_along_another_axis_keeps_all() -> None:
+    """Tokens stand where channels were tracked: a mask over them must not be taken for one over features."""
+    graph = filled(f"""graph g(%x: f32[1,3,4,1]) {{
+  param %w1: f32[4,3,1,1]
+  param %w2: f32[5,4]
+  %a: f32[1,4,4,1] = conv2d(%x, %w1, none) {PLAIN}
+  %t: f32[1,4,4] = reshape(%a) {{shape=(1, 4, 4)}}
+  %y: f32[1,4,5] = linear(%t, %w2, none)
+  return %y
+}}
+""")
+    _zero(graph, "w1", rows=(1, 2))
+    check_pass(RemoveZeroChannels(), graph, rewritten=0)

@@ -50,7 +50,44 @@ def build(name: str) -> ZooModel:
     module, args, kwargs = builder(model)
     module = module.eval()
     randomise(module)
+    _settle_batch_norms(module, args, kwargs)
     return ZooModel(name, module, args, kwargs)
+
+
+def _settle_batch_norms(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Give batch norms the statistics of the inputs, as training would, shifted a little.
+
+    With statistics that do not fit, activations of a deep network explode or vanish, and float32 itself is
+    off by more than anything that one wants to see.
+    """
+    norms = [m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0
+    doubled = tuple(torch.cat([a, torch.randn(a.shape, generator=torch.Generator().manual_seed(2))]) if _is_batch(a) else a for a in args)
+    try:
+        with torch.no_grad():
+            module(*doubled, **kwargs)
+    except (ValueError, RuntimeError):
+        # One value per channel (a pool to 1x1 of one image) has no variance: such a model keeps random statistics.
+        randomise(module)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.eval()
+            norm.momentum = momentum
+    with torch.no_grad():
+        for norm in norms:
+            assert norm.running_mean is not None, "the norm tracks statistics"
+            assert norm.running_var is not None, "the norm tracks statistics"
+            norm.running_mean.mul_(0.9)
+            norm.running_var.mul_(1.1).clamp_(min=1e-3)
+
+
+def _is_batch(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point() and value.ndim >= 4
 
 
 def randomise(module: torch.nn.Module, seed: int = 0) -> None:
