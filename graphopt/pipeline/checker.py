@@ -92,6 +92,11 @@ class Checker:
         """The inputs that graphs are compared on."""
         return self._probes
 
+    @property
+    def late_errors(self) -> Mapping[str, float]:
+        """Largest errors of comparisons that were put off to a run of the whole graph, by the text of the pass."""
+        return self._pending.errors
+
     def judge(self, pass_: Pass, change: Change) -> Verdict:
         """Compare the graph before and after a pass by the pass's numeric class.
 

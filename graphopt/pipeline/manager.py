@@ -269,6 +269,9 @@ class _Run:
             result.checked = result.checked or "nothing changed, so nothing was compared"
             return
         result.final_error, mismatch = checker.judge_final(self._graph)
+        for record in result.records:
+            if record.status == "applied" and record.spec in checker.late_errors:
+                record.error = max(record.error or 0.0, checker.late_errors[record.spec])
         freeze(self._graph)
         if mismatch is None:
             result.final_error_declared, mismatch = checker.judge_declared(self._graph)

@@ -44,6 +44,8 @@ class Pending:
 
     def __init__(self) -> None:
         self._waiting: dict[Value, list[PutOff]] = {}
+        self.errors: dict[str, float] = {}
+        """Largest error seen so far, by the text of the pass."""
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -63,7 +65,8 @@ class Pending:
     def judge(self, value: Value, tensor: torch.Tensor, probe: int) -> tuple[PutOff, Mismatch] | None:
         """Compare a value of the run on probe number `probe`, if it waits for that."""
         for put_off in self._waiting.get(value, ()):
-            mismatch = compare(put_off.numbers[probe], tensor, NumericClass.ROUNDING)[1]
+            error, mismatch = compare(put_off.numbers[probe], tensor, NumericClass.ROUNDING)
+            self.errors[repr(put_off.pass_)] = max(error, self.errors.get(repr(put_off.pass_), 0.0))
             if mismatch is not None:
                 return put_off, mismatch
         return None

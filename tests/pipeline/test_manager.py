@@ -153,6 +153,8 @@ def test_folding_a_large_convolution_is_checked_at_every_level(check: str) -> No
         assert result.final_error is not None
         assert result.final_error < 1e-12
         assert result.final_error_declared is not None
+        assert result.records[0].error is not None
+        assert 0.0 < result.records[0].error < 1e-12
 
 
 def _twice(tensor: torch.Tensor) -> torch.Tensor:
