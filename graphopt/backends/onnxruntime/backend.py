@@ -14,7 +14,7 @@ from graphopt.backends.onnxruntime.partition import Partition, partition
 from graphopt.backends.onnxruntime.session import Session
 from graphopt.backends.onnxruntime.steps import ForeignStep, NativeStep, Step
 from graphopt.errors import BackendError
-from graphopt.ir.graph import Graph
+from graphopt.ir.graph import Graph, Value
 
 __all__ = ["OnnxRuntimeBackend"]
 
@@ -36,9 +36,10 @@ class OnnxRuntimeBackend(Backend):
         parts = partition(graph, chosen)
         layout = Layout()
         steps: list[Step] = []
+        outputs = parts.native_outputs()
         for stage in range(max(len(parts.natives), len(parts.foreigns))):
             if stage < len(parts.natives):
-                steps += _native_step(parts, stage, layout, chosen)
+                steps += _native_step(parts, stage, outputs[stage], layout, chosen)
             if stage < len(parts.foreigns) and parts.foreigns[stage]:
                 foreign = parts.foreigns[stage]
                 steps.append(ForeignStep(graph, [entry.node for entry in foreign], [entry.reason for entry in foreign]))
@@ -55,8 +56,7 @@ class OnnxRuntimeBackend(Backend):
         return load(Path(path))
 
 
-def _native_step(parts: Partition, stage: int, layout: Layout, options: SessionOptions) -> list[Step]:
-    outputs = parts.native_outputs(stage)
+def _native_step(parts: Partition, stage: int, outputs: list[Value], layout: Layout, options: SessionOptions) -> list[Step]:
     if not outputs:
         return []
     context: Context = parts.natives[stage]

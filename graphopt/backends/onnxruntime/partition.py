@@ -41,12 +41,12 @@ class Partition:
     stages: dict[Value, tuple[int, bool]] = field(default_factory=dict[Value, tuple[int, bool]])
     """For each result the number of its segment, and True when it is native."""
 
-    def native_outputs(self, stage: int) -> list[Value]:
-        """Results of a native segment that something outside of it reads."""
-        found: list[Value] = []
-        for value, (number, native) in self.stages.items():
-            if native and number == stage and any(self._is_outside(user, stage) for user in value.users):
-                found.append(value)
+    def native_outputs(self) -> list[list[Value]]:
+        """For each native segment the results that something outside of it reads."""
+        found: list[list[Value]] = [[] for _ in self.natives]
+        for value, (stage, native) in self.stages.items():
+            if native and any(self._is_outside(user, stage) for user in value.users):
+                found[stage].append(value)
         return found
 
     def _is_outside(self, user: Node, stage: int) -> bool:
