@@ -47,8 +47,9 @@ def compare(old: torch.Tensor, new: torch.Tensor, numeric: NumericClass) -> tupl
         return error, None
     if not (old.is_floating_point() or old.is_complex()):
         return (error, None) if error == 0.0 else (error, Mismatch(error, "rounding: integers and bools stay the same"))
-    if error == float("inf") or not _is_close(old, new):
-        rule = f"rounding: rtol = atol = {ROUNDING_TOLERANCE:g} in float64, scaled by max|old| = {_magnitude(old):.3g}"
+    magnitude = _magnitude(old)
+    if error > ROUNDING_TOLERANCE * magnitude and (error == float("inf") or not _is_close(old, new, magnitude)):
+        rule = f"rounding: rtol = atol = {ROUNDING_TOLERANCE:g} in float64, scaled by max|old| = {magnitude:.3g}"
         return error, Mismatch(error, rule)
     return error, None
 
@@ -100,10 +101,10 @@ def largest_error(old: torch.Tensor, new: torch.Tensor) -> float:
     return float(rest.max()) if rest.numel() else 0.0
 
 
-def _is_close(old: torch.Tensor, new: torch.Tensor) -> bool:
+def _is_close(old: torch.Tensor, new: torch.Tensor, magnitude: float) -> bool:
     import torch
 
-    return torch.allclose(new, old, rtol=ROUNDING_TOLERANCE, atol=ROUNDING_TOLERANCE * _magnitude(old), equal_nan=True)
+    return torch.allclose(new, old, rtol=ROUNDING_TOLERANCE, atol=ROUNDING_TOLERANCE * magnitude, equal_nan=True)
 
 
 def _magnitude(tensor: torch.Tensor) -> float:
