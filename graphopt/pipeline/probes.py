@@ -80,7 +80,7 @@ def plant_special_values(inputs: Sequence[torch.Tensor], *, seed: int = 0) -> tu
     planted: list[torch.Tensor] = []
     for tensor in inputs:
         if tensor.is_floating_point() and tensor.numel():
-            tensor = tensor.clone()
+            tensor = tensor.clone(memory_format=torch.contiguous_format)
             places = torch.randperm(tensor.numel(), generator=generator)[: len(specials)]
             flat = tensor.view(-1)
             for place, special in zip(places.tolist(), specials, strict=False):

@@ -97,4 +97,6 @@ def _read_options(file: Path) -> dict[str, Any]:
     wanted = {"compile": bool, "mode": str}
     if not isinstance(options, dict) or {name: type(value) for name, value in options.items()} != wanted:
         raise ArtifactError(f"{_OPTIONS_FILE} holds {options!r}, needs compile (a bool) and mode (a string)", where=str(file))
+    if options["mode"] not in get_args(Mode):
+        raise ArtifactError(f"{_OPTIONS_FILE} has the mode {options['mode']!r}, needs one of {', '.join(get_args(Mode))}", where=str(file))
     return options
