@@ -12,6 +12,7 @@ A backend is registered by name and imported when it is first used:
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 from abc import ABC, abstractmethod
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from graphopt.backends.calling import flatten_call, restore_output
-from graphopt.errors import BackendError, RunInputError
+from graphopt.errors import BackendError, RunInputError, UsageError
 from graphopt.ir.graph import Graph
 
 if TYPE_CHECKING:
@@ -85,14 +86,19 @@ class Executable(ABC):
         if isinstance(given, torch.Tensor):
             return given
         if isinstance(given, numpy.ndarray):
-            return torch.from_numpy(numpy.array(given, order="C") if not given.flags.writeable else given)
+            plain = given.flags.writeable and all(stride >= 0 for stride in given.strides)
+            with contextlib.suppress(TypeError, ValueError):  # a dtype or byte order that torch does not have
+                return torch.from_numpy(given if plain else numpy.array(given, order="C"))
         value = self.graph.inputs[index]
-        raise RunInputError(
-            f"input {index} (%{value.name}) is a {type(given).__name__}, needs a torch tensor or numpy array {value.type.text}"
-        )
+        raise RunInputError(f"input {index} (%{value.name}) is a {_kind(given)}, needs a torch tensor or numpy array {value.type.text}")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.graph.name}: {self.graph.node_count} nodes>"
+
+
+def _kind(given: object) -> str:
+    dtype = getattr(given, "dtype", None)
+    return type(given).__name__ + (f" of {dtype}" if dtype is not None else "")
 
 
 class Backend(ABC):
@@ -169,5 +175,8 @@ def lower(graph: Graph, target: str = "onnxruntime", **options: Any) -> Executab
 
     Raises:
         BackendError: no such backend, an unknown option, or the backend can't express the graph.
+        UsageError: `graph` is no graph.
     """
+    if not isinstance(graph, Graph):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers without a type checker
+        raise UsageError(f"lower takes a Graph, got {type(graph).__name__}", fix="lower(capture(model, inputs), target)")
     return backend(target).lower(graph, **options)

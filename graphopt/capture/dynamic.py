@@ -156,6 +156,8 @@ def _tensor_axes(axes: Mapping[Any, object], tensor: torch.Tensor, dims: dict[st
         if dim is None:
             continue
         if isinstance(dim, str):
+            if not dim.isidentifier():
+                raise ExampleInputError(f"dynamic= calls axis {axis} of '{what}' {dim!r}", fix="use a Python identifier, such as 'batch'")
             dim = dims.setdefault(dim, TorchDim(dim, min=1))
         elif (name := getattr(dim, "__name__", None)) is not None:
             dims.setdefault(str(name), dim)

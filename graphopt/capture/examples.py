@@ -44,10 +44,11 @@ def example_call(model: nn.Module, given: Examples, kwargs: Mapping[str, object]
 
 
 def _distinct(model: nn.Module, call: Call) -> object:
-    """The call with copies of tensors that occur twice in it, or that the model holds.
+    """The call on tensor objects of its own, and on copies of tensors that occur twice in it or that the model holds.
 
     torch.export takes two arguments that are one object for one input, and would wire the graph so that
-    the second hides the first.
+    the second hides the first. It also leaves marks of dynamic sizes on its arguments when it fails, which
+    the next capture with the caller's tensors would trip over.
     """
     seen = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
 
@@ -62,7 +63,7 @@ def _distinct(model: nn.Module, call: Call) -> object:
         if id(leaf) in seen:
             return leaf.detach().clone()
         seen.add(id(leaf))
-        return leaf
+        return leaf.detach()
 
     return pytree.tree_map(own, call)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -30,6 +31,7 @@ from graphopt.errors import (
     SymbolError,
     UnknownPassError,
     UnsupportedModelError,
+    UsageError,
 )
 from graphopt.ir.graph import Graph
 
@@ -127,6 +129,8 @@ WRONG_CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
     "list": (([1.0, 2.0],), {}, r"is a list, needs a torch tensor or numpy array f32\[2,3\]"),
     "nested": (((X,),), {}, r"is a tuple, needs a torch tensor or numpy array f32\[2,3\]"),
     "array": ((X.double().numpy(),), {}, r"is f64\[2,3\], needs f32\[2,3\]"),
+    "byte order": ((X.numpy().astype(">f4"),), {}, r"is (a ndarray of )?>f4"),
+    "objects": ((X.numpy().astype(object),), {}, r"is (a ndarray of )?object"),
     "meta": ((X.to("meta"),), {}, r"on the meta device, needs dense numbers"),
     "sparse": ((X.to_sparse(),), {}, r"sparse_coo, needs dense numbers(.|\n)*to_dense"),
     "mkldnn": ((X.to_mkldnn(),), {}, r"_mkldnn, needs dense numbers"),
@@ -141,6 +145,22 @@ def test_executables_refuse(target: str, call: str) -> None:
     with pytest.raises(RunInputError, match=text):
         executable(*args, **kwargs)
     assert executable(X).shape == (2, 2), "an error leaves it usable"
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_arrays_of_any_strides(target: str) -> None:
+    executable = graphopt.lower(graphopt.capture(linear(), (X,)), target)
+    wanted = linear()(X.flip(0)).detach().numpy()
+    array = X.numpy()[::-1]
+    assert numpy.allclose(executable(array), wanted, atol=1e-6)
+    array.flags.writeable = False
+    assert numpy.allclose(executable(array), wanted, atol=1e-6)
+
+
+def test_only_graphs_are_lowered() -> None:
+    wrong: Any = linear()
+    with pytest.raises(UsageError, match=r"lower takes a Graph, got Linear(.|\n)*capture"):
+        graphopt.lower(wrong)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -246,6 +266,20 @@ def test_an_empty_batch_outside_the_range(target: str) -> None:
 def test_a_dynamic_axis_of_size_zero_in_the_example() -> None:
     with pytest.raises(CaptureError, match=r"dynamic dimensions do not fit Linear(.|\n)*specialized due to hint of 0"):
         graphopt.capture(linear(), (X[:0],), dynamic={"input": {0: "batch"}})
+
+
+def test_a_failed_capture_leaves_the_callers_tensors_alone() -> None:
+    x = X.clone()
+    before = dict(vars(x))
+    with pytest.raises(CaptureError, match="dynamic dimensions do not fit Linear"):
+        graphopt.capture(linear(), (x,), dynamic={"input": {1: "features"}})
+    assert vars(x) == before
+    assert graphopt.capture(linear(), (x,)).node_count == 1
+
+
+def test_a_dynamic_size_whose_name_is_no_name() -> None:
+    with pytest.raises(ExampleInputError, match=r"calls axis 0 of 'input' 'a\\n\*/'(.|\n)*identifier"):
+        graphopt.capture(linear(), (X,), dynamic={"input": {0: "a\n*/"}})
 
 
 # Models
