@@ -55,6 +55,8 @@ def _distinct(model: nn.Module, call: Call) -> object:
     def own(leaf: object) -> object:
         if not isinstance(leaf, torch.Tensor):
             return leaf
+        if leaf.is_nested:
+            raise ExampleInputError("an example input is a nested tensor, needs one of dense numbers", fix="pass x.to_padded_tensor(0.0)")
         if leaf.layout is not torch.strided or leaf.is_quantized:
             kind = f"quantised ({leaf.dtype})" if leaf.is_quantized else f"of the layout {leaf.layout}"
             raise ExampleInputError(

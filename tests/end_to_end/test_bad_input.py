@@ -147,6 +147,17 @@ def test_executables_refuse(target: str, call: str) -> None:
     assert executable(X).shape == (2, 2), "an error leaves it usable"
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_nested_tensors() -> None:
+    nested = torch.nested.nested_tensor([X, X])
+    with pytest.raises(ExampleInputError, match="an example input is a nested tensor"):
+        graphopt.capture(linear(), (nested,))
+    graph = graphopt.capture(linear(), (X,))
+    for target in TARGETS:
+        with pytest.raises(RunInputError, match=r"input 0 .* nested"):
+            graphopt.lower(graph, target)(nested)
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_arrays_of_any_strides(target: str) -> None:
     executable = graphopt.lower(graphopt.capture(linear(), (X,)), target)

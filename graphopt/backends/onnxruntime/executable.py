@@ -107,7 +107,7 @@ class OnnxRuntimeExecutable(Executable):
             what = getattr(given, "dtype", None)
             shown = f"{type(given).__name__} of {what}" if what is not None else type(given).__name__
             raise RunInputError(f"input {index} is a {shown}, needs a torch tensor or numpy array {value}")
-        kept = "on the meta device" if given.is_meta else str(given.layout).removeprefix("torch.")
+        kept = "on the meta device" if given.is_meta else "nested" if given.is_nested else str(given.layout).removeprefix("torch.")
         if kept != "strided":
             value = f"%{self.graph.inputs[index].name}" if index < len(self.graph.inputs) else "one too many"
             raise RunInputError(

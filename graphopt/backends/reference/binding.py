@@ -91,6 +91,10 @@ def check_inputs(graph: Graph, inputs: Sequence[torch.Tensor], *, precise: bool 
     for index, (value, given) in enumerate(zip(graph.inputs, inputs, strict=True)):
         if not isinstance(given, torch.Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
             raise RunInputError(f"input {index} (%{value.name}) is a {type(given).__name__}, needs a tensor {value.type.text}")
+        if given.is_nested:
+            raise RunInputError(
+                f"input {index} (%{value.name}) is a nested tensor, needs {value.type.text}", fix="pass x.to_padded_tensor(0.0)"
+            )
         if given.is_meta or given.layout is not torch.strided:
             raise RunInputError(
                 f"input {index} (%{value.name}) is {type_text(given)} {memory_text(given)}, needs dense numbers",
