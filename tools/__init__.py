@@ -1,0 +1,1 @@
+"""Tools for developers: coverage, benchmarks, fuzzers, pass runner. Run them with `python -m tools.NAME`."""

@@ -10,6 +10,7 @@ importing torch is paid once.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import multiprocessing
 import os
@@ -63,12 +64,10 @@ def _child(name: str, peer: bool, memory: int, channel: Connection) -> None:
 
 def run_all(names: list[str], *, workers: int, limit: float, memory: int, peer: bool) -> Iterator[dict[str, Any]]:
     """Records of all models as they finish. Heavy ones run last, alone."""
-    import timm  # noqa: F401  # imported before forking, so that every child has them
     import torch
-    import torchvision  # noqa: F401
-    import transformers  # noqa: F401
 
-    import graphopt  # noqa: F401
+    for package in ("timm", "torchvision", "transformers", "graphopt.capture", "graphopt.pipeline.manager"):
+        importlib.import_module(package)  # before forking, so that every child has them
 
     torch.set_num_threads(1)
     light = [n for n in names if not any(h in n for h in HEAVY)]

@@ -60,7 +60,8 @@ def _settle_batch_norms(module: torch.nn.Module, args: tuple[Any, ...], kwargs: 
     With statistics that do not fit, activations of a deep network explode or vanish, and float32 itself is
     off by more than anything that one wants to see.
     """
-    norms = [m for m in module.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    kinds = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
+    norms = [m for m in module.modules() if isinstance(m, kinds) and m.track_running_stats]
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
