@@ -158,6 +158,20 @@ def test_nested_tensors() -> None:
             graphopt.lower(graph, target)(nested)
 
 
+class Turned(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.view_as_real(x * 2)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_complex_inputs(target: str) -> None:
+    x = torch.complex(X, X)
+    executable = graphopt.lower(graphopt.capture(Turned().eval(), (x,)), target)
+    assert torch.equal(executable(x), torch.view_as_real(x * 2))
+    with pytest.raises(RunInputError, match=r"input 0 \(%x\) is f32\[2,3\], needs c64\[2,3\]"):
+        executable(X)
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_arrays_of_any_strides(target: str) -> None:
     executable = graphopt.lower(graphopt.capture(linear(), (X,)), target)

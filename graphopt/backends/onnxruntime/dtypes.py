@@ -85,7 +85,7 @@ def from_numpy(dtype: np.dtype[Any]) -> DType | None:
 
 @functools.cache
 def _by_numpy() -> dict[np.dtype[Any], DType]:
-    return {numpy_dtype(dtype): dtype for dtype in _ONNX}
+    return {numpy_dtype(dtype): dtype for dtype in (*_ONNX, DType.c64, DType.c128)}
 
 
 def widened(dtype: DType, level: int) -> DType:

@@ -117,7 +117,7 @@ class OnnxRuntimeExecutable(Executable):
         return tensor_to_array(given, dtype)
 
 
-_BY_TORCH_NAME = {f"torch.{dtype.torch_name}": dtype for dtype in DType if dtype.kind != "complex"}
+_BY_TORCH_NAME = {f"torch.{dtype.torch_name}": dtype for dtype in DType}
 
 
 def _torch_dtype(given: Any) -> DType | None:
