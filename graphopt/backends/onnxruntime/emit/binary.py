@@ -7,6 +7,7 @@ import math
 from graphopt import ops
 from graphopt.backends.onnxruntime.context import Context, Emitter, UnsupportedNodeError
 from graphopt.backends.onnxruntime.dtypes import widened
+from graphopt.backends.onnxruntime.emit.integers import exact_power, floor_quotient, left_shift_factor
 from graphopt.backends.onnxruntime.emit.unary import truncated
 from graphopt.ir.graph import Node, Operand
 from graphopt.ir.types import DType
@@ -59,6 +60,8 @@ def _power(context: Context, node: Node) -> str:
         return context.add("Sqrt", context.read(base, dtype))
     if dtype.is_float and exponent == -1:
         return context.add("Reciprocal", context.read(base, dtype))
+    if not dtype.is_float:
+        return exact_power(context, context.read(base, dtype), exponent, dtype)
     return context.add("Pow", *_both(context, node, dtype))
 
 
@@ -96,7 +99,7 @@ def _divide(context: Context, node: Node) -> str:
     if not dtype.is_float:
         if rounding == "trunc":
             return context.add("Div", a, b)
-        return context.add("Div", context.add("Sub", a, context.add("Mod", a, b)), b)
+        return floor_quotient(context, a, b, dtype)
     if rounding == "trunc":
         return truncated(context, context.add("Div", a, b), dtype)
     return _floor_divide(context, a, b, node.operands[1], dtype)
@@ -133,7 +136,7 @@ def _left_shift(context: Context, node: Node) -> str:
     if isinstance(shift, int):
         factor = context.scalar(1 << shift if 0 <= shift < bits else 0, dtype)
     else:
-        factor = context.add("Pow", context.scalar(2, dtype), context.read(shift, dtype))
+        factor = left_shift_factor(context, context.read(shift, dtype), dtype, bits)
     return context.add("Mul", context.read(a, dtype), factor)
 
 
@@ -148,7 +151,7 @@ def _right_shift(context: Context, node: Node) -> str:
         negative = context.add("Less", x, context.scalar(0, dtype))
         return context.add("Where", negative, context.scalar(-1, dtype), context.scalar(0, dtype))
     divisor = context.scalar(1 << shift, dtype)
-    return context.add("Div", context.add("Sub", x, context.add("Mod", x, divisor)), divisor)
+    return floor_quotient(context, x, divisor, dtype)
 
 
 def _where(context: Context, node: Node) -> str:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 from graphopt.backends.onnxruntime.context import Context, Emitter, UnsupportedNodeError
+from graphopt.backends.onnxruntime.emit.integers import exact_product, exact_sum
 from graphopt.ir.dims import Dim, product
 from graphopt.ir.graph import Node
 from graphopt.ir.types import DType
@@ -29,6 +30,16 @@ def _reduce(context: Context, node: Node, op: str, x: str, *, keepdims: bool | N
 
 def _plain(op: str) -> Emitter:
     return lambda context, node: _reduce(context, node, op, context.read(node.operands[0], context.target(node)))
+
+
+def _sum(context: Context, node: Node) -> str:
+    x = context.read(node.operands[0], context.target(node))
+    return _reduce(context, node, "ReduceSum", x) if context.target(node).is_float else exact_sum(context, node, x)
+
+
+def _prod(context: Context, node: Node) -> str:
+    x = context.read(node.operands[0], context.target(node))
+    return _reduce(context, node, "ReduceProd", x) if context.target(node).is_float else exact_product(context, node, x)
 
 
 def _mean(context: Context, node: Node) -> str:
@@ -180,9 +191,9 @@ def _sort(context: Context, node: Node) -> Sequence[str]:
 
 
 EMITTERS: dict[str, Emitter] = {
-    "sum": _plain("ReduceSum"),
+    "sum": _sum,
     "mean": _mean,
-    "prod": _plain("ReduceProd"),
+    "prod": _prod,
     "logsumexp": _plain("ReduceLogSumExp"),
     "amax": _extremum("ReduceMax"),
     "amin": _extremum("ReduceMin"),

@@ -233,8 +233,11 @@ def _softshrink(context: Context, node: Node) -> str:
 
 def _threshold(context: Context, node: Node) -> str:
     x, dtype = operand(context, node), context.target(node)
-    below = context.add("LessOrEqual", x, context.scalar(number(node, "threshold"), dtype))
-    return context.add("Where", below, context.scalar(number(node, "value"), dtype), x)
+    limit, value = node.attrs["threshold"], node.attrs["value"]
+    if not (isinstance(limit, int | float) and isinstance(value, int | float)):
+        raise UnsupportedNodeError("threshold with a symbolic limit or value")
+    below = context.add("LessOrEqual", x, context.scalar(limit, dtype))  # integers stay integers: a float would round them
+    return context.add("Where", below, context.scalar(value, dtype), x)
 
 
 def _cast(context: Context, node: Node) -> str:
