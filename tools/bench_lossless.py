@@ -19,6 +19,7 @@ import statistics
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ class Session:
 
     def run(self) -> list[Any]:
         """Outputs of one run."""
-        return self._session.run(None, self._feed)
+        return list(self._session.run(None, self._feed))
 
     def milliseconds(self) -> float:
         """Time of one run."""
@@ -134,13 +135,12 @@ def _ours(model: zoo.ZooModel) -> onnx.ModelProto:
 
 def _build_arms(row: Row, model: zoo.ZooModel) -> dict[str, onnx.ModelProto]:
     import onnxsim
-    import onnxslim
 
     arms: dict[str, onnx.ModelProto] = {}
     exported = _exported(model)
-    makers = {
+    makers: dict[str, Callable[[], Any]] = {
         "torch.onnx": lambda: exported,
-        "onnxslim": lambda: onnxslim.slim(_copy(exported)),
+        "onnxslim": lambda: _slimmed(exported),
         "onnxsim": lambda: onnxsim.simplify(_copy(exported))[0],
         "graphopt": lambda: _ours(model),
     }
@@ -151,6 +151,12 @@ def _build_arms(row: Row, model: zoo.ZooModel) -> dict[str, onnx.ModelProto]:
         except Exception as error:  # noqa: BLE001  # a peer that fails is a result
             row.failures[arm] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
     return arms
+
+
+def _slimmed(model: onnx.ModelProto) -> Any:
+    import onnxslim
+
+    return onnxslim.slim(_copy(model))
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:

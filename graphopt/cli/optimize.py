@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,18 @@ from graphopt.cli.models import load_subject, parse_dynamic, parse_shapes
 from graphopt.cli.options import Dynamic, Json, Model, Passes, Shapes, Threads, Weights
 from graphopt.cli.output import print_json, print_text, step, steps
 
-__all__ = ["optimize"]
+__all__ = ["Check", "optimize"]
+
+
+class Check(StrEnum):
+    """How much of the numbers is checked."""
+
+    default = "default"
+    """The region that each pass rewrote, and the whole graph at the end."""
+    full = "full"
+    """The whole graph after each pass."""
+    off = "off"
+    """Nothing."""
 
 
 def optimize(
@@ -21,7 +33,7 @@ def optimize(
         str | None, typer.Option("--target", "-t", help="Also lower to this backend: onnxruntime, torch or reference.")
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to save the graph (or the executable) in.")] = None,
-    check: Annotated[str, typer.Option("--check", help="Numeric checks: default (rewritten regions), full or off.")] = "default",
+    check: Annotated[Check, typer.Option("--check", help="Numeric checks: rewritten regions, whole graphs, or none.")] = Check.default,
     strict: Annotated[bool, typer.Option("--strict", help="Fail when a pass breaks its promise, instead of rolling it back.")] = False,
     bench: Annotated[bool, typer.Option("--bench", help="Measure latency before and after, interleaved.")] = False,
     rounds: Annotated[int, typer.Option("--rounds", min=3, help="Rounds of the measurement.")] = 20,
@@ -42,7 +54,7 @@ def optimize(
             graph = subject.captured(shapes=parse_shapes(shape), dynamic=parse_dynamic(dynamic))
         before = graph.clone()
         with step(progress, "running passes"):
-            result = graphopt.optimize(graph, passes or ["lossless"], check=check, strict=strict)
+            result = graphopt.optimize(graph, passes or ["lossless"], check=check.value, strict=strict)
         executable = None
         options: dict[str, Any] = {"threads": threads} if threads and target == "onnxruntime" else {}
         if target is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,7 +25,7 @@ def print_json(value: Any) -> None:
 
 
 @contextmanager
-def steps(quiet: bool = False) -> Iterator[Progress]:
+def steps(quiet: bool = False) -> Generator[Progress]:
     """A progress display on stderr for commands of several steps; silent when stderr is no terminal."""
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
@@ -34,7 +34,7 @@ def steps(quiet: bool = False) -> Iterator[Progress]:
 
 
 @contextmanager
-def step(progress: Progress, description: str) -> Iterator[None]:
+def step(progress: Progress, description: str) -> Generator[None]:
     """One step of the progress display."""
     task = progress.add_task(description, total=None)
     try:

@@ -16,8 +16,9 @@ from __future__ import annotations
 import difflib
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import islice
+from typing import Any
 
 from graphopt.ir.graph import Graph, Node, State, Value
 from graphopt.ir.printer import node_text, operand_text, show
@@ -97,6 +98,23 @@ class GraphDiff:
         """The texts of the graphs as a unified diff with `context` lines around each change."""
         before, after = (text.splitlines() for text in self._texts)
         return "\n".join(_unified(before, after, context))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for `json.dumps`: counts before and after, names, and the unified text."""
+        return {
+            "name": self.name,
+            "equal": self.is_empty,
+            "nodes": list(self.node_counts),
+            "states": list(self.state_counts),
+            "ops": self.op_deltas,
+            "nodes_added": list(self.nodes_added),
+            "nodes_removed": list(self.nodes_removed),
+            "nodes_changed": [asdict(change) for change in self.nodes_changed],
+            "states_added": list(self.states_added),
+            "states_removed": list(self.states_removed),
+            "states_changed": [asdict(change) for change in self.states_changed],
+            "text": self.unified(),
+        }
 
     def __str__(self) -> str:
         return self.summary() if self.is_empty else f"{self.summary()}\n{self.unified()}"

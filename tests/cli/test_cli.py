@@ -214,3 +214,16 @@ def test_dynamic_axis_reaches_the_ir(folder: Path) -> None:
     done = run("show", "net.py:make", "--dynamic", "image:0=batch", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "f32[batch,3,8,8]" in done.stdout
+
+
+def test_diff_json_has_names_and_counts(folder: Path) -> None:
+    document = json.loads(run("diff", "net.py:make", "net", "--json", cwd=folder).stdout)
+    assert not document["equal"]
+    assert document["ops"]["batch_norm"] == -1
+    assert document["nodes"][0] > document["nodes"][1]
+
+
+def test_check_level_is_one_of_three(folder: Path) -> None:
+    done = run("optimize", "net.py:make", "--check", "some", cwd=folder)
+    assert done.returncode == 2
+    assert "full" in done.stderr

@@ -53,7 +53,8 @@ def _config(name: str, config_class: Any) -> Any:
     options = _small_options(config_class, name)
     if name == "detr":
         backbone: dict[str, Any] = {"embedding_size": 16, "hidden_sizes": [16, 24, 32, 48], "depths": [1, 1, 2, 1], "layer_type": "basic"}
-        options["backbone_config"] = transformers.ResNetConfig(**backbone | {"out_features": ["stage4"]})
+        backbone["out_features"] = ["stage4"]
+        options["backbone_config"] = transformers.ResNetConfig(**backbone)
         options |= {"backbone": None, "use_timm_backbone": False, "use_pretrained_backbone": False}
     return config_class(**options)
 
