@@ -62,10 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
     for name, values in times.items():
         ratios = sorted(value / reference for value, reference in zip(values, base, strict=True))
         low, high = ratios[len(ratios) // 4], ratios[(3 * len(ratios)) // 4]
-        print(
         ratio = f"{statistics.median(ratios):.2f} ({low:.2f} to {high:.2f})"
         print(f"  {name:26} {statistics.median(values):6.2f} s   x torch.export {ratio}")
-        )
     return 0
 
 
