@@ -46,6 +46,9 @@ Bound = Alias | tuple["Alias | None", ...] | None
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 """Modules whose `momentum=None` means an average over all batches; the traced call has a number there."""
 
+_SKIPPED_DROPOUTS = frozenset(("dropout", "feature_dropout", "alpha_dropout"))
+"""In eval mode they return their operand itself; the fake tensors of torch before 2.14 do not say so."""
+
 VANISHING = frozenset(
     {
         "_assert_tensor_metadata",
@@ -196,6 +199,9 @@ class Importer:
         if schema.is_mutable:
             self._in_place(node, target, given, place)
             return
+        source = self.bound.get(node.args[0]) if node.args and isinstance(node.args[0], fx.Node) else None
+        if schema.base in _SKIPPED_DROPOUTS and given.get("train") is False and isinstance(source, Alias):
+            self.aliases.share(fakes[0], source)
         call = self._torch_call(schema.base, target, given, fakes, node, place)
         results = self._translate(call, target, given)
         self._finish(node, results, fakes, place)
