@@ -156,7 +156,8 @@ def _translate(error: Exception, model: nn.Module, args: tuple[object, ...], kwa
             where=where,
             fix=WAYS_OUT,
         )
-    if "not a known type" in str(error):
+    # torch 2.11 keeps outputs in a weak dictionary, which fails on classes that it does not know.
+    if "not a known type" in str(error) or (kind == "TypeError" and "weakref.py" in (where or "")):
         return UnsupportedModelError(
             f"{type(model).__name__} returns a class that torch can't take apart: {text}",
             where=where,
