@@ -19,6 +19,10 @@ _LEVELS = {
     "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
 
+_CONFIG = {"session.force_spinning_stop": "1"}
+"""Threads stop spinning when a run ends. Otherwise they burn the cores that other sessions, or torch, want next, and a
+comparison of two sessions in turn measures that. `session_config` has the last word."""
+
 
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
@@ -26,7 +30,8 @@ class SessionOptions:
 
     `providers` are ONNX Runtime's execution providers in order of preference. `threads` work inside one op,
     `inter_op_threads` run ops side by side; 0 leaves the number to ONNX Runtime. `optimization` is `disabled`,
-    `basic`, `extended` or `all`. `session_config` are further entries by ONNX Runtime's own keys.
+    `basic`, `extended` or `all`. `session_config` are further entries by ONNX Runtime's own keys; threads stop spinning
+    after a run unless `session.force_spinning_stop` is set to 0.
     `strict_nan` adds nodes where kernels overlook NaN (max pools, amax, amin, argmax, argmin).
     `decompose_attention` writes attention in basic ops, for runtimes without the Attention op.
     """
@@ -90,7 +95,7 @@ class SessionOptions:
         if self.inter_op_threads > 1:
             options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
         options.graph_optimization_level = _LEVELS[self.optimization]
-        for key, value in self.session_config.items():
+        for key, value in {**_CONFIG, **self.session_config}.items():
             try:
                 options.add_session_config_entry(key, value)
             except RuntimeError as error:
