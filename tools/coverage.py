@@ -145,7 +145,9 @@ def document(records: list[dict[str, Any]]) -> str:
     shrunk = [1 - r["nodes after"] / r["nodes"] for r in captured if r.get("nodes after") and r["nodes"]]
     lines += ["", f"- ONNX Runtime runs {len(native)} models as one session; the others run with partitions on the reference path."]
     seconds = _median([r["capture seconds"] for r in captured])
-    lines += [f"- Capture takes {seconds:.1f} s (median), which includes `torch.export`; `python -m tools.bench_overhead` compares the two."]
+    lines += [
+        f"- Capture takes {seconds:.1f} s (median), which includes `torch.export`; `python -m tools.bench_overhead` compares the two."
+    ]
     lines += [f"- The lossless pipeline removes {100 * _median(shrunk):.0f} % of the nodes (median)."]
     worst = max((r["lossless error"] for r in captured if r.get("lossless") == "ok"), default=float("nan"))
     lines += [f"- Largest float64 difference after the lossless pipeline, float32 weights: {worst:.1e} of the largest output."]
