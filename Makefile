@@ -34,10 +34,10 @@ $(VENV)/.installed: pyproject.toml .ci/constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[dev,bench]'
 	touch $@
 
-bench: $(VENV)/.installed  ## compare with onnxslim and onnxsim on 20 models (about half an hour)
+bench: $(VENV)/.installed  ## compare with onnxslim and onnxsim on 20 models (about five minutes)
 	$(BIN)/python -m tools.bench_lossless
 
-coverage: $(VENV)/.installed ## all models of the zoo through the whole pipeline (an hour or two)
+coverage: $(VENV)/.installed ## all models of the zoo through the whole pipeline (about 40 minutes)
 	$(BIN)/python -m tools.coverage
 
 fuzz: $(VENV)/.installed   ## malformed IR text, 100,000 mutants
