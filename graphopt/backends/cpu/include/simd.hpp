@@ -1,0 +1,156 @@
+// Vectors of 16 floats on every machine: one AVX-512 register, two of AVX, four of 128 bits.
+//
+// A kernel is written once, against `Vec`. What differs between machines is how many of them stay in
+// registers: REGISTERS. Functions are written for a `Part` (one machine register) and lifted to `Vec`.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#define GRAPHOPT_INLINE inline __attribute__((always_inline))
+#define GRAPHOPT_UNROLL _Pragma("GCC unroll 64")
+
+namespace graphopt {
+
+constexpr int LANES = 16;
+
+#if defined(__AVX512F__)
+constexpr int PARTS = 1;
+constexpr int REGISTERS = 32;  // so many Vecs fit in registers
+#elif defined(__AVX__)
+constexpr int PARTS = 2;
+constexpr int REGISTERS = 8;
+#else
+constexpr int PARTS = 4;
+constexpr int REGISTERS = 4;
+#endif
+
+constexpr int PART_LANES = LANES / PARTS;
+
+typedef float Part __attribute__((vector_size(64 / PARTS)));
+typedef float PartUnaligned __attribute__((vector_size(64 / PARTS), aligned(4), may_alias));
+typedef int32_t IntPart __attribute__((vector_size(64 / PARTS)));
+
+#if defined(__AVX512F__)
+typedef Part Vec;
+typedef IntPart IntVec;
+template <class F, class... V> GRAPHOPT_INLINE auto lift(F f, V... v) { return f(v...); }
+#elif defined(__AVX__)
+template <class P> struct Parts { P a, b; };
+typedef Parts<Part> Vec;
+typedef Parts<IntPart> IntVec;
+template <class F, class... V> GRAPHOPT_INLINE auto lift(F f, V... v) { return Parts<decltype(f(v.a...))>{f(v.a...), f(v.b...)}; }
+#else
+template <class P> struct Parts { P a, b, c, d; };
+typedef Parts<Part> Vec;
+typedef Parts<IntPart> IntVec;
+template <class F, class... V> GRAPHOPT_INLINE auto lift(F f, V... v) {
+  return Parts<decltype(f(v.a...))>{f(v.a...), f(v.b...), f(v.c...), f(v.d...)};
+}
+#endif
+
+// ---- memory ------------------------------------------------------------------------------------------------
+
+GRAPHOPT_INLINE Part load_part(const float* p) { return *reinterpret_cast<const PartUnaligned*>(p); }
+GRAPHOPT_INLINE void store_part(float* p, Part v) { *reinterpret_cast<PartUnaligned*>(p) = v; }
+
+GRAPHOPT_INLINE Vec load(const float* p) {
+#if defined(__AVX512F__)
+  return load_part(p);
+#elif defined(__AVX__)
+  return {load_part(p), load_part(p + 8)};
+#else
+  return {load_part(p), load_part(p + 4), load_part(p + 8), load_part(p + 12)};
+#endif
+}
+
+GRAPHOPT_INLINE void store(float* p, Vec v) {
+#if defined(__AVX512F__)
+  store_part(p, v);
+#elif defined(__AVX__)
+  store_part(p, v.a);
+  store_part(p + 8, v.b);
+#else
+  store_part(p, v.a);
+  store_part(p + 4, v.b);
+  store_part(p + 8, v.c);
+  store_part(p + 12, v.d);
+#endif
+}
+
+GRAPHOPT_INLINE Vec splat(float x) {
+  const Part p = Part{} + x;
+#if defined(__AVX512F__)
+  return p;
+#elif defined(__AVX__)
+  return {p, p};
+#else
+  return {p, p, p, p};
+#endif
+}
+
+GRAPHOPT_INLINE Vec zero() { return Vec{}; }
+
+// The first `count` lanes of p, the others `fill`. Reads no more than that.
+GRAPHOPT_INLINE Vec load_first(const float* p, int count, float fill = 0.0f) {
+  float lanes[LANES];
+  for (int i = 0; i < LANES; ++i) lanes[i] = fill;
+  std::memcpy(lanes, p, sizeof(float) * static_cast<size_t>(count));
+  return load(lanes);
+}
+
+// Writes the first `count` lanes and no more.
+GRAPHOPT_INLINE void store_first(float* p, Vec v, int count) {
+  float lanes[LANES];
+  store(lanes, v);
+  std::memcpy(p, lanes, sizeof(float) * static_cast<size_t>(count));
+}
+
+// ---- arithmetic --------------------------------------------------------------------------------------------
+
+#if !defined(__AVX512F__)
+GRAPHOPT_INLINE Vec operator+(Vec x, Vec y) { return lift([](Part a, Part b) { return a + b; }, x, y); }
+GRAPHOPT_INLINE Vec operator-(Vec x, Vec y) { return lift([](Part a, Part b) { return a - b; }, x, y); }
+GRAPHOPT_INLINE Vec operator*(Vec x, Vec y) { return lift([](Part a, Part b) { return a * b; }, x, y); }
+GRAPHOPT_INLINE Vec operator/(Vec x, Vec y) { return lift([](Part a, Part b) { return a / b; }, x, y); }
+GRAPHOPT_INLINE Vec operator-(Vec x) { return lift([](Part a) { return -a; }, x); }
+GRAPHOPT_INLINE Vec& operator+=(Vec& x, Vec y) { return x = x + y; }
+GRAPHOPT_INLINE Vec& operator-=(Vec& x, Vec y) { return x = x - y; }
+GRAPHOPT_INLINE Vec& operator*=(Vec& x, Vec y) { return x = x * y; }
+#endif
+
+// a * b + c, rounded once where the machine can.
+GRAPHOPT_INLINE Vec fma(Vec a, Vec b, Vec c) {
+  return lift([](Part x, Part y, Part z) { return x * y + z; }, a, b, c);
+}
+
+// As torch: NaN where either is NaN.
+GRAPHOPT_INLINE Part maximum_part(Part x, Part y) { const Part m = x > y ? x : y; return x != x ? x : m; }
+GRAPHOPT_INLINE Part minimum_part(Part x, Part y) { const Part m = x < y ? x : y; return x != x ? x : m; }
+GRAPHOPT_INLINE Vec maximum(Vec x, Vec y) { return lift([](Part a, Part b) { return maximum_part(a, b); }, x, y); }
+GRAPHOPT_INLINE Vec minimum(Vec x, Vec y) { return lift([](Part a, Part b) { return minimum_part(a, b); }, x, y); }
+// max(x, 0) in one instruction; a NaN stays a NaN.
+GRAPHOPT_INLINE Vec relu(Vec x) { return lift([](Part a) { return Part{} > a ? Part{} : a; }, x); }
+
+// ---- reductions over lanes, in an order that never changes ---------------------------------------------------
+
+GRAPHOPT_INLINE float sum_lanes(Vec v) {
+  float lanes[LANES];
+  store(lanes, v);
+  for (int half = LANES / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  return lanes[0];
+}
+
+GRAPHOPT_INLINE float maximum_lanes(Vec v) {
+  float lanes[LANES];
+  store(lanes, v);
+  for (int half = LANES / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) {
+      const float x = lanes[i], y = lanes[i + half];
+      lanes[i] = (x > y || x != x) ? x : y;
+    }
+  return lanes[0];
+}
+
+}  // namespace graphopt
