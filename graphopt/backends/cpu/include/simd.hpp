@@ -6,6 +6,9 @@
 
 #include <cstdint>
 #include <cstring>
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
 
 #define GRAPHOPT_INLINE inline __attribute__((always_inline))
 #define GRAPHOPT_UNROLL _Pragma("GCC unroll 64")
@@ -78,32 +81,47 @@ GRAPHOPT_INLINE void store(float* p, Vec v) {
 #endif
 }
 
+// (`Part{} + x` would be an addition: it turns -0 into +0.)
 GRAPHOPT_INLINE Vec splat(float x) {
-  const Part p = Part{} + x;
 #if defined(__AVX512F__)
-  return p;
+  return Part{x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x};
 #elif defined(__AVX__)
+  const Part p{x, x, x, x, x, x, x, x};
   return {p, p};
 #else
+  const Part p{x, x, x, x};
   return {p, p, p, p};
 #endif
 }
 
 GRAPHOPT_INLINE Vec zero() { return Vec{}; }
 
+#if defined(__AVX512F__)
+// A mask of the first `count` lanes, 0 to 16.
+GRAPHOPT_INLINE __mmask16 first_lanes(int count) { return static_cast<__mmask16>((1u << count) - 1u); }
+#endif
+
 // The first `count` lanes of p, the others `fill`. Reads no more than that.
 GRAPHOPT_INLINE Vec load_first(const float* p, int count, float fill = 0.0f) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Vec>(_mm512_mask_loadu_ps(_mm512_set1_ps(fill), first_lanes(count), p));
+#else
   float lanes[LANES];
   for (int i = 0; i < LANES; ++i) lanes[i] = fill;
   std::memcpy(lanes, p, sizeof(float) * static_cast<size_t>(count));
   return load(lanes);
+#endif
 }
 
 // Writes the first `count` lanes and no more.
 GRAPHOPT_INLINE void store_first(float* p, Vec v, int count) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(p, first_lanes(count), reinterpret_cast<__m512>(v));
+#else
   float lanes[LANES];
   store(lanes, v);
   std::memcpy(p, lanes, sizeof(float) * static_cast<size_t>(count));
+#endif
 }
 
 // ---- arithmetic --------------------------------------------------------------------------------------------
