@@ -22,7 +22,7 @@ from graphopt.errors import BackendError
 if TYPE_CHECKING:
     import numpy
 
-__all__ = ["Sources", "emit", "headers", "weight_chunks"]
+__all__ = ["Sources", "emit", "emit_candidates", "headers", "weight_chunks"]
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,33 @@ def comment(text: str) -> str:
 
 def emit(plan: Plan, units: int = 2) -> Sources:
     """The C++ of a plan."""
+    body = ["// All steps in order; nobody starts a step before everyone has ended the one before.", "void steps(const Run& run, const Worker& worker) {"]
+    for number in range(len(plan.steps)):
+        body += [f"  step_{number}::call(run, worker);", f"  worker.done({number});"]
+    return _sources(plan, [*body, "}"], units, ())
+
+
+def emit_candidates(plan: Plan, cold_bytes: int, units: int = 2) -> Sources:
+    """A program that times one step of a plan: input 0 is {step, repeats}, output 0 gets the seconds of each call."""
+    cold_at = plan.arena_bytes - cold_bytes
+    body = [
+        "void steps(const Run& run, const Worker& worker) {",
+        "  const int32_t* which = at<const int32_t>(run.inputs[0], 0);",
+        "  double* seconds = at<double>(run.outputs[0], 0);",
+        f"  const Cold cold{{{cold_at}, {cold_bytes}}};",
+        "  switch (which[0]) {",
+    ]
+    for number, step in enumerate(plan.steps):
+        warm = dict.fromkeys(storage.buffer for storage in step.kernel.reads if storage.buffer in plan.offsets)
+        ranges = ", ".join(f"{{{plan.offsets[name]}, {plan.buffers[name].bytes}}}" for name in warm)
+        body.append(f"    case {number}: time_step(run, worker, step_{number}::call, {{{ranges}}}, cold, which[1], seconds); break;")
+    return _sources(plan, [*body, "    default: break;", "  }", "}"], units, ("measure.hpp",))
+
+
+def _sources(plan: Plan, steps: list[str], units: int, extra: tuple[str, ...]) -> Sources:
     packed = {(slot.step, slot.index): slot.offset for slot in plan.weights if slot.step >= 0}
     states = {slot.state: slot.offset for slot in plan.weights if slot.step < 0}
-    used = sorted({header for step in plan.steps for header in step.kernel.headers})
+    used = sorted({*extra, *(header for step in plan.steps for header in step.kernel.headers)})
     bodies = list(_bodies(plan, packed, states))
     units = max(1, min(units, len(bodies)))
     available = headers()
@@ -132,10 +156,8 @@ def emit(plan: Plan, units: int = 2) -> Sources:
         lines += [f"#endif  // unit {unit}", ""]
     lines += [f"#if GRAPHOPT_IN_UNIT({units})"]
     lines += [f"namespace step_{number} {{ void call(const Run& run, const Worker& worker); }}" for number in range(len(bodies))]
-    lines += ["", "// All steps in order; nobody starts a step before everyone has ended the one before.", "void steps(const Run& run, const Worker& worker) {"]
-    for number in range(len(bodies)):
-        lines += [f"  step_{number}::call(run, worker);", f"  worker.done({number});"]
-    lines += ["}", "", *_constants(plan), "", "}  // namespace network", "}  // namespace graphopt", "", '#include "entry.hpp"', f"#endif  // unit {units}", ""]
+    lines += ["", *steps]
+    lines += ["", *_constants(plan), "", "}  // namespace network", "}  // namespace graphopt", "", '#include "entry.hpp"', f"#endif  // unit {units}", ""]
     # the steps' own units close their namespaces too
     text = "\n".join(lines)
     text += "#if !GRAPHOPT_IN_UNIT(" + str(units) + ")\n}  // namespace network\n}  // namespace graphopt\n#endif\n"

@@ -1,0 +1,214 @@
+"""Choosing kernels by timing them on this machine.
+
+A plan is made twice. The first time every list of candidates is noted; those that have no timing yet are compiled
+together, each is run alone with cold weights and warm activations, and the medians are kept on disk under what
+decides them: the code, the headers, the compiler, the number of threads and the CPU. The second plan takes the
+fastest. Timings are of this machine only and never leave the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy
+
+from graphopt.backends.cpu.emit import emit_candidates, headers, weight_chunks
+from graphopt.backends.cpu.kernel import Kernel, ReadState
+from graphopt.backends.cpu.library import Library
+from graphopt.backends.cpu.plan import ALIGNMENT, Buffer, Plan, Step, plan_weights
+from graphopt.backends.cpu.storage import LANES, Storage
+from graphopt.backends.cpu.toolchain import build
+from graphopt.ir.types import DType
+
+__all__ = ["Recorder", "TimingCache", "Timings", "canonical_text"]
+
+REPEATS = 9
+BATCH = 48
+"""Candidates compiled into one library."""
+
+
+class _Canonical:
+    """Pointers by order of first use, so that equal work has equal text whatever its buffers are called."""
+
+    scratch = "scratch"
+    shared = "shared"
+
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}
+
+    def read(self, storage: Storage) -> str:
+        return self._pointer(storage)
+
+    def write(self, storage: Storage) -> str:
+        return self._pointer(storage)
+
+    def packed(self, index: int = 0) -> str:
+        return f"packed{index}"
+
+    def _pointer(self, storage: Storage) -> str:
+        name = self._names.setdefault(storage.buffer, f"buffer{len(self._names)}")
+        return f"{name}+{storage.offset}"
+
+
+def canonical_text(kernel: Kernel) -> str:
+    """What decides the time of a kernel besides the machine: its code."""
+    code = kernel.emit(_Canonical())
+    return f"{kernel.algorithm}\n{code.declarations}\n{code.statements}\n{[(p.dtype, p.shape) for p in kernel.packed]}"
+
+
+@dataclass(slots=True)
+class Recorder:
+    """A `Choice` that takes the first candidate and notes all lists with a choice in them."""
+
+    lists: list[tuple[Kernel, ...]] = field(default_factory=list[tuple[Kernel, ...]])
+
+    def __call__(self, candidates: Sequence[Kernel]) -> tuple[Kernel, str]:
+        if len(candidates) > 1:
+            self.lists.append(tuple(candidates))
+        return candidates[0], ""
+
+
+class TimingCache:
+    """Seconds by key in a JSON file of the cache folder; whatever can't be read counts as not there."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._seconds: dict[str, float] = {}
+        if path is not None:
+            try:
+                found = json.loads(path.read_text())
+            except (OSError, ValueError):
+                found = {}
+            if isinstance(found, dict):
+                self._seconds = {str(key): float(value) for key, value in found.items() if isinstance(value, (int, float))}
+
+    def get(self, key: str) -> float | None:
+        """Seconds of a key, or None."""
+        return self._seconds.get(key)
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Keep timings; another process may do the same at the same time, so the file is read once more and replaced whole."""
+        self._seconds.update(seconds)
+        if self._path is None:
+            return
+        merged = {**TimingCache(self._path)._seconds, **self._seconds}
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix="timings-")
+        with os.fdopen(handle, "w") as file:
+            json.dump(merged, file)
+        os.replace(name, self._path)
+
+
+class Timings:
+    """Medians of candidates on this machine, and the `Choice` that follows from them."""
+
+    def __init__(self, cache: TimingCache, machine: str, isa: str, threads: int, progress: Callable[[int, int], None] | None = None) -> None:
+        self._cache = cache
+        self._isa = isa
+        self._threads = threads
+        self._progress = progress
+        self._salt = hashlib.sha256("".join([machine, isa, str(threads), *(text for _, text in sorted(headers().items()))]).encode()).hexdigest()
+
+    def key(self, kernel: Kernel) -> str:
+        """What the timing of a kernel is kept under."""
+        return hashlib.sha256((self._salt + canonical_text(kernel)).encode()).hexdigest()[:32]
+
+    def measure(self, lists: Sequence[Sequence[Kernel]], read: ReadState, weights_bytes: int) -> None:
+        """Time every candidate that has no timing yet. A network of `weights_bytes` finds its weights in DRAM when they
+        are more than the last cache holds, else in the last cache: that is what is read between two runs."""
+        cold_bytes = _cold_bytes(weights_bytes)
+        unknown: dict[str, Kernel] = {}
+        for candidates in lists:
+            for kernel in candidates:
+                key = self.key(kernel)
+                if self._cache.get(key) is None:
+                    unknown[key] = kernel
+        items = list(unknown.items())
+        for start in range(0, len(items), BATCH):
+            batch = items[start : start + BATCH]
+            if self._progress is not None:
+                self._progress(start, len(items))
+            seconds = _time([kernel for _, kernel in batch], read, self._isa, self._threads, cold_bytes)
+            self._cache.add({key: value for (key, _), value in zip(batch, seconds, strict=True)})
+
+    def __call__(self, candidates: Sequence[Kernel]) -> tuple[Kernel, str]:
+        """The fastest, with what it is worth against the next best algorithm."""
+        timed = [(self._cache.get(self.key(kernel)), number, kernel) for number, kernel in enumerate(candidates)]
+        known = sorted((seconds, number) for seconds, number, _ in timed if seconds is not None)
+        if len(candidates) == 1 or not known:
+            return candidates[0], ""
+        best = candidates[known[0][1]]
+        others: dict[str, float] = {}
+        for seconds, number in known[1:]:
+            name = candidates[number].algorithm
+            if name != best.algorithm:
+                others.setdefault(name, seconds)
+        shown = "".join(f", {name} {1e6 * seconds:.0f}" for name, seconds in others.items())
+        return best, f"measured {1e6 * known[0][0]:.0f} us{shown}"
+
+
+def candidate_plan(kernels: Sequence[Kernel], cold_bytes: int) -> Plan:
+    """A plan that has each kernel as a step, every buffer at its own place, and cold memory at the arena's end.
+
+    State buffers stay in the weights blob. Inputs and outputs of the network are arena memory here.
+    """
+    steps = [Step(kernel) for kernel in kernels]
+    buffers: dict[str, Buffer] = {}
+    for kernel in kernels:
+        for storage in (*kernel.reads, *kernel.writes):
+            known = buffers.get(storage.buffer)
+            if storage.buffer.startswith("state:"):
+                whole = replace(storage, offset=0)
+                buffers[storage.buffer] = known or Buffer(storage.buffer, "state", whole, state=storage.buffer.removeprefix("state:"))
+            elif known is None or _end(storage) > _end(known.storage):
+                buffers[storage.buffer] = Buffer(storage.buffer, "arena", replace(storage, halo=(0, 0)) if known is None else storage)
+    offsets: dict[str, int] = {}
+    place = 0
+    for name, buffer in buffers.items():
+        if buffer.kind == "arena":
+            offsets[name] = place
+            place += -(-_end(buffer.storage) * buffer.storage.dtype.bytes // ALIGNMENT) * ALIGNMENT + ALIGNMENT
+    weights, weights_bytes = plan_weights(steps, buffers)
+    which = Storage("which", DType.i32, (2,), (1,))
+    seconds = Storage("seconds", DType.f64, (REPEATS,), (1,))
+    return Plan("candidates", (which,), (seconds,), buffers, tuple(steps), offsets, place + cold_bytes + ALIGNMENT, weights, weights_bytes)
+
+
+def _cold_bytes(weights_bytes: int) -> int:
+    def size(level: int) -> int:
+        try:
+            return os.sysconf(f"SC_LEVEL{level}_CACHE_SIZE")
+        except (ValueError, OSError):
+            return 0
+
+    last = size(3) or 32 << 20
+    return last if weights_bytes > last else 4 * (size(2) or 1 << 20)
+
+
+def _end(storage: Storage) -> int:
+    """Elements from the start of the buffer that the storage may touch, whatever its halo on the far side."""
+    return storage.extent + max(storage.offset, 0) + LANES
+
+
+def _time(kernels: Sequence[Kernel], read: ReadState, isa: str, threads: int, cold_bytes: int) -> list[float]:
+    plan = candidate_plan(kernels, cold_bytes)
+    sources = emit_candidates(plan, cold_bytes, units=threads)
+    memory = numpy.zeros(plan.weights_bytes + ALIGNMENT, dtype=numpy.uint8)
+    weights = memory[-memory.ctypes.data % ALIGNMENT :]
+    for offset, array in weight_chunks(plan, read):
+        weights[offset : offset + array.nbytes] = array.reshape(-1).view(numpy.uint8)
+    library = Library(build(sources, isa), weights.ctypes.data, threads)
+    result: list[float] = []
+    seconds = numpy.zeros(REPEATS)
+    for number in range(len(kernels)):
+        which = numpy.array([number, REPEATS], dtype=numpy.int32)
+        library.run([which.ctypes.data], [seconds.ctypes.data])
+        result.append(statistics.median(seconds.tolist()[1:]))
+    return result
