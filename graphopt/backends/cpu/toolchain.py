@@ -23,7 +23,7 @@ def build(sources: Sources, isa: str = "avx512", sanitize: str = "") -> Path:
     folder = Path(tempfile.mkdtemp(prefix="graphopt-"))
     for name, text in sources.files.items():
         (folder / name).write_text(text)
-    flags = ["-std=c++17", "-O2", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra", "-Wno-psabi", "-fPIC", "-pthread", *_MACHINE[isa]]
+    flags = ["-std=c++17", "-O2", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra", "-Wno-psabi", "-fPIC", "-pthread", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", f"-DGRAPHOPT_ISA={isa}", *_MACHINE[isa]]
     if sanitize:
         flags += [f"-fsanitize={sanitize}", "-g"]
     running = [
