@@ -11,7 +11,7 @@ import numpy
 from graphopt.backends.base import Executable
 from graphopt.backends.calling import flatten_call, restore_output
 from graphopt.backends.cpu.emit import emit, weight_chunks
-from graphopt.backends.cpu.library import Library
+from graphopt.backends.cpu.library import Library, allocate
 from graphopt.backends.cpu.lowering import NativeSegment, Program, plan_graph, reader
 from graphopt.backends.cpu.options import CpuOptions
 from graphopt.backends.cpu.planner.choice import Choice
@@ -35,11 +35,10 @@ class Native:
     def __init__(self, graph: Graph, segment: NativeSegment, options: CpuOptions) -> None:
         self.segment = segment
         plan = segment.plan
-        memory = numpy.zeros(plan.weights_bytes + 64, dtype=numpy.uint8)
-        self._weights = memory[-memory.ctypes.data % 64 :]
+        weights = allocate(plan.weights_bytes)
         for offset, array in weight_chunks(plan, reader(graph, segment.derived)):
-            self._weights[offset : offset + array.nbytes] = array.reshape(-1).view(numpy.uint8)
-        self._library = Library(build(emit(plan, units=options.thread_count), options.isa), self._weights.ctypes.data, options.thread_count)
+            weights[offset : offset + array.nbytes] = array.reshape(-1).view(numpy.uint8)
+        self._library = Library(build(emit(plan, units=options.thread_count), options.isa), weights, options.thread_count)
         self._outputs = [(storage.shape, numpy.dtype(storage.dtype.torch_name)) for storage in plan.outputs]
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
@@ -50,12 +49,11 @@ class Native:
 
     def profile(self, inputs: Sequence[Array]) -> list[tuple[str, float, int]]:
         """(description, seconds, floating-point operations) of each step of one run."""
-        steps = self.segment.plan.steps
         outputs = [numpy.empty(shape, dtype) for shape, dtype in self._outputs]
-        ends = self._library.run([array.ctypes.data for array in inputs], [array.ctypes.data for array in outputs], steps=len(steps) + 1)
+        seconds = self._library.profile([array.ctypes.data for array in inputs], [array.ctypes.data for array in outputs])
         return [
-            (f"{step.kernel.algorithm} {step.kernel.describe()}", end - start, step.kernel.flops)
-            for step, start, end in zip(steps, ends, ends[1:], strict=False)
+            (f"{step.kernel.algorithm} {step.kernel.describe()}", taken, step.kernel.flops)
+            for step, taken in zip(self.segment.plan.steps, seconds, strict=True)
         ]
 
 

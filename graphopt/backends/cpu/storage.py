@@ -153,6 +153,8 @@ class Storage:
             raise BackendError(f"can't view {list(self.shape)} as {list(shape)}: the numbers of elements differ")
         if self.elements == 0:
             return replace(self, shape=tuple(shape), strides=row_major(shape), blocked_axis=None, block_stride=0, halo=(0, 0))
+        if self.blocked_axis is not None and self.shape[self.blocked_axis] == 1:
+            return replace(self, blocked_axis=None, block_stride=0).reshape(shape)
         # Walk both shapes at once over stretches with equal numbers of elements.
         strides: list[int] = []
         blocked_axis: int | None = None

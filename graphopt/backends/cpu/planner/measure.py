@@ -21,7 +21,7 @@ import numpy
 
 from graphopt.backends.cpu.emit import emit_candidates, headers, weight_chunks
 from graphopt.backends.cpu.kernel import Kernel, ReadState
-from graphopt.backends.cpu.library import Library
+from graphopt.backends.cpu.library import Library, allocate
 from graphopt.backends.cpu.plan import ALIGNMENT, Buffer, Plan, Step, plan_weights
 from graphopt.backends.cpu.storage import LANES, Storage
 from graphopt.backends.cpu.toolchain import build
@@ -200,11 +200,10 @@ def _end(storage: Storage) -> int:
 def _time(kernels: Sequence[Kernel], read: ReadState, isa: str, threads: int, cold_bytes: int) -> list[float]:
     plan = candidate_plan(kernels, cold_bytes)
     sources = emit_candidates(plan, cold_bytes, units=threads)
-    memory = numpy.zeros(plan.weights_bytes + ALIGNMENT, dtype=numpy.uint8)
-    weights = memory[-memory.ctypes.data % ALIGNMENT :]
+    weights = allocate(plan.weights_bytes)
     for offset, array in weight_chunks(plan, read):
         weights[offset : offset + array.nbytes] = array.reshape(-1).view(numpy.uint8)
-    library = Library(build(sources, isa), weights.ctypes.data, threads)
+    library = Library(build(sources, isa), weights, threads)
     result: list[float] = []
     seconds = numpy.zeros(REPEATS)
     for number in range(len(kernels)):
