@@ -15,6 +15,7 @@ import mmap
 import weakref
 from _ctypes import dlclose  # pyright: ignore[reportMissingTypeStubs, reportPrivateUsage]  # the only way to close one
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,10 +71,8 @@ def allocate(size: int) -> NDArray[numpy.uint8]:
     pages = numpy.frombuffer(mapping, dtype=numpy.uint8)
     start = -pages.ctypes.data % _HUGE_PAGE
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        try:
+        with suppress(OSError):  # a kernel without them: small pages work too
             mapping.madvise(mmap.MADV_HUGEPAGE, start, (size + SLACK) // mmap.PAGESIZE * mmap.PAGESIZE)
-        except OSError:
-            pass  # a kernel without them: small pages work too
     return pages[start : start + size]
 
 
