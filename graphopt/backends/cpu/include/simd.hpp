@@ -124,6 +124,10 @@ GRAPHOPT_INLINE void store_first(float* p, Vec v, int count) {
 #endif
 }
 
+// Asks for the line of p in the second cache level. Any address will do.
+GRAPHOPT_INLINE void prefetch(const float* p) { __builtin_prefetch(p, 0, 2); }
+GRAPHOPT_INLINE void prefetch_first(const float* p) { __builtin_prefetch(p, 0, 3); }
+
 // ---- arithmetic --------------------------------------------------------------------------------------------
 
 #if !defined(__AVX512F__)
@@ -142,13 +146,33 @@ GRAPHOPT_INLINE Vec fma(Vec a, Vec b, Vec c) {
   return lift([](Part x, Part y, Part z) { return x * y + z; }, a, b, c);
 }
 
+// x > y ? x : y and x < y ? x : y in one instruction: y where either is NaN.
+GRAPHOPT_INLINE Part larger(Part x, Part y) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Part>(_mm512_maskz_max_ps(0xffff, reinterpret_cast<__m512>(x), reinterpret_cast<__m512>(y)));
+#elif defined(__AVX__)
+  return reinterpret_cast<Part>(_mm256_max_ps(reinterpret_cast<__m256>(x), reinterpret_cast<__m256>(y)));
+#else
+  return x > y ? x : y;
+#endif
+}
+GRAPHOPT_INLINE Part smaller(Part x, Part y) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Part>(_mm512_maskz_min_ps(0xffff, reinterpret_cast<__m512>(x), reinterpret_cast<__m512>(y)));
+#elif defined(__AVX__)
+  return reinterpret_cast<Part>(_mm256_min_ps(reinterpret_cast<__m256>(x), reinterpret_cast<__m256>(y)));
+#else
+  return x < y ? x : y;
+#endif
+}
+
 // As torch: NaN where either is NaN.
-GRAPHOPT_INLINE Part maximum_part(Part x, Part y) { const Part m = x > y ? x : y; return x != x ? x : m; }
-GRAPHOPT_INLINE Part minimum_part(Part x, Part y) { const Part m = x < y ? x : y; return x != x ? x : m; }
+GRAPHOPT_INLINE Part maximum_part(Part x, Part y) { const Part m = larger(x, y); return x != x ? x : m; }
+GRAPHOPT_INLINE Part minimum_part(Part x, Part y) { const Part m = smaller(x, y); return x != x ? x : m; }
 GRAPHOPT_INLINE Vec maximum(Vec x, Vec y) { return lift([](Part a, Part b) { return maximum_part(a, b); }, x, y); }
 GRAPHOPT_INLINE Vec minimum(Vec x, Vec y) { return lift([](Part a, Part b) { return minimum_part(a, b); }, x, y); }
 // max(x, 0) in one instruction; a NaN stays a NaN.
-GRAPHOPT_INLINE Vec relu(Vec x) { return lift([](Part a) { return Part{} > a ? Part{} : a; }, x); }
+GRAPHOPT_INLINE Vec relu(Vec x) { return lift([](Part a) { return larger(Part{}, a); }, x); }
 
 // ---- reductions over lanes, in an order that never changes ---------------------------------------------------
 
