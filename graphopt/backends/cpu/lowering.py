@@ -11,7 +11,7 @@ from graphopt.backends.cpu.planner.builder import Builder, Derived
 from graphopt.backends.cpu.planner.choice import Choice, first_choice
 from graphopt.backends.cpu.planner.groups import form_groups
 from graphopt.backends.cpu.planner.layouts import Layouts
-from graphopt.backends.cpu.planner.makers import MAKERS, refuse
+from graphopt.backends.cpu.planner.makers import BLOCKS, MAKERS, refuse
 from graphopt.backends.cpu.planner.measure import Recorder, Timings
 from graphopt.backends.cpu.planner.shapes import Shapes
 from graphopt.backends.partition import Segment, segments
@@ -70,7 +70,7 @@ def plan_measured(graph: Graph, sizes: Mapping[str, int], timings: Timings) -> P
     recorder = Recorder()
     program = plan_graph(graph, sizes, recorder)
     derived = {name: numbers for segment in program.segments if isinstance(segment, NativeSegment) for name, numbers in segment.derived.items()}
-    timings.measure(recorder.lists, reader(graph, derived), sum(plan.weights_bytes for plan in program.plans))
+    timings.measure(recorder.kernels, reader(graph, derived), sum(plan.weights_bytes for plan in program.plans))
     return plan_graph(graph, sizes, timings)
 
 
@@ -90,7 +90,7 @@ def plan_graph(graph: Graph, sizes: Mapping[str, int] | None = None, choose: Cho
         layouts = Layouts(segment.nodes, shapes)
         inputs, outputs = segment.inputs(), segment.outputs()
         builder = Builder(graph, groups, layouts, shapes, inputs, outputs, choose)
-        plan = builder.build({op: maker.make for op, maker in MAKERS.items()})
+        plan = builder.build({op: maker.make for op, maker in MAKERS.items()}, BLOCKS)
         made.append(NativeSegment(plan, tuple(inputs), tuple(outputs), builder.derived))
     return Program(tuple(made))
 

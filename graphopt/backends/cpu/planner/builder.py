@@ -6,7 +6,8 @@ of the operands, allocates the result and adds a step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,8 @@ from graphopt.backends.cpu.kernel import Kernel, ReadState
 from graphopt.backends.cpu.kernels.chain_code import chain_fits
 from graphopt.backends.cpu.kernels.copy import Copy
 from graphopt.backends.cpu.plan import Buffer, Plan, Step, finish
-from graphopt.backends.cpu.planner.choice import Choice, first_choice
+from graphopt.backends.cpu.planner.blocks import Block, find_blocks
+from graphopt.backends.cpu.planner.choice import Alternative, Choice, Stage, first_choice
 from graphopt.backends.cpu.planner.groups import Group
 from graphopt.backends.cpu.planner.layouts import Layouts, make_storage
 from graphopt.backends.cpu.planner.shapes import Shapes
@@ -55,7 +57,7 @@ class Builder:
         self.steps: list[Step] = []
         self.buffers: dict[str, Buffer] = {}
         self._choose = choose
-        self._groups = list(groups)
+        self._items = find_blocks(groups, shapes)
         self._inside = {node for group in groups for node in group.nodes}
         self._storages: dict[Value, Storage] = {}
         self._copies: dict[tuple[Storage, str, tuple[int, int]], Storage] = {}
@@ -73,31 +75,51 @@ class Builder:
 
     # ---- the walk -------------------------------------------------------------------------------------------
 
-    def build(self, makers: Mapping[str, Callable[[Builder, Group], None]]) -> Plan:
-        """All groups, then the outputs."""
-        for group in self._groups:
-            self._group = group
-            makers[group.anchor.op](self, group)
+    def build(self, makers: Mapping[str, Callable[[Builder, Group], None]], blocks: Mapping[str, Callable[[Builder, Block], None]]) -> Plan:
+        """All groups and blocks, then the outputs."""
+        for item in self._items:
+            if isinstance(item, Block):
+                self._group = item.groups[0]
+                blocks[item.kind](self, item)
+            else:
+                self._group = item
+                makers[item.anchor.op](self, item)
         self._group = None
         for value, target in zip(self._outputs, self._output_storages, strict=True):
             source = self.storage(value)
             if source != target:
-                self.add([Copy(source, target)])
+                self.copy(source, target)
         inputs = [self.buffers[f"input{index}"].storage for index in range(len(self._inputs))]
         return finish(self.graph.name, inputs, self._output_storages, self.buffers, self.steps)
 
-    def add(self, candidates: Sequence[Kernel]) -> Kernel:
-        """Add the step of the current group: the best of the candidates, by the builder's choice."""
-        if not candidates:
-            raise BackendError("no kernel fits", where=repr(self._group.anchor) if self._group else "")
-        kernel, reason = self._choose(candidates)
-        names: tuple[str, ...] = ()
-        source = ""
-        if self._group is not None:
-            names = tuple(result.name for node in self._group.nodes for result in node.results)
-            source = self._group.anchor.source.module or names[0]
-        self.steps.append(Step(kernel, source, reason, names))
-        return kernel
+    def add(self, candidates: Sequence[Kernel]) -> None:
+        """Add the step of the current group: one of the candidates, by the builder's choice."""
+        self.add_alternatives([[Stage(tuple(candidates), () if self._group is None else (self._group,))]])
+
+    def add_alternatives(self, alternatives: Sequence[Alternative]) -> None:
+        """Add the steps of one of several ways to run some groups, by the builder's choice."""
+        for alternative in alternatives:
+            for stage in alternative:
+                if not stage.candidates:
+                    raise BackendError("no kernel fits", where=repr(stage.groups[0].anchor) if stage.groups else "")
+        chosen, number = self._choose(alternatives)
+        for (kernel, reason), stage in zip(chosen, alternatives[number], strict=True):
+            names = tuple(result.name for group in stage.groups for node in group.nodes for result in node.results)
+            source = (stage.groups[0].anchor.source.module or names[0]) if stage.groups else ""
+            self.steps.append(Step(kernel, source, reason, names))
+
+    def copy(self, source: Storage, target: Storage) -> None:
+        """Add a step that copies."""
+        self.add_alternatives([[Stage((Copy(source, target),))]])
+
+    @contextmanager
+    def working_on(self, group: Group) -> Generator[None]:
+        """Chains and views are those of `group` meanwhile; for blocks, which have several."""
+        before, self._group = self._group, group
+        try:
+            yield
+        finally:
+            self._group = before
 
     # ---- storages -------------------------------------------------------------------------------------------
 
@@ -218,7 +240,7 @@ class Builder:
         key = (storage, layout, halo)
         if key not in self._copies:
             target = self.buffer(make_storage(layout, "new", storage.dtype, storage.shape, halo))
-            self.add([Copy(storage, target)])
+            self.copy(storage, target)
             self._copies[key] = target
         return self._copies[key]
 
@@ -228,7 +250,7 @@ class Builder:
         steps = row_major([storage.shape[axis] for axis in order])
         strides = tuple(steps[order.index(axis)] for axis in range(model.rank))
         target = self.buffer(Storage("new", storage.dtype, storage.shape, strides))
-        self.add([Copy(storage, target)])
+        self.copy(storage, target)
         return target
 
     # ---- results of groups ----------------------------------------------------------------------------------

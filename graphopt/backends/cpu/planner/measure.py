@@ -23,6 +23,7 @@ from graphopt.backends.cpu.emit import emit_candidates, headers, weight_chunks
 from graphopt.backends.cpu.kernel import Kernel, ReadState
 from graphopt.backends.cpu.library import Library, allocate
 from graphopt.backends.cpu.plan import ALIGNMENT, Buffer, Plan, Step, plan_weights
+from graphopt.backends.cpu.planner.choice import Alternative, Stage, first_choice
 from graphopt.backends.cpu.storage import LANES, Storage
 from graphopt.backends.cpu.toolchain import build
 from graphopt.ir.types import DType
@@ -65,14 +66,14 @@ def canonical_text(kernel: Kernel) -> str:
 
 @dataclass(slots=True)
 class Recorder:
-    """A `Choice` that takes the first candidate and notes all lists with a choice in them."""
+    """A `Choice` that takes the first of everything and notes all candidates of places where there is a choice."""
 
-    lists: list[tuple[Kernel, ...]] = field(default_factory=list[tuple[Kernel, ...]])
+    kernels: list[Kernel] = field(default_factory=list[Kernel])
 
-    def __call__(self, candidates: Sequence[Kernel]) -> tuple[Kernel, str]:
-        if len(candidates) > 1:
-            self.lists.append(tuple(candidates))
-        return candidates[0], ""
+    def __call__(self, alternatives: Sequence[Alternative]) -> tuple[list[tuple[Kernel, str]], int]:
+        if len(alternatives) > 1 or any(len(stage.candidates) > 1 for stage in alternatives[0]):
+            self.kernels += [kernel for alternative in alternatives for stage in alternative for kernel in stage.candidates]
+        return first_choice(alternatives)
 
 
 class TimingCache:
@@ -120,16 +121,15 @@ class Timings:
         """What the timing of a kernel is kept under."""
         return hashlib.sha256((self._salt + canonical_text(kernel)).encode()).hexdigest()[:32]
 
-    def measure(self, lists: Sequence[Sequence[Kernel]], read: ReadState, weights_bytes: int) -> None:
-        """Time every candidate that has no timing yet. A network of `weights_bytes` finds its weights in DRAM when they
+    def measure(self, kernels: Sequence[Kernel], read: ReadState, weights_bytes: int) -> None:
+        """Time every kernel that has no timing yet. A network of `weights_bytes` finds its weights in DRAM when they
         are more than the last cache holds, else in the last cache: that is what is read between two runs."""
         cold_bytes = _cold_bytes(weights_bytes)
         unknown: dict[str, Kernel] = {}
-        for candidates in lists:
-            for kernel in candidates:
-                key = self.key(kernel)
-                if self._cache.get(key) is None:
-                    unknown[key] = kernel
+        for kernel in kernels:
+            key = self.key(kernel)
+            if self._cache.get(key) is None:
+                unknown.setdefault(key, kernel)
         items = list(unknown.items())
         for start in range(0, len(items), BATCH):
             batch = items[start : start + BATCH]
@@ -138,20 +138,32 @@ class Timings:
             seconds = _time([kernel for _, kernel in batch], read, self._isa, self._threads, cold_bytes)
             self._cache.add({key: value for (key, _), value in zip(batch, seconds, strict=True)})
 
-    def __call__(self, candidates: Sequence[Kernel]) -> tuple[Kernel, str]:
-        """The fastest, with what it is worth against the next best algorithm."""
-        timed = [(self._cache.get(self.key(kernel)), number, kernel) for number, kernel in enumerate(candidates)]
-        known = sorted((seconds, number) for seconds, number, _ in timed if seconds is not None)
-        if len(candidates) == 1 or not known:
-            return candidates[0], ""
-        best = candidates[known[0][1]]
+    def __call__(self, alternatives: Sequence[Alternative]) -> tuple[list[tuple[Kernel, str]], int]:
+        """The fastest way, with what it is worth against the next best."""
+        found = [[self._best(stage) for stage in alternative] for alternative in alternatives]
+        totals = [sum(seconds for _, _, seconds in stages) for stages in found]
+        number = min(range(len(totals)), key=lambda index: totals[index])
+        chosen = [(kernel, reason) for kernel, reason, _ in found[number]]
+        if len(alternatives) > 1 and all(total > 0.0 for total in totals):
+            others = ", ".join(f"{len(found[index])} steps {1e6 * total:.0f}" for index, total in enumerate(totals) if index != number)
+            kernel, reason = chosen[0]
+            chosen[0] = kernel, f"{reason or f'measured {1e6 * totals[number]:.0f} us'}; {others} us"
+        return chosen, number
+
+    def _best(self, stage: Stage) -> tuple[Kernel, str, float]:
+        timed = sorted(
+            (seconds, number) for number, kernel in enumerate(stage.candidates) if (seconds := self._cache.get(self.key(kernel))) is not None
+        )
+        if not timed:
+            return stage.candidates[0], "", 0.0
+        best = stage.candidates[timed[0][1]]
         others: dict[str, float] = {}
-        for seconds, number in known[1:]:
-            name = candidates[number].algorithm
-            if name != best.algorithm:
-                others.setdefault(name, seconds)
+        for seconds, number in timed[1:]:
+            if stage.candidates[number].algorithm != best.algorithm:
+                others.setdefault(stage.candidates[number].algorithm, seconds)
         shown = "".join(f", {name} {1e6 * seconds:.0f}" for name, seconds in others.items())
-        return best, f"measured {1e6 * known[0][0]:.0f} us{shown}"
+        reason = f"measured {1e6 * timed[0][0]:.0f} us{shown}" if len(stage.candidates) > 1 else ""
+        return best, reason, timed[0][0]
 
 
 def candidate_plan(kernels: Sequence[Kernel], cold_bytes: int) -> Plan:

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from graphopt.backends.cpu.kernel import C_TYPES
+from graphopt.backends.cpu.planner.blocks import Block
 from graphopt.backends.cpu.planner.builder import Builder
 from graphopt.backends.cpu.planner.groups import Group
 from graphopt.backends.cpu.planner.shapes import Shapes
 from graphopt.ir.graph import Node, Value
 
-__all__ = ["MAKERS", "Maker", "dtypes_are_native", "maker", "refuse"]
+__all__ = ["BLOCKS", "MAKERS", "Maker", "block_maker", "dtypes_are_native", "maker", "refuse"]
 
 Refuse = Callable[[Node, Shapes], str | None]
 
@@ -25,6 +26,17 @@ class Maker:
 
 
 MAKERS: dict[str, Maker] = {}
+BLOCKS: dict[str, Callable[[Builder, Block], None]] = {}
+
+
+def block_maker(kind: str) -> Callable[[Callable[[Builder, Block], None]], Callable[[Builder, Block], None]]:
+    """Register the function for blocks of that kind."""
+
+    def register(make: Callable[[Builder, Block], None]) -> Callable[[Builder, Block], None]:
+        BLOCKS[kind] = make
+        return make
+
+    return register
 
 
 def _never(node: Node, shapes: Shapes) -> str | None:

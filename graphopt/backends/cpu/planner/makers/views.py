@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphopt.backends.cpu.kernels.copy import Copy
 from graphopt.backends.cpu.planner.builder import Builder
 from graphopt.backends.cpu.planner.groups import Group
 from graphopt.backends.cpu.planner.makers.table import maker
@@ -45,7 +44,7 @@ def concat(builder: Builder, group: Group) -> None:
             copies.append((part, target))
         start += size
     for part, target in copies:
-        builder.add([Copy(part, target)])
+        builder.copy(part, target)
     builder.put(result, whole)
 
 
@@ -54,7 +53,7 @@ def _copy_all(builder: Builder, parts: list[Storage], whole: Storage, axis: int,
     for part in parts:
         target = whole.slice(axis, start, start + part.shape[axis])
         assert target is not None, "a plain tensor can be sliced anywhere"
-        builder.add([Copy(part, target)])
+        builder.copy(part, target)
         start += part.shape[axis]
     builder.put(result, whole)
 

@@ -1,0 +1,92 @@
+"""Blocks: a few groups in a row that one kernel can run, so that what lies between them never leaves the cache.
+
+    expand:    conv 1x1 -> depthwise conv -> conv 1x1          inverted residuals (MobileNetV2, EfficientNet)
+    separable: depthwise conv -> conv 1x1                      MobileNetV1 and first blocks
+    squeeze:   conv 1x1 -> conv 1x1 on images of one pixel     squeeze-and-excitation
+
+Whether a block pays is measured against its groups one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphopt.backends.cpu.planner.groups import Group
+from graphopt.backends.cpu.planner.shapes import Shapes
+from graphopt.ir.graph import Value
+
+__all__ = ["Block", "find_blocks"]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """`kind` is `expand`, `separable` or `squeeze`; the groups follow each other."""
+
+    kind: str
+    groups: tuple[Group, ...]
+
+
+def find_blocks(groups: Sequence[Group], shapes: Shapes) -> list[Group | Block]:
+    """The groups in order, those of a block together at the place of its last."""
+    by_result = {group.result: group for group in groups}
+    taken: set[int] = set()
+    block_at: dict[int, Block] = {}
+    for group in groups:
+        chain = _ending_at(group, by_result, shapes)
+        if chain is not None and not any(id(member) in taken for member in chain.groups):
+            taken.update(id(member) for member in chain.groups)
+            block_at[id(group)] = chain
+    items: list[Group | Block] = []
+    for group in groups:
+        if id(group) in block_at:
+            items.append(block_at[id(group)])
+        elif id(group) not in taken:
+            items.append(group)
+    return items
+
+
+def _ending_at(last: Group, by_result: dict[Value, Group], shapes: Shapes) -> Block | None:
+    if not _is_pointwise(last, shapes):
+        return None
+    middle = _source(last, by_result)
+    if middle is None or middle.path:
+        return None
+    if _is_one_pixel(last, shapes):
+        return Block("squeeze", (middle, last)) if _is_pointwise(middle, shapes) and _is_unary(middle) and _is_unary(last) else None
+    if not _is_depthwise(middle, shapes) or not _is_unary(middle) or last.path:
+        return None
+    first = _source(middle, by_result)
+    if first is not None and _is_pointwise(first, shapes) and _is_unary(first) and not first.path:
+        return Block("expand", (first, middle, last))
+    return Block("separable", (middle, last))
+
+
+def _source(group: Group, by_result: dict[Value, Group]) -> Group | None:
+    """The group that makes the anchor's operand, where nobody else reads it."""
+    x = group.anchor.operands[0]
+    return by_result.get(x) if isinstance(x, Value) and x.use_count == 1 else None
+
+
+def _is_pointwise(group: Group, shapes: Shapes) -> bool:
+    node = group.anchor
+    if node.op != "conv2d" or node.attrs["groups"] != 1 or shapes.dims(node.attrs["stride"]) != (1, 1):
+        return False
+    return shapes.of(node.value(1))[2:] == (1, 1) and shapes.dims(node.attrs["padding"]) == (0, 0)
+
+
+def _is_depthwise(group: Group, shapes: Shapes) -> bool:
+    node = group.anchor
+    if node.op != "conv2d":
+        return False
+    channels = shapes.of(node.value(0))[1]
+    return channels > 1 and node.attrs["groups"] == channels and shapes.of(node.value(1))[0] == channels
+
+
+def _is_one_pixel(group: Group, shapes: Shapes) -> bool:
+    return shapes.of(group.anchor.value(0))[2:] == (1, 1)
+
+
+def _is_unary(group: Group) -> bool:
+    """True when the chain reads nothing else."""
+    return all(sum(isinstance(operand, Value) for operand in link.node.operands) == 1 for link in group.chain)
