@@ -126,7 +126,8 @@ GRAPHOPT_INLINE void store_first(float* p, Vec v, int count) {
 
 // Asks for the line of p in the second cache level. Any address will do.
 GRAPHOPT_INLINE void prefetch(const float* p) { __builtin_prefetch(p, 0, 2); }
-GRAPHOPT_INLINE void prefetch_first(const float* p) { __builtin_prefetch(p, 0, 3); }
+// Asks for it in the first.
+GRAPHOPT_INLINE void prefetch_near(const float* p) { __builtin_prefetch(p, 0, 3); }
 
 // ---- arithmetic --------------------------------------------------------------------------------------------
 
