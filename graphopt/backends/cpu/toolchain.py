@@ -268,6 +268,7 @@ class _Jobs:
             _, errors = process.communicate(timeout=max(0.1, self.end - time.monotonic()))
         except subprocess.TimeoutExpired:
             _end(process)
+            process.communicate()
             raise BackendError(
                 f"the compiler took more than {_SECONDS:.0f} seconds for {what}: {shlex.join(command)}", fix="set CXX to another compiler"
             ) from None
