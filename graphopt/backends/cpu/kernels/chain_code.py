@@ -16,6 +16,7 @@ Operands are addressed by constant strides. With `lanes="c"` a vector is 16 chan
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ class _Place:
 
 def _collapse(storage: Storage, axes: tuple[int, ...]) -> int | None:
     real = [axis for axis in axes if storage.shape[axis] != 1]
-    for left, right in zip(real, real[1:], strict=False):
+    for left, right in itertools.pairwise(real):
         if storage.strides[left] != storage.strides[right] * storage.shape[right]:
             return None
     return storage.strides[real[-1]] if real else 0

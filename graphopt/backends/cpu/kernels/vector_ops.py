@@ -15,7 +15,7 @@ from graphopt.backends.cpu.chain import Argument, Chain, Constant, FromOperation
 from graphopt.ir.attributes import Attribute
 from graphopt.ir.types import DType
 
-__all__ = ["VECTOR_HEADERS", "float_literal", "is_vector_operation", "is_vector_chain", "vector_expression"]
+__all__ = ["VECTOR_HEADERS", "float_literal", "is_vector_chain", "is_vector_operation", "literal", "vector_expression"]
 
 VECTOR_HEADERS = ("activations.hpp",)
 """What code made of `vector_expression` includes."""
@@ -36,6 +36,21 @@ def float_literal(value: float) -> str:
     if len(text) > 14:
         text = numpy.format_float_scientific(numpy.float32(number), unique=True, trim="0")
     return f"{text}f"
+
+
+def literal(value: float | int | bool, dtype: DType) -> str:
+    """A C++ literal of a number for an element of that dtype."""
+    if dtype.kind == "float":
+        if dtype is not DType.f32:
+            number = float(value)
+            return repr(number) if math.isfinite(number) else "NAN" if math.isnan(number) else "INFINITY" if number > 0 else "-INFINITY"
+        return float_literal(float(value))
+    if dtype is DType.boolean:
+        return "true" if value else "false"
+    whole = int(value)
+    if whole == -(2**63):
+        return "INT64_MIN"
+    return f"{whole}ull" if whole >= 2**63 else f"{whole}ll" if abs(whole) >= 2**31 else str(whole)
 
 
 def _number(attrs: Attrs, name: str) -> str:
@@ -98,10 +113,12 @@ def _cast(arguments: Sequence[str], attrs: Attrs) -> str:
 
 
 _SAME_NAME = (
-    "relu floor ceil round trunc silu hardsigmoid hardswish mish selu log_sigmoid frac sigmoid tanh exp exp2 expm1 log log2 log10 log1p "
-    "sqrt rsqrt reciprocal sin cos tan asin acos atan sinh cosh asinh acosh atanh erf erfc abs softsign sign isnan isinf logical_not "
-    "prelu maximum minimum remainder fmod atan2 logical_and logical_or logical_xor where pow"
-).split()
+    "relu", "floor", "ceil", "round", "trunc", "silu", "hardsigmoid", "hardswish", "mish", "selu", "log_sigmoid", "frac",
+    "sigmoid", "tanh", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt", "reciprocal", "sin", "cos",
+    "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "erf", "erfc", "abs", "softsign", "sign", "isnan",
+    "isinf", "logical_not", "prelu", "maximum", "minimum", "remainder", "fmod", "atan2", "logical_and", "logical_or",
+    "logical_xor", "where", "pow",
+)  # fmt: skip
 
 _RULES: dict[str, Rule] = {
     **{name: _call(name) for name in _SAME_NAME},
@@ -129,8 +146,10 @@ _RULES: dict[str, Rule] = {
     "ge": _call("greater_equal"),
 }
 
-_TRUTH = frozenset("eq ne lt le gt ge isnan isinf logical_not logical_and logical_or logical_xor".split())
-_TAKES_TRUTH = frozenset("eq ne lt le gt ge logical_not logical_and logical_or logical_xor cast where sign".split())
+_TRUTH = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "isnan", "isinf", "logical_not", "logical_and", "logical_or", "logical_xor"})
+_TAKES_TRUTH = frozenset(
+    {"eq", "ne", "lt", "le", "gt", "ge", "logical_not", "logical_and", "logical_or", "logical_xor", "cast", "where", "sign"}
+)
 
 
 def _powers(base: str) -> dict[float, str]:
