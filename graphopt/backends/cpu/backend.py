@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from graphopt.backends.base import Backend
 from graphopt.backends.cpu.executable import CpuExecutable
 from graphopt.backends.cpu.options import CpuOptions
-from graphopt.backends.cpu.planner.choice import first_choice
 from graphopt.ir.graph import Graph
 
 __all__ = ["CpuBackend"]
@@ -26,7 +25,7 @@ class CpuBackend(Backend):
             BackendError: an option is unknown or has a bad value, or no compiler is found.
             LoweringError: a state has no numbers.
         """
-        return CpuExecutable(graph, CpuOptions.parse(options), first_choice)
+        return CpuExecutable(graph, CpuOptions.parse(options))
 
     def load(self, path: str | Path) -> CpuExecutable:
         """Read back what `CpuExecutable.save` wrote, and build it for this machine.

@@ -8,7 +8,7 @@ of `#if GRAPHOPT_UNIT == k`, the last unit has the run function and the C interf
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -22,7 +22,7 @@ from graphopt.errors import BackendError
 if TYPE_CHECKING:
     import numpy
 
-__all__ = ["Sources", "emit", "emit_candidates", "headers", "weight_chunks"]
+__all__ = ["Sources", "emit", "emit_candidates", "headers", "needed_headers", "weight_chunks"]
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def headers() -> dict[str, str]:
     return {item.name: item.read_text() for item in folder.iterdir() if item.name.endswith((".hpp", ".h"))}
 
 
-def _needed(names: list[str], available: dict[str, str]) -> list[str]:
-    """The headers and what they include, in no particular order."""
+def needed_headers(names: Sequence[str], available: Mapping[str, str]) -> list[str]:
+    """The headers and what they include."""
     found: dict[str, None] = {}
     queue = list(names)
     while queue:
@@ -161,7 +161,7 @@ def _sources(plan: Plan, steps: list[str], units: int, extra: tuple[str, ...]) -
     # the steps' own units close their namespaces too
     text = "\n".join(lines)
     text += "#if !GRAPHOPT_IN_UNIT(" + str(units) + ")\n}  // namespace network\n}  // namespace graphopt\n#endif\n"
-    needed = _needed(["runtime.hpp", "entry.hpp", *used, *(["halo.hpp"] if "halo.hpp" in available else [])], available)
+    needed = needed_headers(["runtime.hpp", "entry.hpp", *used, *(["halo.hpp"] if "halo.hpp" in available else [])], available)
     return Sources({"network.cpp": text, **{name: available[name] for name in sorted(needed)}}, units + 1)
 
 
@@ -194,7 +194,7 @@ def _bodies(plan: Plan, packed: dict[tuple[int, int], int], states: dict[str, in
 
 
 def _zero_halo(storage: Storage, pointer: str) -> str:
-    from graphopt.backends.cpu.kernels.copy import halo_code
+    from graphopt.backends.cpu.kernels.halo import halo_code
 
     return _indent(halo_code(storage, pointer))
 

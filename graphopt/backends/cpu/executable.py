@@ -12,9 +12,8 @@ from graphopt.backends.base import Executable
 from graphopt.backends.calling import flatten_call, restore_output
 from graphopt.backends.cpu.emit import emit, weight_chunks
 from graphopt.backends.cpu.library import Library, allocate
-from graphopt.backends.cpu.lowering import NativeSegment, Program, plan_graph, reader
+from graphopt.backends.cpu.lowering import NativeSegment, Program, plan, reader
 from graphopt.backends.cpu.options import CpuOptions
-from graphopt.backends.cpu.planner.choice import Choice
 from graphopt.backends.cpu.toolchain import build
 from graphopt.backends.partition import Segment
 from graphopt.errors import RunInputError
@@ -65,10 +64,9 @@ class CpuExecutable(Executable):
     reference interpreter and why.
     """
 
-    def __init__(self, graph: Graph, options: CpuOptions, choose: Choice) -> None:
+    def __init__(self, graph: Graph, options: CpuOptions) -> None:
         super().__init__(graph)
         self.options = options
-        self._choose = choose
         self._programs: dict[tuple[tuple[str, int], ...], tuple[Program, list[Native | Segment]]] = {}
         self._interpreter: Interpreter | None = None
         self._static = [
@@ -102,7 +100,7 @@ class CpuExecutable(Executable):
         key = tuple(sorted(sizes.items()))
         found = self._programs.get(key)
         if found is None:
-            program = plan_graph(self.graph, sizes, self._choose)
+            program = plan(self.graph, sizes, self.options)
             steps = [segment if isinstance(segment, Segment) else Native(self.graph, segment, self.options) for segment in program.segments]
             found = self._programs[key] = (program, steps)
         return found

@@ -6,19 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from graphopt.backends.cpu.kernel import ReadState
+from graphopt.backends.cpu.options import CpuOptions
 from graphopt.backends.cpu.plan import Plan
 from graphopt.backends.cpu.planner.builder import Builder, Derived
 from graphopt.backends.cpu.planner.choice import Choice, first_choice
 from graphopt.backends.cpu.planner.groups import form_groups
 from graphopt.backends.cpu.planner.layouts import Layouts
 from graphopt.backends.cpu.planner.makers import BLOCKS, MAKERS, refuse
-from graphopt.backends.cpu.planner.measure import Recorder, Timings
+from graphopt.backends.cpu.planner.measure import Recorder, Timings, default_timings
 from graphopt.backends.cpu.planner.shapes import Shapes
 from graphopt.backends.partition import Segment, segments
 from graphopt.errors import LoweringError
 from graphopt.ir.graph import Graph, Value
 
-__all__ = ["NativeSegment", "Program", "plan_graph", "plan_measured", "reader"]
+__all__ = ["NativeSegment", "Program", "plan", "plan_graph", "plan_measured", "reader"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,13 @@ class Program:
                     f"reference: %{node.name} = {node.op}: {reason}\n" for node, reason in zip(segment.nodes, segment.reasons, strict=True)
                 ]
         return "".join(parts)
+
+
+def plan(graph: Graph, sizes: Mapping[str, int], options: CpuOptions) -> Program:
+    """Plan a graph by the options: with measured choices, or by the best guess."""
+    if not options.measure:
+        return plan_graph(graph, sizes)
+    return plan_measured(graph, sizes, Timings(default_timings(), options.isa, options.thread_count))
 
 
 def plan_measured(graph: Graph, sizes: Mapping[str, int], timings: Timings) -> Program:

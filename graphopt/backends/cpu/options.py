@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from graphopt.backends.cpu.isa import available_cores
 from graphopt.errors import BackendError
 
 __all__ = ["CpuOptions"]
@@ -50,7 +50,7 @@ class CpuOptions:
     @property
     def thread_count(self) -> int:
         """The number of threads, with 0 resolved for this process."""
-        return self.threads or len(os.sched_getaffinity(0))
+        return self.threads or available_cores()
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, for the manifest; `parse` reads it."""

@@ -3,6 +3,7 @@
     expand:    conv 1x1 -> depthwise conv -> conv 1x1          inverted residuals (MobileNetV2, EfficientNet)
     separable: depthwise conv -> conv 1x1                      MobileNetV1 and first blocks
     squeeze:   conv 1x1 -> conv 1x1 on images of one pixel     squeeze-and-excitation
+    gated:     mul by a gate per channel -> conv 1x1           what uses the excitation
 
 Whether a block pays is measured against its groups one by one.
 """
@@ -21,7 +22,7 @@ __all__ = ["Block", "find_blocks"]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """`kind` is `expand`, `separable` or `squeeze`; the groups follow each other."""
+    """`kind` is `expand`, `separable`, `squeeze` or `gated`; the groups follow each other."""
 
     kind: str
     groups: tuple[Group, ...]
@@ -54,6 +55,8 @@ def _ending_at(last: Group, by_result: dict[Value, Group], shapes: Shapes) -> Bl
         return None
     if _is_one_pixel(last, shapes):
         return Block("squeeze", (middle, last)) if _is_pointwise(middle, shapes) and _is_unary(middle) and _is_unary(last) else None
+    if _is_gate(middle, shapes) and not last.path:
+        return Block("gated", (middle, last))
     if not _is_depthwise(middle, shapes) or not _is_unary(middle) or last.path:
         return None
     first = _source(middle, by_result)
@@ -85,6 +88,15 @@ def _is_depthwise(group: Group, shapes: Shapes) -> bool:
 
 def _is_one_pixel(group: Group, shapes: Shapes) -> bool:
     return shapes.of(group.anchor.value(0))[2:] == (1, 1)
+
+
+def _is_gate(group: Group, shapes: Shapes) -> bool:
+    """x [N, C, H, W] times [N, C, 1, 1]."""
+    node = group.anchor
+    if node.op != "mul" or group.chain or not all(isinstance(operand, Value) for operand in node.operands):
+        return False
+    sizes = sorted((shapes.of(node.value(index)) for index in (0, 1)), key=lambda shape: shape[2:] != (1, 1))
+    return all(len(shape) == 4 for shape in sizes) and sizes[0][2:] == (1, 1) != sizes[1][2:] and sizes[0][:2] == sizes[1][:2]
 
 
 def _is_unary(group: Group) -> bool:

@@ -26,7 +26,7 @@ __all__ = ["CHAIN_ANCHORS", "Group", "Link", "form_groups", "is_vector_node"]
 CHAIN_ANCHORS = frozenset(
     {
         "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "linear", "matmul", "batch_norm", "layer_norm", "rms_norm",
-        "max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
+        "mean", "max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
     }
 )  # fmt: skip
 """Ops whose kernels take a chain; elementwise nodes on f32 begin a group of their own."""

@@ -63,7 +63,8 @@ class Layouts:
             groups = node.attrs["groups"]
             if groups != 1:  # a dense convolution may change the layout on its way, others keep it
                 self._tie([x, y])
-            self._want_halo(node, x)
+            if groups == 1 or groups != self._shapes.of(x)[1]:  # depthwise kernels clip
+                self._want_halo(node, x)
         elif node.op in _SAME_LAYOUT or is_vector_node(node):
             rank = node.results[0].type.rank
             self._tie([value for value in (*values, *node.results) if value.type.rank == rank])

@@ -19,16 +19,18 @@ from pathlib import Path
 
 import numpy
 
-from graphopt.backends.cpu.emit import emit_candidates, headers, weight_chunks
+from graphopt.backends.cpu.cache import private_folder
+from graphopt.backends.cpu.emit import emit_candidates, headers, needed_headers, weight_chunks
+from graphopt.backends.cpu.isa import cpu_name, resolve
 from graphopt.backends.cpu.kernel import Kernel, ReadState
 from graphopt.backends.cpu.library import Library, allocate
 from graphopt.backends.cpu.plan import ALIGNMENT, Buffer, Plan, Step, plan_weights
 from graphopt.backends.cpu.planner.choice import Alternative, Stage, first_choice
 from graphopt.backends.cpu.storage import LANES, Storage
-from graphopt.backends.cpu.toolchain import build
+from graphopt.backends.cpu.toolchain import FLAGS, build, find_compiler
 from graphopt.ir.types import DType
 
-__all__ = ["Recorder", "TimingCache", "Timings", "canonical_text"]
+__all__ = ["Recorder", "TimingCache", "Timings", "canonical_text", "default_timings"]
 
 REPEATS = 9
 BATCH = 48
@@ -107,19 +109,27 @@ class TimingCache:
         os.replace(name, self._path)
 
 
+def default_timings() -> TimingCache:
+    """The user's timings; none are kept where the cache folder can't be used."""
+    folder = private_folder()
+    return TimingCache(None if folder is None else folder / "timings.json")
+
+
 class Timings:
     """Medians of candidates on this machine, and the `Choice` that follows from them."""
 
-    def __init__(self, cache: TimingCache, machine: str, isa: str, threads: int, progress: Callable[[int, int], None] | None = None) -> None:
+    def __init__(self, cache: TimingCache, isa: str, threads: int, progress: Callable[[int, int], None] | None = None) -> None:
         self._cache = cache
-        self._isa = isa
+        self._isa = resolve(isa)
         self._threads = threads
         self._progress = progress
-        self._salt = hashlib.sha256("".join([machine, isa, str(threads), *(text for _, text in sorted(headers().items()))]).encode()).hexdigest()
+        self._salt = f"{cpu_name()} {self._isa} {threads} {find_compiler().identity} {FLAGS}"
+        self._headers = {name: text for name, text in headers().items()}
 
     def key(self, kernel: Kernel) -> str:
         """What the timing of a kernel is kept under."""
-        return hashlib.sha256((self._salt + canonical_text(kernel)).encode()).hexdigest()[:32]
+        parts = [self._salt, canonical_text(kernel), *(self._headers[name] for name in sorted(needed_headers(kernel.headers, self._headers)))]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
     def measure(self, kernels: Sequence[Kernel], read: ReadState, weights_bytes: int) -> None:
         """Time every kernel that has no timing yet. A network of `weights_bytes` finds its weights in DRAM when they

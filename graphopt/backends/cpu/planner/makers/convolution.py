@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from graphopt.backends.cpu.frame import Frame, image_frame
 from graphopt.backends.cpu.kernel import Kernel
+from graphopt.backends.cpu.kernels.chain_code import chain_fits
 from graphopt.backends.cpu.kernels.convolution import Convolution
+from graphopt.backends.cpu.kernels.depthwise import depthwise_candidates
+from graphopt.backends.cpu.kernels.direct import DirectConv
+from graphopt.backends.cpu.kernels.tilings import Tile, Tiling
 from graphopt.backends.cpu.planner.builder import Builder
 from graphopt.backends.cpu.planner.groups import Group
 from graphopt.backends.cpu.planner.layouts import make_storage
 from graphopt.backends.cpu.planner.makers.table import maker
 from graphopt.backends.cpu.planner.shapes import Shapes
-from graphopt.backends.cpu.storage import LANES, Storage
 from graphopt.ir.graph import Node, Value
 
 FEW_CHANNELS = 8
@@ -39,37 +40,37 @@ def state_name(node: Node, index: int) -> str | None:
 @maker("conv1d", "conv2d", unless=_weights_are_states)
 def convolution(builder: Builder, group: Group) -> None:
     """conv1d and conv2d."""
+    builder.add(convolution_candidates(builder, group))
+
+
+def convolution_candidates(builder: Builder, group: Group) -> list[Kernel]:
+    """Kernels for the convolution of a group; operands are copied where their layout does not do."""
     node = group.anchor
-    x_value = node.value(0)
-    weight_shape = builder.shapes.of(node.value(1))
-    conv = Convolution.of(node.attrs, weight_shape[2:])
-    rank = x_value.type.rank
-    channels = builder.shapes.of(x_value)[1]
-    halo = conv.padding
-    if conv.groups == 1 and channels <= FEW_CHANNELS:
-        x = builder.planes(builder.storage(x_value), halo)
-    else:
-        x = builder.image(builder.storage(x_value), halo, builder.layouts.wish(x_value) if x_value.producer else None)
+    value = node.value(0)
+    source = builder.storage(value)
+    conv = Convolution.of(node.attrs, builder.shapes.of(node.value(1))[2:])
+    channels, outputs = source.shape[1], builder.shapes.of(node.results[0])[1]
+    rank = source.rank
     frame = image_frame(rank)
+    is_depthwise = conv.groups == channels and channels > 1
+    halo = (0, 0) if is_depthwise else conv.padding
+    if conv.groups == 1 and channels <= FEW_CHANNELS:
+        x = builder.planes(source, halo)
+    else:
+        x = builder.image(source, halo, builder.layouts.wish(value) if value.producer is not None else None)
     y = builder.result(
         group,
-        lambda storage: frame.strides(storage) is not None,
+        lambda storage: frame.strides(storage) is not None and storage.lanes(1) is not None,
         lambda shape: make_storage("blocked" if rank == 4 else "last", "new", x.dtype, shape),
     )
     chain = builder.chain(group)
     flat = Frame((0,), 1, (), tuple(range(2, rank)))
-    if conv.is_pointwise and _tells(flat, x, y):
-        from graphopt.backends.cpu.kernels.chain_code import chain_fits
-
-        if chain_fits(chain, flat):
-            frame = flat
+    if conv.is_pointwise and flat.strides(x) is not None and flat.strides(y) is not None and chain_fits(chain, flat):
+        frame = flat
     chain = builder.fit(chain, frame, y)
-    builder.add(_candidates(builder, node, x, y, conv, frame, chain))
-
-
-def _tells(frame: Frame, *storages: Storage) -> bool:
-    return all(frame.strides(storage) is not None for storage in storages)
-
-
-def _candidates(builder: Builder, node: Node, x: Storage, y: Storage, conv: Convolution, frame: Frame, chain: object) -> list[Kernel]:
-    raise NotImplementedError
+    weight, bias = node.value(1).name, state_name(node, 2)
+    if is_depthwise:
+        return list[Kernel](depthwise_candidates(x, y, weight, bias, conv, frame, chain))
+    del outputs
+    w = y.shape[-1]
+    return [DirectConv(x, y, weight, bias, conv, frame, Tiling(Tile(2, 1, 14 if w % 14 == 0 else 7), 64, 8, True), chain)]

@@ -1,0 +1,82 @@
+"""Blocks of groups: one kernel for all of it, where there is one and it pays, else group by group."""
+
+from __future__ import annotations
+
+from graphopt.backends.cpu.frame import image_frame
+from graphopt.backends.cpu.kernel import Kernel
+from graphopt.backends.cpu.kernels.squeeze_excite import Layer, SqueezeExcite, gated_candidates
+from graphopt.backends.cpu.planner.blocks import Block
+from graphopt.backends.cpu.planner.builder import Builder
+from graphopt.backends.cpu.planner.choice import Alternative, Stage
+from graphopt.backends.cpu.planner.groups import Group
+from graphopt.backends.cpu.planner.makers.convolution import convolution_candidates, state_name
+from graphopt.backends.cpu.planner.makers.elementwise import elementwise_candidates
+from graphopt.backends.cpu.planner.makers.table import block_maker
+from graphopt.ir.types import DType
+
+
+def _layer(builder: Builder, group: Group) -> Layer:
+    node = group.anchor
+    with builder.working_on(group):
+        chain = builder.chain(group)
+    return Layer(node.value(1).name, state_name(node, 2), builder.shapes.of(node.results[0])[1], chain)
+
+
+def _one_by_one(builder: Builder, block: Block) -> list[Stage]:
+    stages: list[Stage] = []
+    for group in block.groups:
+        with builder.working_on(group):
+            if group.anchor.op == "mul":
+                candidates = elementwise_candidates(builder, group)
+            else:
+                candidates = convolution_candidates(builder, group)
+        stages.append(Stage(tuple(candidates), (group,)))
+    return stages
+
+
+def _is_native(block: Block) -> bool:
+    return all(group.anchor.results[0].type.dtype is DType.f32 for group in block.groups)
+
+
+@block_maker("squeeze")
+def squeeze(builder: Builder, block: Block) -> None:
+    """Two small products with the means of the channels."""
+    first, last = block.groups
+    alternatives: list[Alternative] = [_one_by_one(builder, block)]
+    frame = image_frame()
+    x, y = builder.storage(first.anchor.value(0)), builder.storage(last.result)
+    if _is_native(block) and not last.path and all(_has_lanes(storage) for storage in (x, y)):
+        kernel = SqueezeExcite(x, y, _layer(builder, first), _layer(builder, last), frame)
+        alternatives.insert(0, [Stage((kernel,), block.groups)])
+    builder.add_alternatives(alternatives)
+
+
+@block_maker("gated")
+def gated(builder: Builder, block: Block) -> None:
+    """conv(x * gate), with the gate applied to the weights."""
+    product, last = block.groups
+    a, b = (product.anchor.value(index) for index in (0, 1))
+    gate, x = (a, b) if builder.shapes.of(a)[2:] == (1, 1) else (b, a)
+    alternatives: list[Alternative] = [_one_by_one(builder, block)]
+    y = builder.storage(last.result)
+    storages = builder.storage(x), builder.storage(gate), y
+    layer = _layer(builder, last)
+    frame = image_frame()
+    if all(_has_lanes(storage) for storage in storages):
+        kernels: list[Kernel] = list(gated_candidates(*storages, layer, frame))
+        if kernels:
+            alternatives.insert(0, [Stage(tuple(kernels), block.groups)])
+    builder.add_alternatives(alternatives)
+
+
+def _has_lanes(storage: object) -> bool:
+    from graphopt.backends.cpu.storage import Storage
+
+    return isinstance(storage, Storage) and storage.lanes(1) is not None and image_frame().strides(storage) is not None
+
+
+@block_maker("expand")
+@block_maker("separable")
+def inverted_residual(builder: Builder, block: Block) -> None:
+    """Depthwise convolutions with the products before and after them."""
+    builder.add_alternatives([_one_by_one(builder, block)])
