@@ -52,6 +52,9 @@ template <int ROWS, int VECTORS> struct Tile {
   GRAPHOPT_INLINE void load_from(const float* y, long row) {
     GRAPHOPT_UNROLL for (int i = 0; i < ROWS; ++i) GRAPHOPT_UNROLL for (int j = 0; j < VECTORS; ++j) at[i][j] = load(y + i * row + LANES * j);
   }
+  GRAPHOPT_INLINE void add_from(const float* y, long row) {
+    GRAPHOPT_UNROLL for (int i = 0; i < ROWS; ++i) GRAPHOPT_UNROLL for (int j = 0; j < VECTORS; ++j) at[i][j] += load(y + i * row + LANES * j);
+  }
   GRAPHOPT_INLINE void store_to(float* y, long row) const {
     GRAPHOPT_UNROLL for (int i = 0; i < ROWS; ++i) GRAPHOPT_UNROLL for (int j = 0; j < VECTORS; ++j) store(y + i * row + LANES * j, at[i][j]);
   }
