@@ -1,0 +1,193 @@
+// Products and convolutions whose weights are mostly zeros, in a pattern that is data.
+//
+//   S::IMAGES, IN_HEIGHT, IN_WIDTH, OUT_HEIGHT, OUT_WIDTH
+//   S::KERNEL_H, KERNEL_W, STRIDE_H, STRIDE_W, PADDING_H, PADDING_W, DILATION_H, DILATION_W
+//   S::BANDS, IN_CHANNELS, OUT_CHANNELS   groups of a convolution, joined so that channels of a band fit 16 lanes; channels of one
+//   S::X, X_PLANES, X_PADDED              Strides; planes: X.block is the distance of two channels and X.w is 1
+//   S::HALO_H, HALO_W                     zeros around planes of x
+//   S::Y, Y_PLANES, Y_PADDED              the same of y; pixels of planes of y lie one after the other
+//   S::VECTORS, TILES, LARGE_TILES        pixels of an image as tiles: LARGE_TILES of 16 * VECTORS, then of one vector less
+//   S::CHUNK                              inputs (channel, tap) that are multiplied while their tile is in L1
+//   S::PANEL                              output channels that one worker does at a time, a multiple of 16
+//   S::ROWS, LISTS                        see sparse_multiply.hpp
+//
+// The pattern, per band, chunk and panel: `groups` of LISTS lists of ROWS output channels (number of entries, then
+// where in the panel each list's rows are, in units of ROWS), all their `entries`, and in `starts` the first entry.
+// `work` counts what panels cost, summed up from the first: workers share tiles and panels evenly by it.
+//
+// Numeric class: a sum is bias + first chunk, then + the sum of each further chunk. A weight of zero does not turn
+// infinities and NaNs of x into NaN, as it does in a dense kernel.
+#pragma once
+
+#include "sparse_multiply.hpp"
+#include "sparse_tile.hpp"
+
+namespace graphopt {
+
+template <int LISTS> struct SparseGroup {
+  int32_t entries;
+  uint8_t rows[4];
+};
+
+template <class S> struct SparsePattern {
+  using Entry = SparseEntry<S::LISTS, S::ROWS>;
+  using Group = SparseGroup<S::LISTS>;
+  static constexpr int PADDED = ceil_div(S::OUT_CHANNELS, LANES) * LANES;  // rows of a band
+  static constexpr int PANELS = ceil_div(PADDED, S::PANEL);
+  static constexpr int UNITS = S::BANDS * PANELS;
+  static constexpr int GROUP_ROWS = S::LISTS * S::ROWS;
+  static constexpr int GROUPS = PADDED / GROUP_ROWS, PANEL_GROUPS = S::PANEL / GROUP_ROWS;
+
+  const Group* groups;
+  const Entry* entries;
+  const int32_t* starts;
+  const int32_t* work;
+};
+
+// Where one worker's share begins or ends.
+struct SparsePlace {
+  long tile;
+  int unit;
+};
+
+template <class S> SparsePlace sparse_share(const int32_t* work, int index, int count) {
+  constexpr int UNITS = SparsePattern<S>::UNITS;
+  const int64_t total = work[UNITS], place = total * S::IMAGES * S::TILES * index / count;
+  int unit = 0;
+  while (work[unit] < place % total) ++unit;
+  return {static_cast<long>(place / total), unit};
+}
+
+// What does not change within a tile.
+template <class S, class Epilogue> struct SparseWork {
+  SparsePattern<S> pattern;
+  const float* bias;
+  float* y;
+  float* tile;
+  float* sums;
+  const Epilogue& epilogue;
+};
+
+// Sums of one group of lists, vectors FIRST to FIRST + COUNT of a tile.
+template <class S, int FIRST, int COUNT, class Epilogue>
+GRAPHOPT_INLINE void sparse_group(const SparseWork<S, Epilogue>& work, const SparseGroup<S::LISTS>& group, const SparseEntry<S::LISTS, S::ROWS>* entry,
+                                  int channel, int rows_left, float* sums, bool first, bool last, int image, int pixel) {
+  using D = SparseShape<S>;
+  Vec sum[S::LISTS][S::ROWS][COUNT];
+  GRAPHOPT_UNROLL for (int list = 0; list < S::LISTS; ++list)
+    GRAPHOPT_UNROLL for (int r = 0; r < S::ROWS; ++r) {
+      const Vec start = first ? splat(work.bias[channel + group.rows[list] * S::ROWS + r]) : zero();
+      GRAPHOPT_UNROLL for (int v = 0; v < COUNT; ++v) sum[list][r][v] = start;
+    }
+  sparse_multiply(sum, work.tile + FIRST * LANES, entry, entry + group.entries);
+  GRAPHOPT_UNROLL for (int list = 0; list < S::LISTS; ++list)
+    GRAPHOPT_UNROLL for (int r = 0; r < S::ROWS; ++r) {
+      const int row = group.rows[list] * S::ROWS + r;
+      float* saved = sums + static_cast<long>(row) * D::WIDTH + FIRST * LANES;
+      if (!first) GRAPHOPT_UNROLL for (int v = 0; v < COUNT; ++v) sum[list][r][v] += load(saved + v * LANES);
+      if (S::Y_PLANES && last) {
+        if (row >= rows_left) continue;
+        float* to = work.y + (channel + row) * S::Y.block;
+        GRAPHOPT_UNROLL for (int v = 0; v < COUNT; ++v) {
+          const int at = pixel + (FIRST + v) * LANES, left = D::PIXELS - at;
+          if (left <= 0) break;
+          const Vec value = work.epilogue(sum[list][r][v], image, channel + row, 0, at);
+          if (D::PIXELS % LANES == 0 || left >= LANES) store(to + at, value);
+          else store_first(to + at, value, D::PIXELS % LANES);
+        }
+      } else {
+        GRAPHOPT_UNROLL for (int v = 0; v < COUNT; ++v) store(saved + v * LANES, sum[list][r][v]);
+      }
+    }
+}
+
+template <class S, int VECTORS, int FIRST, class... A> GRAPHOPT_INLINE void sparse_pieces(A&&... arguments) {
+  constexpr int MOST = sparse_vectors<S::LISTS, S::ROWS>(VECTORS), EVEN = even_tile(VECTORS, MOST);
+  constexpr int COUNT = VECTORS - FIRST < EVEN ? VECTORS - FIRST : EVEN;
+  sparse_group<S, FIRST, COUNT>(arguments...);
+  if constexpr (FIRST + COUNT < VECTORS) sparse_pieces<S, VECTORS, FIRST + COUNT>(arguments...);
+}
+
+// Finished sums of a panel to a y with 16 channels side by side.
+template <class S, int VECTORS, class Epilogue>
+void sparse_store(const SparseWork<S, Epilogue>& work, const float* sums, int channel, int rows, int image, int pixel) {
+  using D = SparseShape<S>;
+  constexpr int TAIL = S::BANDS * S::OUT_CHANNELS % LANES;
+  const int left = D::PIXELS - pixel < VECTORS * LANES ? D::PIXELS - pixel : VECTORS * LANES;
+  for (int row = 0; row < rows; row += LANES) {
+    float* group = work.y + (channel + row) / LANES * S::Y.block;
+    const bool narrow = TAIL != 0 && !S::Y_PADDED && channel + row + LANES > S::BANDS * S::OUT_CHANNELS;
+    int h = pixel / S::OUT_WIDTH, w = pixel % S::OUT_WIDTH;
+    for (int at = 0; at < left; at += LANES) {
+      alignas(64) float turned[LANES * LANES];
+      const float* from = sums + static_cast<long>(row) * D::WIDTH + at;
+      transpose_rows([&](int i) { return from + i * D::WIDTH; }, turned, LANES);
+      const int count = left - at < LANES ? left - at : LANES;
+      for (int i = 0; i < count; ++i) {
+        const Vec value = work.epilogue(load(turned + i * LANES), image, channel + row, h, w);
+        float* to = group + h * S::Y.h + w * S::Y.w;
+        if (narrow) store_first(to, value, TAIL);
+        else store(to, value);
+        if (++w == S::OUT_WIDTH) ++h, w = 0;
+      }
+    }
+  }
+}
+
+// Units `begin` to `end` (band, panel) of one tile.
+template <class S, int VECTORS, class Epilogue>
+__attribute__((noinline)) void sparse_tile(const SparseWork<S, Epilogue>& work, const float* x, int image, int pixel, int begin, int end) {
+  using D = SparseShape<S>;
+  using P = SparsePattern<S>;
+  const SparseTile<S, VECTORS, S::X_PLANES> tile(x, pixel);
+  for (int band = begin / P::PANELS; band * P::PANELS < end; ++band) {
+    const int first_panel = band * P::PANELS < begin ? begin - band * P::PANELS : 0;
+    const int last_panel = end - band * P::PANELS < P::PANELS ? end - band * P::PANELS : P::PANELS;
+    for (int chunk = 0; chunk < D::CHUNKS; ++chunk) {
+      const bool first = D::CHUNKS == 1 || chunk == 0, last = D::CHUNKS == 1 || chunk == D::CHUNKS - 1;
+      tile.load(band * S::IN_CHANNELS, chunk * S::CHUNK, last ? D::DEPTH : (chunk + 1) * S::CHUNK, work.tile);
+      const long place = band * D::CHUNKS + chunk;
+      // While this chunk is multiplied, x of the next one moves to the second cache.
+      const int groups = ((last_panel < P::PANELS ? last_panel * S::PANEL : P::PADDED) - first_panel * S::PANEL) / P::GROUP_ROWS;
+      const int step = ceil_div(S::CHUNK, groups), soon = last ? 0 : (chunk + 1) * S::CHUNK;
+      int ahead = soon, beyond = soon + S::CHUNK < D::DEPTH ? soon + S::CHUNK : D::DEPTH;
+      const auto* entry = work.pattern.entries + work.pattern.starts[place * P::PANELS + first_panel];
+      for (int panel = first_panel; panel < last_panel; ++panel) {
+        const int row = panel * S::PANEL, rows = P::PADDED - row < S::PANEL ? P::PADDED - row : S::PANEL;
+        const int channel = band * S::OUT_CHANNELS + row;
+        float* sums = work.sums + (D::CHUNKS == 1 ? 0 : static_cast<long>(row) * D::WIDTH);
+        const auto* group = work.pattern.groups + place * P::GROUPS + panel * P::PANEL_GROUPS;
+        for (int i = 0; i < rows / P::GROUP_ROWS; ++i, entry += group->entries, ++group) {
+          for (int most = ahead + step < beyond ? ahead + step : beyond; ahead < most; ++ahead) tile.expect(band * S::IN_CHANNELS, ahead, last);
+          sparse_pieces<S, VECTORS, 0>(work, *group, entry, channel, S::OUT_CHANNELS - row, sums, first, last, image, pixel);
+        }
+        if (!S::Y_PLANES && last) sparse_store<S, VECTORS>(work, sums, channel, rows, image, pixel);
+      }
+    }
+  }
+}
+
+template <class S, class Epilogue>
+void sparse_product(const Worker& worker, const float* x, const int32_t* groups, const int32_t* entries, const int32_t* starts, const int32_t* shares,
+                    const float* bias, float* y, float* scratch, Epilogue epilogue) {
+  using D = SparseShape<S>;
+  using P = SparsePattern<S>;
+  constexpr long TILE = static_cast<long>(S::CHUNK + 1) * D::WIDTH;
+  float* tile = scratch;
+  for (int i = 0; i < D::WIDTH; ++i) tile[TILE - D::WIDTH + i] = 0.0f;  // the row that padding of lists reads
+  const SparsePlace begin = sparse_share<S>(shares, worker.index, worker.count), end = sparse_share<S>(shares, worker.index + 1, worker.count);
+  const P pattern{reinterpret_cast<const typename P::Group*>(groups), reinterpret_cast<const typename P::Entry*>(entries), starts, shares};
+  for (long at = begin.tile; at <= end.tile; ++at) {
+    const int first = at == begin.tile ? begin.unit : 0, last = at == end.tile ? end.unit : P::UNITS;
+    if (first >= last) continue;
+    const int image = static_cast<int>(at / S::TILES), number = static_cast<int>(at % S::TILES);
+    const SparseWork<S, Epilogue> work{pattern, bias, y + image * S::Y.n, tile, tile + TILE, epilogue};
+    const float* image_x = x + image * S::X.n;
+    if (S::LARGE_TILES == S::TILES || number < S::LARGE_TILES)
+      sparse_tile<S, S::VECTORS>(work, image_x, image, number * D::WIDTH, first, last);
+    else
+      sparse_tile<S, (S::VECTORS > 1 ? S::VECTORS - 1 : 1)>(work, image_x, image, number * D::WIDTH - (number - S::LARGE_TILES) * LANES, first, last);
+  }
+}
+
+}  // namespace graphopt
