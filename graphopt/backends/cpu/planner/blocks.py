@@ -2,6 +2,7 @@
 
     expand:    conv 1x1 -> depthwise conv -> conv 1x1          inverted residuals (MobileNetV2, EfficientNet)
     separable: depthwise conv -> conv 1x1                      MobileNetV1 and first blocks
+    widen:     conv 1x1 -> depthwise conv                      the same, where a gate follows
     squeeze:   conv 1x1 -> conv 1x1 on images of one pixel     squeeze-and-excitation
     gated:     mul by a gate per channel -> conv 1x1           what uses the excitation
 
@@ -22,7 +23,7 @@ __all__ = ["Block", "find_blocks"]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """`kind` is `expand`, `separable`, `squeeze` or `gated`; the groups follow each other."""
+    """`kind` is `expand`, `separable`, `widen`, `squeeze` or `gated`; the groups follow each other."""
 
     kind: str
     groups: tuple[Group, ...]
@@ -33,11 +34,12 @@ def find_blocks(groups: Sequence[Group], shapes: Shapes) -> list[Group | Block]:
     by_result = {group.result: group for group in groups}
     taken: set[int] = set()
     block_at: dict[int, Block] = {}
-    for group in groups:
-        chain = _ending_at(group, by_result, shapes)
-        if chain is not None and not any(id(member) in taken for member in chain.groups):
-            taken.update(id(member) for member in chain.groups)
-            block_at[id(group)] = chain
+    for ending in (_ending_at, _widening):
+        for group in groups:
+            block = ending(group, by_result, shapes)
+            if block is not None and not any(id(member) in taken for member in block.groups):
+                taken.update(id(member) for member in block.groups)
+                block_at[id(group)] = block
     items: list[Group | Block] = []
     for group in groups:
         if id(group) in block_at:
@@ -63,6 +65,13 @@ def _ending_at(last: Group, by_result: dict[Value, Group], shapes: Shapes) -> Bl
     if first is not None and _is_pointwise(first, shapes) and _is_unary(first) and not first.path:
         return Block("expand", (first, middle, last))
     return Block("separable", (middle, last))
+
+
+def _widening(last: Group, by_result: dict[Value, Group], shapes: Shapes) -> Block | None:
+    first = _source(last, by_result) if _is_depthwise(last, shapes) else None
+    if first is None or first.path or last.path or not _is_pointwise(first, shapes) or not _is_unary(first):
+        return None
+    return Block("widen", (first, last))
 
 
 def _source(group: Group, by_result: dict[Value, Group]) -> Group | None:

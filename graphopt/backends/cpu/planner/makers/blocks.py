@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from graphopt.backends.cpu.frame import image_frame
 from graphopt.backends.cpu.kernel import Kernel
-from graphopt.backends.cpu.kernels.squeeze_excite import Layer, SqueezeExcite, gated_candidates
+from graphopt.backends.cpu.kernels.chain_code import chain_fits
+from graphopt.backends.cpu.kernels.convolution import Convolution
+from graphopt.backends.cpu.kernels.inverted_residual import MobileBlock, inverted_residual_candidates, widen_depthwise_candidates
+from graphopt.backends.cpu.kernels.layers import Layer
+from graphopt.backends.cpu.kernels.squeeze_excite import SqueezeExcite, gated_candidates
 from graphopt.backends.cpu.planner.blocks import Block
 from graphopt.backends.cpu.planner.builder import Builder
 from graphopt.backends.cpu.planner.choice import Alternative, Stage
@@ -12,6 +16,7 @@ from graphopt.backends.cpu.planner.groups import Group
 from graphopt.backends.cpu.planner.makers.convolution import convolution_candidates, state_name
 from graphopt.backends.cpu.planner.makers.elementwise import elementwise_candidates
 from graphopt.backends.cpu.planner.makers.table import block_maker
+from graphopt.backends.cpu.storage import Storage
 from graphopt.ir.types import DType
 
 
@@ -69,14 +74,33 @@ def gated(builder: Builder, block: Block) -> None:
     builder.add_alternatives(alternatives)
 
 
-def _has_lanes(storage: object) -> bool:
-    from graphopt.backends.cpu.storage import Storage
-
-    return isinstance(storage, Storage) and storage.lanes(1) is not None and image_frame().strides(storage) is not None
+def _has_lanes(storage: Storage) -> bool:
+    return storage.lanes(1) is not None and image_frame().strides(storage) is not None
 
 
 @block_maker("expand")
 @block_maker("separable")
-def inverted_residual(builder: Builder, block: Block) -> None:
+@block_maker("widen")
+def mobile(builder: Builder, block: Block) -> None:
     """Depthwise convolutions with the products before and after them."""
-    builder.add_alternatives([_one_by_one(builder, block)])
+    alternatives: list[Alternative] = [_one_by_one(builder, block)]
+    first, last = block.groups[0], block.groups[-1]
+    x, y = builder.image(builder.storage(first.anchor.value(0))), builder.storage(last.result)
+    roles = {"expand": (0, 1, 2), "separable": (None, 0, 1), "widen": (0, 1, None)}[block.kind]
+    widen, depthwise, narrow = (None if role is None else _layer(builder, block.groups[role]) for role in roles)
+    middle = block.groups[roles[1]].anchor
+    assert depthwise is not None, "every kind has one"
+    conv = Convolution.of(middle.attrs, builder.shapes.of(middle.value(1))[2:])
+    mobile_block = MobileBlock(widen, depthwise, narrow, conv)
+    frame = image_frame()
+    if not _has_lanes(y) or not all(layer is None or chain_fits(layer.chain, frame) for layer in (widen, depthwise, narrow)):
+        builder.add_alternatives(alternatives)
+        return
+    kernels: list[Kernel]
+    if narrow is None:
+        kernels = list(widen_depthwise_candidates(x, y, None, mobile_block, frame))
+    else:
+        kernels = list(inverted_residual_candidates(x, y, mobile_block, frame))
+    if kernels:
+        alternatives.insert(0, [Stage(tuple(kernels), block.groups)])
+    builder.add_alternatives(alternatives)
