@@ -2,6 +2,7 @@
 #pragma once
 
 #include "part.hpp"
+#include "scalar.hpp"
 
 namespace graphopt {
 
@@ -30,25 +31,8 @@ GRAPHOPT_EACH_2(pow, std::pow)
 GRAPHOPT_EACH_2(atan2, std::atan2)
 GRAPHOPT_EACH_2(fmod, std::fmod)
 
-// a modulo b with the sign of b.
-GRAPHOPT_INLINE float remainder(float a, float b) {
-  const float rest = std::fmod(a, b);
-  return rest != 0.0f && (b < 0.0f) != (rest < 0.0f) ? rest + b : rest;
-}
-
-// floor(a / b) of the exact quotient, as Python and torch.
-GRAPHOPT_INLINE float divide_floor(float a, float b) {
-  if (b == 0.0f) return a / b;
-  const float rest = std::fmod(a, b);
-  float quotient = (a - rest) / b;
-  if (rest != 0.0f && (b < 0.0f) != (rest < 0.0f)) quotient -= 1.0f;
-  if (quotient == 0.0f) return std::copysign(0.0f, a / b);
-  const float whole = std::floor(quotient);
-  return quotient - whole > 0.5f ? whole + 1.0f : whole;
-}
-
-GRAPHOPT_EACH_2(remainder, remainder)
-GRAPHOPT_EACH_2(divide_floor, divide_floor)
+GRAPHOPT_EACH_2(remainder, scalar::remainder)
+GRAPHOPT_EACH_2(divide_floor, scalar::divide_floor)
 
 GRAPHOPT_INLINE Vec divide_trunc(Vec x, Vec y) {
   return lift([](Part a, Part b) __attribute__((always_inline)) { return trunc_part(a / b); }, x, y);

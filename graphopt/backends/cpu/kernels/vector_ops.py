@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import numpy
 
-from graphopt.backends.cpu.chain import Argument, Chain, Constant, FromOperation, Operation
+from graphopt.backends.cpu.chain import Argument, Chain, Constant, FromOperand, FromOperation, Operation
 from graphopt.ir.attributes import Attribute
 from graphopt.ir.types import DType
 
@@ -185,6 +185,8 @@ def is_vector_chain(chain: Chain) -> bool:
     truth: list[bool] = []
 
     def is_truth(argument: Argument) -> bool:
+        if isinstance(argument, FromOperand):
+            return chain.operands[argument.index].dtype is DType.boolean
         return isinstance(argument, FromOperation) and truth[argument.index]
 
     for operation in chain.operations:
