@@ -40,7 +40,7 @@ def _random(shape: tuple[int, ...], dtype: DType, seed: int) -> Array:
 @pytest.mark.parametrize("isa", ["avx512", "avx2"])
 def test_layouts(isa: str) -> None:
     """(x + a) * c, stored as y, for every pair of layouts; all threads give the same bits."""
-    layouts = {
+    layouts: dict[str, Callable[[str], Storage]] = {
         "plain": lambda name: plain(name, F32, SHAPE, (1, 2)),
         "blocked": lambda name: blocked(name, F32, SHAPE, (1, 1)),
         "last": lambda name: channels_last(name, F32, SHAPE),
@@ -218,10 +218,16 @@ def test_casts() -> None:
     cases.check()
 
 
+_UNARY = (
+    "relu", "neg", "floor", "abs", "sign", "square", "exp", "sigmoid", "sqrt", "isnan", "isinf", "logical_not", "bitwise_not",
+    "silu", "softsign", "tanh",
+)  # fmt: skip
+
+
 def test_unary_ops_of_all_dtypes() -> None:
     cases = _Cases()
     for dtype in _DTYPES:
-        for name in ["relu", "neg", "floor", "abs", "sign", "square", "exp", "sigmoid", "sqrt", "isnan", "isinf", "logical_not", "bitwise_not", "silu", "softsign", "tanh"]:
+        for name in _UNARY:
             function = getattr(torch, name, None) or getattr(torch.nn.functional, name)
             x, value = cases.operand(dtype, special=name != "sign")
             try:
