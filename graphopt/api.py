@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "parse"]
 
-_EXECUTABLES = {"executable.json": "onnxruntime", "torch.json": "torch"}
+_EXECUTABLES = {"cpu.json": "cpu", "executable.json": "onnxruntime", "torch.json": "torch"}
 """The file that only executables of a backend have, and the name of the backend."""
 
 
@@ -33,7 +33,8 @@ def parse(text: str) -> Graph:
 
 def load(path: str | Path) -> Graph | Executable:
     """What was saved in a folder: the graph that `graph.save(path)` wrote, verified, or the executable that
-    `executable.save(path)` wrote. Loading never runs code, and an executable whose nodes are all native needs no torch.
+    `executable.save(path)` wrote. Loading never runs code of the folder, and an executable whose nodes are all native needs no
+    torch. One of the backend cpu is compiled anew for this machine.
 
     Raises:
         ArtifactError: the folder is missing, damaged, of a newer version, or unsafe to read, or the types in

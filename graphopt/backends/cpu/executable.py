@@ -14,6 +14,7 @@ from graphopt.backends.cpu.emit import emit, weight_chunks
 from graphopt.backends.cpu.library import Library, allocate
 from graphopt.backends.cpu.lowering import NativeSegment, Program, plan, reader
 from graphopt.backends.cpu.options import CpuOptions
+from graphopt.backends.cpu.replay import SavedStep
 from graphopt.backends.cpu.toolchain import build
 from graphopt.backends.partition import Segment
 from graphopt.errors import RunInputError
@@ -64,15 +65,25 @@ class CpuExecutable(Executable):
     reference interpreter and why.
     """
 
-    def __init__(self, graph: Graph, options: CpuOptions) -> None:
+    def __init__(
+        self, graph: Graph, options: CpuOptions, saved: Mapping[tuple[tuple[str, int], ...], Sequence[SavedStep]] | None = None
+    ) -> None:
+        """`saved` are choices by sizes, of an executable that is loaded."""
         super().__init__(graph)
         self.options = options
+        self._saved = saved or {}
         self._programs: dict[tuple[tuple[str, int], ...], tuple[Program, list[Native | Segment]]] = {}
         self._interpreter: Interpreter | None = None
-        self._static = [
-            (value.type.static_shape, numpy.dtype(value.type.dtype.torch_name)) if value.type.is_static and value.type.dtype.kind != "complex" else None
-            for value in graph.inputs
-        ] if all(value.type.dtype.torch_name in _NUMPY for value in graph.inputs) else None
+        self._static = (
+            [
+                (value.type.static_shape, numpy.dtype(value.type.dtype.torch_name))
+                if value.type.is_static and value.type.dtype.kind != "complex"
+                else None
+                for value in graph.inputs
+            ]
+            if all(value.type.dtype.torch_name in _NUMPY for value in graph.inputs)
+            else None
+        )
         if not graph.symbols:
             self.program({})
 
@@ -91,6 +102,11 @@ class CpuExecutable(Executable):
         return tuple(lines)
 
     @property
+    def programs(self) -> Mapping[tuple[tuple[str, int], ...], Program]:
+        """The programs so far, by sizes of the symbols."""
+        return {sizes: program for sizes, (program, _) in self._programs.items()}
+
+    @property
     def plan(self) -> str:
         """The text of every plan so far."""
         return "".join(program.text for program, _ in self._programs.values())
@@ -100,7 +116,7 @@ class CpuExecutable(Executable):
         key = tuple(sorted(sizes.items()))
         found = self._programs.get(key)
         if found is None:
-            program = plan(self.graph, sizes, self.options)
+            program = plan(self.graph, sizes, self.options, self._saved.get(key, ()))
             steps = [segment if isinstance(segment, Segment) else Native(self.graph, segment, self.options) for segment in program.segments]
             found = self._programs[key] = (program, steps)
         return found

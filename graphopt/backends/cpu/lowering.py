@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
+from graphopt.backends.cpu.arrays import ArrayData
 from graphopt.backends.cpu.kernel import ReadState
 from graphopt.backends.cpu.options import CpuOptions
 from graphopt.backends.cpu.plan import Plan
@@ -15,6 +17,7 @@ from graphopt.backends.cpu.planner.layouts import Layouts
 from graphopt.backends.cpu.planner.makers import BLOCKS, MAKERS, refuse
 from graphopt.backends.cpu.planner.measure import Recorder, Timings, default_timings
 from graphopt.backends.cpu.planner.shapes import Shapes
+from graphopt.backends.cpu.replay import Replay, ReplayError, SavedStep
 from graphopt.backends.partition import Segment, segments
 from graphopt.errors import LoweringError
 from graphopt.ir.graph import Graph, Value
@@ -66,8 +69,15 @@ class Program:
         return "".join(parts)
 
 
-def plan(graph: Graph, sizes: Mapping[str, int], options: CpuOptions) -> Program:
-    """Plan a graph by the options: with measured choices, or by the best guess."""
+def plan(graph: Graph, sizes: Mapping[str, int], options: CpuOptions, saved: Sequence[SavedStep] = ()) -> Program:
+    """Plan a graph by the options: with measured choices, or by the best guess; or as it was planned before, where the
+    choices of then, `saved`, are still to be had."""
+    if saved:
+        replay = Replay(saved)
+        with suppress(ReplayError):
+            program = plan_graph(graph, sizes, replay)
+            if replay.finished:
+                return program
     if not options.measure:
         return plan_graph(graph, sizes)
     return plan_measured(graph, sizes, Timings(default_timings(), options.isa, options.thread_count))
@@ -77,7 +87,9 @@ def plan_measured(graph: Graph, sizes: Mapping[str, int], timings: Timings) -> P
     """Plan a graph by timing the candidates of each layer on this machine, where that has not been done before."""
     recorder = Recorder()
     program = plan_graph(graph, sizes, recorder)
-    derived = {name: numbers for segment in program.segments if isinstance(segment, NativeSegment) for name, numbers in segment.derived.items()}
+    derived = {
+        name: numbers for segment in program.segments if isinstance(segment, NativeSegment) for name, numbers in segment.derived.items()
+    }
     timings.measure(recorder.kernels, reader(graph, derived), sum(plan.weights_bytes for plan in program.plans))
     return plan_graph(graph, sizes, timings)
 
@@ -106,16 +118,20 @@ def plan_graph(graph: Graph, sizes: Mapping[str, int] | None = None, choose: Cho
 def reader(graph: Graph, derived: Mapping[str, Derived]) -> ReadState:
     """Numbers of states by name, and of what is derived from them."""
     import numpy
-    import torch
 
     def read(name: str) -> numpy.ndarray:
         if name in derived:
             return derived[name](read)
         state = graph.states.get(name)
+        if state is not None and isinstance(state.data, ArrayData):
+            return state.data.array()
         if state is None or state.data is None:
             raise LoweringError(
-                f"%{name} has no numbers, the graph was read from text alone", fix="load the graph from its folder, or capture it from the model"
+                f"%{name} has no numbers, the graph was read from text alone",
+                fix="load the graph from its folder, or capture it from the model",
             )
+        import torch
+
         tensor = state.data.tensor().detach().cpu().contiguous()
         if tensor.dtype is torch.bfloat16:
             tensor = tensor.view(torch.uint16)
