@@ -45,11 +45,12 @@ class Nest:
         return prod(axis.size for axis in self.axes)
 
 
-def nests(storages: Sequence[Storage], *, fill: bool = False, merge: bool = True) -> list[Nest]:
+def nests(storages: Sequence[Storage], *, fill: bool = False, merge: bool = True, sort: bool = True) -> list[Nest]:
     """The loops that visit every element of storages of one shape, in one or two nests.
 
     A storage with stride 0 along an axis is broadcast along it. With `fill` the padding of blocked storages counts as
-    elements where all storages are blocked (or broadcast): whole vectors, and one nest.
+    elements where all storages are blocked (or broadcast): whole vectors, and one nest. Without `sort` the loops run in
+    the order of the axes.
     """
     shape = storages[0].shape
     if any(storage.shape != shape for storage in storages):
@@ -64,7 +65,7 @@ def nests(storages: Sequence[Storage], *, fill: bool = False, merge: bool = True
         if whole == shape[axis] or whole == 0 or padded:
             continue
         parts = [[_slice(storage, axis, *bounds) for storage in part] for part in parts for bounds in ((0, whole), (whole, shape[axis]))]
-    return [_nest(storages, part, fill, merge) for part in parts]
+    return [_nest(storages, part, fill, merge, sort) for part in parts]
 
 
 def _slice(storage: Storage, axis: int, start: int, stop: int) -> Storage:
@@ -73,7 +74,7 @@ def _slice(storage: Storage, axis: int, start: int, stop: int) -> Storage:
     return found
 
 
-def _nest(storages: Sequence[Storage], part: list[Storage], fill: bool, merge: bool) -> Nest:
+def _nest(storages: Sequence[Storage], part: list[Storage], fill: bool, merge: bool, sort: bool) -> Nest:
     shape = part[0].shape
     blocked = {storage.blocked_axis for storage in part if storage.blocked_axis is not None}
     axes: list[Axis] = []
@@ -87,7 +88,8 @@ def _nest(storages: Sequence[Storage], part: list[Storage], fill: bool, merge: b
         axes.append(Axis(-(-size // LANES), tuple(groups)))
         axes.append(Axis(LANES if padded else min(size, LANES), tuple(lanes)))
     axes = [axis for axis in axes if axis.size != 1]
-    axes.sort(key=lambda axis: [-abs(stride) for stride in axis.strides])
+    if sort:
+        axes.sort(key=lambda axis: [-abs(stride) for stride in axis.strides])
     if merge:
         axes = merged(axes)
     return Nest(tuple(axes), tuple(view.offset - storage.offset for view, storage in zip(part, storages, strict=True)))
