@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import numpy
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from graphopt.backends.cpu.kernels.copy import Copies, Copy, Fill, halo_code
+from graphopt.backends.cpu.kernels.pieces import concat, flip, pad, roll, select_scatter, slice_scatter, tile
 from graphopt.backends.cpu.storage import Storage, blocked, channels_last, plain
 from graphopt.ir.types import DType
 from tests.backends.cpu.support import build_kernels, memory_of, value_of
@@ -179,3 +181,73 @@ def test_halos_become_zero() -> None:
             assert numpy.array_equal(value_of(found[y.buffer], y), numpy.pad(values[x.buffer], ((0, 0), (0, 0), (h, h), (w, w)))), (
                 between.text
             )
+
+
+def test_pads_of_every_mode() -> None:
+    steps: list[tuple[Copies | None, Storage, Storage]] = []
+    wants: list[Array] = []
+    shape = (2, 20, 5, 6)
+    value = _numbers(shape, F32)
+    tensor = torch.from_numpy(value.astype(numpy.float32))
+    for layout in ("plain", "blocked", "channels_last_halo"):
+        for mode in ("constant", "reflect", "replicate", "circular"):
+            number = len(steps)
+            pads = ((0, 0), (0, 0), (2, 1), (3, 4))
+            x, y = _LAYOUTS[layout](f"x{number}", F32, shape), _LAYOUTS[layout](f"y{number}", F32, (2, 20, 8, 13))
+            steps.append((pad(x, y, pads, mode, 2.5), x, y))
+            wants.append(torch.nn.functional.pad(tensor, (3, 4, 2, 1), mode=mode, value=2.5 if mode == "constant" else None).numpy())
+    x, y = plain("xn", F32, shape), plain("yn", F32, (3, 22, 4, 5))
+    steps.append((pad(x, y, ((1, 0), (2, 0), (-1, 0), (1, -2)), "constant", -1), x, y))
+    wants.append(torch.nn.functional.pad(tensor, (1, -2, -1, 0, 2, 0, 1, 0), value=-1).numpy())
+    _check_pieces(steps, value, wants)
+
+
+def _check_pieces(steps: list[tuple[Copies | None, Storage, Storage]], value: Array, wants: list[Array]) -> None:
+    kernels = [step for step, _, _ in steps if step is not None]
+    assert len(kernels) == len(steps)
+    built = build_kernels(kernels, [x for _, x, _ in steps], [y for _, _, y in steps])
+    for threads in (1, 2):
+        found = built.run({x.buffer: memory_of(value, x) for _, x, _ in steps}, threads, fill=9)
+        for (step, x, y), want in zip(steps, wants, strict=True):
+            assert numpy.array_equal(value_of(found[y.buffer], y), want), f"{step} of {x.text}"
+
+
+def test_rolls_flips_tiles_and_scatters_of_slices() -> None:
+    shape = (2, 20, 5, 6)
+    value = _numbers(shape, F32)
+    tensor = torch.from_numpy(value.astype(numpy.float32))
+    steps: list[tuple[Copies | None, Storage, Storage]] = []
+    wants: list[Array] = []
+
+    def case(make: Callable[[Storage, Storage], Copies | None], want: torch.Tensor, layout: str = "plain") -> None:
+        number = len(steps)
+        x, y = (
+            _LAYOUTS[layout](f"x{number}", F32, shape),
+            _LAYOUTS[layout if want.ndim == 4 else "plain"](f"y{number}", F32, tuple(want.shape)),
+        )
+        steps.append((make(x, y), x, y))
+        wants.append(want.numpy())
+
+    for layout in ("plain", "blocked_halo", "channels_last"):
+        case(lambda x, y: roll(x, y, (2, -1), (2, 3)), tensor.roll((2, -1), (2, 3)), layout)
+        case(lambda x, y: flip(x, y, (0, 3)), tensor.flip((0, 3)), layout)
+        case(lambda x, y: tile(x, y, (1, 1, 2, 3)), tensor.tile((1, 1, 2, 3)), layout)
+    case(lambda x, y: roll(x, y, (7,), (1,)), tensor.roll(7, 1), "channels_last")
+    case(lambda x, y: tile(x, y, (2, 1, 3, 1, 1)), tensor.tile((2, 1, 3, 1, 1)))
+    case(lambda x, y: concat((x, x), y, 1), torch.cat((tensor, tensor), 1), "channels_last")
+    case(
+        lambda x, y: slice_scatter(x, _through(x.slice(3, 0, 2)), y, 3, 1, 6, 3),
+        tensor.slice_scatter(tensor[..., 0:2], 3, 1, 6, 3),
+        "blocked",
+    )
+    case(lambda x, y: slice_scatter(x, _through(x.slice(2, 0, 2)), y, 2, 3, 5), tensor.slice_scatter(tensor[:, :, 0:2], 2, 3, 5))
+    case(lambda x, y: select_scatter(x, _through(x.select(1, 0)), y, 1, -1), tensor.select_scatter(tensor[:, 0], 1, -1))
+    _check_pieces(steps, value, wants)
+
+
+def test_cuts_inside_a_group_of_channels_are_refused() -> None:
+    x, y = blocked("x", F32, (1, 20, 2, 2)), blocked("y", F32, (1, 20, 2, 2))
+    assert roll(x, y, (1,), (1,)) is None
+    assert flip(x, y, (1,)) is None
+    assert concat((x, x), blocked("z", F32, (1, 40, 2, 2)), 1) is None
+    assert pad(x, blocked("z", F32, (1, 23, 2, 2)), ((0, 0), (3, 0), (0, 0), (0, 0))) is None
