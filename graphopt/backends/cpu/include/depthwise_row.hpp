@@ -37,7 +37,7 @@ GRAPHOPT_INLINE void depthwise_add(Row row, int column, int k, const float* w, V
       GRAPHOPT_UNROLL for (int i = 0; i < TAPS; ++i) {
         const int at = (PLACE == INSIDE ? t * columns.stride : columns.start(PLACE + t)) + (begin + i) * columns.dilation;
         if (begin + i < columns.kernel && (PLACE == INSIDE || (at >= 0 && at < columns.in)))
-          sums[i % CHAINS][t] = fma(load_channels<LOADED>(x + at * STEP), tap[i], sums[i % CHAINS][t]);
+          sums[i % CHAINS][t] = fma(load_group<LOADED>(x + at * STEP), tap[i], sums[i % CHAINS][t]);
       }
     }
     // else inputs would be kept for the next taps, and spill
@@ -67,7 +67,7 @@ GRAPHOPT_INLINE Vec depthwise_columns(Row row, int first, int last, const float*
     }
     const auto finish = [&](Vec sum, int t) __attribute__((always_inline)) {
       const Vec value = epilogue(sum, n, channel, h, column + t);
-      store_channels<STORED>(y + (column + t) * Y_STEP, value);
+      store_group<STORED>(y + (column + t) * Y_STEP, value);
       total += value;
     };
     if constexpr (S::BUFFERED) {

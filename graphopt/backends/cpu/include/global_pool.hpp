@@ -35,7 +35,7 @@ GRAPHOPT_INLINE void global_set(const float* x, float* y, int n, int channel, co
   const auto add = [&](int i, const float* p) __attribute__((always_inline)) {
     GRAPHOPT_UNROLL for (int v = 0; v < WIDTH; ++v) {
       const float* const lanes = p + v * S::X.block;
-      sums[i][v] = pool_add<S::MAXIMUM>(sums[i][v], LOADED != 0 && v == WIDTH - 1 ? load_channels<LOADED>(lanes) : load(lanes));
+      sums[i][v] = pool_add<S::MAXIMUM>(sums[i][v], v == WIDTH - 1 ? load_group<LOADED>(lanes) : load(lanes));
     }
   };
   for (int row = 0; row < G::ROWS; ++row) {
@@ -52,9 +52,8 @@ GRAPHOPT_INLINE void global_set(const float* x, float* y, int n, int channel, co
     Vec found = sums[0][v];
     if constexpr (!S::MAXIMUM) found = pool_mean(found, S::DIVISOR);
     found = epilogue(found, n, channel + v * LANES, 0, 0);
-    float* const to = y + v * S::Y.block;
-    if (STORED != 0 && v == WIDTH - 1) store_first(to, found, STORED);
-    else store(to, found);
+    if (v == WIDTH - 1) store_group<STORED>(y + v * S::Y.block, found);
+    else store(y + v * S::Y.block, found);
   }
 }
 

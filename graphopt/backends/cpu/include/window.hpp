@@ -77,11 +77,11 @@ template <class S, int TILE, class Body> GRAPHOPT_INLINE void column_tiles(Body 
 
 // ---- 16 channels, or the first COUNT where that is not 0 -------------------------------------------------------
 
-template <int COUNT> GRAPHOPT_INLINE Vec load_channels(const float* p) {
+template <int COUNT> GRAPHOPT_INLINE Vec load_group(const float* p) {
   if constexpr (COUNT == 0) return load(p);
   else return load_first(p, COUNT);
 }
-template <int COUNT> GRAPHOPT_INLINE void store_channels(float* p, Vec v) {
+template <int COUNT> GRAPHOPT_INLINE void store_group(float* p, Vec v) {
   if constexpr (COUNT == 0) store(p, v);
   else store_first(p, v, COUNT);
 }

@@ -60,12 +60,12 @@ GRAPHOPT_INLINE void pool_row(const float* x, float* y, int n, int channel, int 
       GRAPHOPT_UNROLL for (int t = 0; t < COUNT; ++t) {
         GRAPHOPT_UNROLL for (int i = 0; i < columns.kernel; ++i) {
           const int at = (PLACE == INSIDE ? t * columns.stride : columns.start(PLACE + t)) + i * columns.dilation;
-          if (PLACE == INSIDE || (at >= 0 && at < columns.in)) found[t] = pool_add<S::MAXIMUM>(found[t], load_channels<LOADED>(row + at * S::X.w));
+          if (PLACE == INSIDE || (at >= 0 && at < columns.in)) found[t] = pool_add<S::MAXIMUM>(found[t], load_group<LOADED>(row + at * S::X.w));
         }
       }
     }
     const auto finish = [&](Vec value, int t) __attribute__((always_inline)) {
-      store_channels<STORED>(y + (column + t) * S::Y.w, epilogue(value, n, channel, h, column + t));
+      store_group<STORED>(y + (column + t) * S::Y.w, epilogue(value, n, channel, h, column + t));
     };
     if constexpr (!S::MAXIMUM) {
       GRAPHOPT_UNROLL for (int t = 0; t < COUNT; ++t) {
@@ -113,9 +113,9 @@ template <class S, class Epilogue> void adaptive_pool(const Worker& worker, cons
     const auto piece = [&](auto loaded, auto stored) __attribute__((always_inline)) {
       Vec found = pool_start<S::MAXIMUM>();
       for (int r = top; r < bottom; ++r)
-        for (int c = left; c < right; ++c) found = pool_add<S::MAXIMUM>(found, load_channels<decltype(loaded)::value>(image + r * S::X.h + c * S::X.w));
+        for (int c = left; c < right; ++c) found = pool_add<S::MAXIMUM>(found, load_group<decltype(loaded)::value>(image + r * S::X.h + c * S::X.w));
       if constexpr (!S::MAXIMUM) found = pool_mean(found, (bottom - top) * (right - left));
-      store_channels<decltype(stored)::value>(to, epilogue(found, n, group * LANES, h, w));
+      store_group<decltype(stored)::value>(to, epilogue(found, n, group * LANES, h, w));
     };
     using None = std::integral_constant<int, 0>;
     if (P::LOADED + P::STORED > 0 && group == P::GROUPS - 1) piece(std::integral_constant<int, P::LOADED>{}, std::integral_constant<int, P::STORED>{});
