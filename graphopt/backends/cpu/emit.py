@@ -128,34 +128,37 @@ def _sources(plan: Plan, steps: list[str], units: int, extra: tuple[str, ...]) -
     packed = {(slot.step, slot.index): slot.offset for slot in plan.weights if slot.step >= 0}
     states = {slot.state: slot.offset for slot in plan.weights if slot.step < 0}
     used = sorted({*extra, *(header for step in plan.steps for header in step.kernel.headers)})
-    bodies = list(_bodies(plan, packed, states))
-    units = max(1, min(units, len(bodies)))
+    codes = _codes(plan, packed, states)
+    units = max(1, min(units, len(codes)))
     available = headers()
     lines = [
         f"// {comment(plan.name)}: {len(plan.steps)} steps, written by graphopt. plan.txt tells the same in short.",
         "//",
-        "// Each step is a namespace: constants of its shapes, then `call`, which every worker runs at once.",
+        "// Constants of a shape are a namespace; a step is one too, with `call`, which every worker runs at once.",
         '#include "runtime.hpp"',
-        '#include "halo.hpp"' if "halo.hpp" in available else "",
-        *(f'#include "{header}"' for header in used),
+        *(f'#include "{header}"' for header in extra),
         "",
         "#ifndef GRAPHOPT_UNIT",
         "#define GRAPHOPT_UNIT -1  // everything in one go",
         "#endif",
         "#define GRAPHOPT_IN_UNIT(k) (GRAPHOPT_UNIT == -1 || GRAPHOPT_UNIT == (k))",
         "",
+        f"#if GRAPHOPT_UNIT != {units}  // which only calls",
+        '#include "halo.hpp"' if "halo.hpp" in available else "",
+        *(f'#include "{header}"' for header in used if header not in extra),
+        "#endif",
+        "",
         "namespace graphopt {",
         "namespace network {",
         "",
     ]
-    sizes = [len(body) for body in bodies]
-    unit_of = _balance([_weight(plan.steps[number], size) for number, size in enumerate(sizes)], units)
+    unit_of = _balance([code.weight for code in codes], units)
     for unit in range(units):
         lines.append(f"#if GRAPHOPT_IN_UNIT({unit})")
-        lines += [body for number, body in enumerate(bodies) if unit_of[number] == unit]
+        lines += [code.text for number, code in enumerate(codes) if unit_of[number] == unit]
         lines += [f"#endif  // unit {unit}", ""]
     lines += [f"#if GRAPHOPT_IN_UNIT({units})"]
-    lines += [f"namespace step_{number} {{ void call(const Run& run, const Worker& worker); }}" for number in range(len(bodies))]
+    lines += [f"namespace step_{number} {{ void call(const Run& run, const Worker& worker); }}" for number in range(len(plan.steps))]
     lines += ["", *steps]
     lines += ["", *_constants(plan), "", "}  // namespace network", "}  // namespace graphopt", "", '#include "entry.hpp"', f"#endif  // unit {units}", ""]
     # the steps' own units close their namespaces too
@@ -165,32 +168,59 @@ def _sources(plan: Plan, steps: list[str], units: int, extra: tuple[str, ...]) -
     return Sources({"network.cpp": text, **{name: available[name] for name in sorted(needed)}}, units + 1)
 
 
-def _bodies(plan: Plan, packed: dict[tuple[int, int], int], states: dict[str, int]) -> Iterator[str]:
+@dataclass(slots=True)
+class _Shared:
+    """Steps that differ in nothing but memory: their templates are made once."""
+
+    declarations: str
+    steps: list[str]
+    weight: float
+    number: int
+
+    @property
+    def text(self) -> str:
+        """The declarations, then the steps."""
+        if not self.declarations:
+            return "\n".join(self.steps)
+        return "\n".join([f"namespace shape_{self.number} {{", self.declarations, f"}}  // namespace shape_{self.number}", "", *self.steps])
+
+
+def _codes(plan: Plan, packed: dict[tuple[int, int], int], states: dict[str, int]) -> list[_Shared]:
+    """The C++ of all steps, those of equal shapes together."""
     haloed: set[str] = set()
+    found: dict[tuple[str, str], _Shared] = {}
     for number, step in enumerate(plan.steps):
         pointers = _StepPointers(plan, packed, states, number)
         code = step.kernel.emit(pointers)
+        declarations = code.declarations.strip()
         zeros: list[str] = []
         for storage in step.kernel.writes:
             buffer = plan.buffers[storage.buffer]
             if buffer.kind == "arena" and buffer.storage.halo != (0, 0) and buffer.name not in haloed:
                 haloed.add(buffer.name)
                 zeros.append(_zero_halo(buffer.storage, pointers.write(buffer.storage)))
+        key = (step.kernel.algorithm, declarations or str(number))
+        shared = found.get(key)
+        if shared is None:
+            shared = found[key] = _Shared(declarations, [], _weight(step, len(declarations) + len(code.statements)), len(found))
         title = comment(f"{number}: {step.kernel.algorithm}  {step.kernel.describe()}" + (f"   {step.source}" if step.source else ""))
-        yield "\n".join(
-            [
-                f"// {title}",
-                f"namespace step_{number} {{",
-                *([code.declarations.strip()] if code.declarations.strip() else []),
-                "void call(const Run& run, const Worker& worker) {",
-                "  (void)run;",
-                *zeros,
-                _indent(code.statements),
-                "}",
-                f"}}  // namespace step_{number}",
-                "",
-            ]
+        shared.steps.append(
+            "\n".join(
+                [
+                    f"// {title}",
+                    f"namespace step_{number} {{",
+                    *([f"using namespace shape_{shared.number};"] if declarations else []),
+                    "void call(const Run& run, const Worker& worker) {",
+                    "  (void)run;",
+                    *zeros,
+                    _indent(code.statements),
+                    "}",
+                    f"}}  // namespace step_{number}",
+                    "",
+                ]
+            )
         )
+    return list(found.values())
 
 
 def _zero_halo(storage: Storage, pointer: str) -> str:

@@ -391,6 +391,10 @@ class Builder:
             made.append(seen)
         return made[0], made[1]
 
+    def laid_out_like(self, chain: Chain, y: Storage) -> Chain:
+        """The chain with every operand copied into the order of y."""
+        return replace(chain, operands=tuple(self.like(storage, y) for storage in chain.operands))
+
     def fit(self, chain: Chain, frame: Frame, y: Storage) -> Chain:
         """The chain with operands copied into the order of y where the frame can't tell theirs."""
         if chain_fits(chain, frame):

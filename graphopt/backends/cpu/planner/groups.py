@@ -21,12 +21,12 @@ from graphopt.ir.graph import Node, Value
 from graphopt.ir.types import DType
 from graphopt.ops.families import ELEMENTWISE
 
-__all__ = ["CHAIN_ANCHORS", "Group", "Link", "form_groups", "is_vector_node"]
+__all__ = ["CHAIN_ANCHORS", "Group", "Link", "form_groups", "is_image_mean", "is_vector_node"]
 
 CHAIN_ANCHORS = frozenset(
     {
         "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "linear", "matmul", "batch_norm", "layer_norm", "rms_norm",
-        "mean", "max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
+        "max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
     }
 )  # fmt: skip
 """Ops whose kernels take a chain; elementwise nodes on f32 begin a group of their own."""
@@ -100,6 +100,18 @@ def is_vector_node(node: Node) -> bool:
     return is_vector_operation(Operation(node.op, tuple(TheValue() for _ in node.operands), node.attrs))
 
 
+def is_image_mean(node: Node, shapes: Shapes) -> bool:
+    """True for a mean over all pixels of [N, C, H, W], which has a kernel of its own."""
+    if node.op != "mean" or node.results[0].type.dtype is not DType.f32:
+        return False
+    x = node.value(0)
+    return x.type.rank == 4 and shapes.dims(node.attrs["axes"]) == (2, 3) and 0 not in shapes.of(x)
+
+
+def _carries(node: Node, shapes: Shapes) -> bool:
+    return node.op in CHAIN_ANCHORS or _is_chainable(node) or is_image_mean(node, shapes)
+
+
 def _is_chainable(node: Node) -> bool:
     return is_vector_node(node) or (node.op == "batch_norm" and node.results[0].type.dtype is DType.f32)
 
@@ -137,7 +149,7 @@ def _carrier(value: Value, owner: dict[Node, Group], shapes: Shapes) -> tuple[Gr
                 return None
             value = operand
             continue
-        if group.result is not value or not (group.anchor.op in CHAIN_ANCHORS or _is_chainable(group.anchor)):
+        if group.result is not value or not _carries(group.anchor, shapes):
             return None
         return group, tuple(reversed(path))
 
