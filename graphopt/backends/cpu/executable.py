@@ -11,6 +11,7 @@ import numpy
 from graphopt.backends.base import Executable
 from graphopt.backends.calling import flatten_call, restore_output
 from graphopt.backends.cpu.emit import emit, weight_chunks
+from graphopt.backends.cpu.isa import available_cores
 from graphopt.backends.cpu.library import Library, allocate
 from graphopt.backends.cpu.lowering import NativeSegment, Program, plan, reader
 from graphopt.backends.cpu.options import CpuOptions
@@ -28,6 +29,9 @@ __all__ = ["CpuExecutable", "Native"]
 
 Array = numpy.ndarray[Any, numpy.dtype[Any]]
 
+MOST_UNITS = 8
+"""Compilers at once for one network; each reads the headers again, which takes a second."""
+
 
 class Native:
     """A compiled segment with its weights in memory."""
@@ -38,7 +42,7 @@ class Native:
         weights = allocate(plan.weights_bytes)
         for offset, array in weight_chunks(plan, reader(graph, segment.derived)):
             weights[offset : offset + array.nbytes] = array.reshape(-1).view(numpy.uint8)
-        self._library = Library(build(emit(plan, units=options.thread_count), options.isa), weights, options.thread_count)
+        self._library = Library(build(emit(plan, units=min(available_cores(), MOST_UNITS)), options.isa), weights, options.thread_count)
         self._outputs = [(storage.shape, numpy.dtype(storage.dtype.torch_name)) for storage in plan.outputs]
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
