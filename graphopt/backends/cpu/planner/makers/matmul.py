@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graphopt.backends.cpu.kernel import Kernel
+from graphopt.backends.cpu.kernels.batched_matmul import batched_matmul_candidates
 from graphopt.backends.cpu.kernels.linear import Linear, LinearTiling
 from graphopt.backends.cpu.planner.builder import Builder
 from graphopt.backends.cpu.planner.frames import find_frame
@@ -24,6 +25,28 @@ def _refuse(node: Node, shapes: Shapes) -> str | None:
     if any(isinstance(operand, Value) and (graph is None or graph.state_of(operand) is None) for operand in node.operands[1:]):
         return "its weight is computed"
     return "it has no elements" if 0 in shapes.of(node.value(0)) + shapes.of(node.results[0]) else None
+
+
+def _refuse_product(node: Node, shapes: Shapes) -> str | None:
+    if node.results[0].type.dtype is not DType.f32:
+        return f"{node.results[0].type.dtype.text} has no kernel"
+    return "it has no elements" if any(0 in shapes.of(node.value(index)) for index in (0, 1)) else None
+
+
+@maker("matmul", unless=_refuse_product)
+def matmul(builder: Builder, group: Group) -> None:
+    """Products of matrices over batch axes."""
+    node = group.anchor
+    a, b = (builder.storage(node.value(index)) for index in (0, 1))
+    a, b = (builder.plain(storage) if storage.blocked_axis is not None else storage for storage in (a, b))
+    shape = builder.shapes.of(node.results[0])
+    if not batched_matmul_candidates(a, b, make_storage("plain", "new", a.dtype, shape)):
+        a, b = builder.plain(a), builder.plain(b)
+    y = builder.result(
+        group, lambda storage: bool(batched_matmul_candidates(a, b, storage)), lambda shape: make_storage("plain", "new", a.dtype, shape)
+    )
+    chain = builder.chain(group)
+    builder.add(batched_matmul_candidates(a, b, y, chain) or batched_matmul_candidates(a, b, y, builder.laid_out_like(chain, y)))
 
 
 @maker("linear", unless=_refuse)
