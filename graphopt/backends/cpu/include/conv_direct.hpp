@@ -1,23 +1,23 @@
 // Convolution by its definition: y[o, pixel] = bias[o] + sum over c, kh, kw of w[o, c, kh, kw] * x[c, pixel at (kh, kw)].
 //
 //   S::IMAGES, GROUPS             images; groups of the convolution
-//   S::IN_CHANNELS, OUT_CHANNELS  of one group; multiples of 16 where GROUPS > 1
+//   S::IN_CHANNELS, OUT_CHANNELS  of all groups together
 //   S::OUT_HEIGHT, OUT_WIDTH      pixels of y; S::KERNEL_H, KERNEL_W taps
 //   S::X, S::Y                    Strides; X_LANE is 1, or the distance of two channels where x is planes
 //   S::X_ROW, X_COLUMN            floats of x from one pixel of y to the next: stride * distance of rows, columns
 //   S::X_TAP_H, X_TAP_W           floats of x from one tap to the next: dilation * distance of rows, columns
 //   S::Y_PADDED                   all 16 channels of the last group of y exist
 //   S::VECTORS, ROWS, COLUMNS     register tile: 16-channel vectors, and rows x columns of pixels
-//   S::CHUNK                      input channels that are summed before the next tile: their weights stay in L1
+//   S::CHUNK                      input channels that are summed before the next tile: their weights stay in L1; a
+//                                 multiple of 16, or all of a set's
 //   S::BLOCK                      tiles that share a chunk of weights; partial sums wait in scratch
 //   S::WEIGHTS_OUTER              walk over the images for each set of output channels, not the other way round
 //   S::LONG_EPILOGUE              the epilogue is too long to be repeated for every sum of a tile
 //
-// w is [group][set of VECTORS output vectors][c / 16][kh][kw][c % 16][VECTORS][16]; of planes [c][kh][kw] instead.
-// x points to tap (0, 0) of pixel (0, 0): padding is before it, in the halo.
+// A set of output vectors sums over the channels of all groups that it touches; weights between groups are zeros.
+// w is [set of VECTORS output vectors][c / 16][kh][kw][c % 16][VECTORS][16] with room for DEPTH channels in each set;
+// of planes [c][kh][kw] instead. x points to tap (0, 0) of pixel (0, 0): padding is before it, in the halo.
 #pragma once
-
-#include <type_traits>
 
 #include "microkernel.hpp"
 #include "runtime.hpp"
@@ -35,7 +35,20 @@ template <class S> struct DirectShape {
   static constexpr int OUT_VECTORS = ceil_div(S::OUT_CHANNELS, LANES);
   static constexpr int SETS = ceil_div(OUT_VECTORS, S::VECTORS);
   static constexpr int LAST_VECTORS = OUT_VECTORS - (SETS - 1) * S::VECTORS;
-  static constexpr bool CHUNKED = S::CHUNK < S::IN_CHANNELS;
+  // Input channels of the groups that a set's output channels belong to.
+  static constexpr int GROUP_IN = S::IN_CHANNELS / S::GROUPS, GROUP_OUT = S::OUT_CHANNELS / S::GROUPS;
+  static constexpr int begin(int set) { return S::GROUPS == 1 ? 0 : set * S::VECTORS * LANES / GROUP_OUT * GROUP_IN; }
+  static constexpr int end(int set) {
+    const int last = (set + 1) * S::VECTORS * LANES;
+    return S::GROUPS == 1 || last >= S::OUT_CHANNELS ? S::IN_CHANNELS : ceil_div(last, GROUP_OUT) * GROUP_IN;
+  }
+  static constexpr int depth() {
+    int most = 0;
+    for (int set = 0; set < SETS; ++set) most = end(set) - begin(set) > most ? end(set) - begin(set) : most;
+    return most;
+  }
+  static constexpr int DEPTH = depth();
+  static constexpr bool CHUNKED = S::CHUNK < DEPTH;
   // floats of weights of `channels` input channels and `vectors` output vectors
   static constexpr long weights(int channels, int vectors) { return static_cast<long>(channels) * TAPS * vectors * LANES; }
   // Cache lines of the next chunk's weights that each tile asks for per tap and 16 channels: together, all of them.
@@ -55,28 +68,26 @@ template <class S, int WIDTH, class T> GRAPHOPT_INLINE void direct_add(T& sums, 
   const auto [begin, end, first_ahead] = channels;
   const float* ahead = first_ahead;
   if constexpr (S::X_LANE == 1) {
-    const auto add_group = [&](auto lanes, const float* group, const float* next_group) {
+    for (int c = begin, lanes = LANES; c < end; c += lanes) {
+      if constexpr (D::GROUP_IN % LANES != 0) lanes = LANES - c % LANES < end - c ? LANES - c % LANES : end - c;
+      const float* group = x + c / LANES * S::X.block + c % LANES;
       // Pixels of one tap share no cache lines: all miss L1 at once, unless they were asked for.
-      if constexpr (D::TAPS == 1)
-        GRAPHOPT_UNROLL for (int p = 0; p < T::PIXELS; ++p) prefetch_near(next_group + p / D::COLUMNS * S::X_ROW + p % D::COLUMNS * S::X_COLUMN);
+      if constexpr (D::TAPS == 1) {
+        const float* soon = c + lanes < end ? group + S::X.block : after;
+        GRAPHOPT_UNROLL for (int p = 0; p < T::PIXELS; ++p) prefetch_near(soon + p / D::COLUMNS * S::X_ROW + p % D::COLUMNS * S::X_COLUMN);
+      }
       for (int h = 0; h < S::KERNEL_H; ++h)
         for (int k = 0; k < S::KERNEL_W; ++k) {
           GRAPHOPT_UNROLL for (int line = 0; line < LINES; ++line) prefetch(ahead + line * LANES);
-          sums.template add<lanes, 1, S::X_ROW, S::X_COLUMN, STEP>(group + h * S::X_TAP_H + k * S::X_TAP_W, w);
+          sums.template add<1, S::X_ROW, S::X_COLUMN, STEP>(group + h * S::X_TAP_H + k * S::X_TAP_W, w, lanes);
           w += lanes * STEP;
           ahead += LINES * LANES;
         }
-    };
-    constexpr int TAIL = S::IN_CHANNELS % LANES;
-    const float* group = x + begin / LANES * S::X.block;
-    for (int c = begin; c + LANES <= end; c += LANES, group += S::X.block)
-      add_group(std::integral_constant<int, LANES>{}, group, c + LANES < end ? group + S::X.block : after);
-    if constexpr (TAIL != 0)
-      if (end == S::IN_CHANNELS) add_group(std::integral_constant<int, TAIL>{}, group, after);
+    }
   } else {
     for (int c = begin; c < end; ++c)
       for (int h = 0; h < S::KERNEL_H; ++h, w += S::KERNEL_W * STEP)
-        sums.template add<S::KERNEL_W, S::X_TAP_W, S::X_ROW, S::X_COLUMN, STEP>(x + c * S::X_LANE + h * S::X_TAP_H, w);
+        sums.template add<S::X_TAP_W, S::X_ROW, S::X_COLUMN, STEP>(x + c * S::X_LANE + h * S::X_TAP_H, w, S::KERNEL_W);
   }
 }
 
@@ -93,20 +104,20 @@ GRAPHOPT_INLINE void direct_store(const Sums<VECTORS, ROWS, COLUMNS>& sums, floa
     const int row = p / COLUMNS, column = p % COLUMNS, channel = at.channel + v * LANES;
     if (row < at.first_row || column < at.first_column) return;
     const Vec value = epilogue(sum, at.image, channel, at.row + row, at.column + column);
-    store_channels<S::OUT_CHANNELS * S::GROUPS, S::Y_PADDED>(corner + v * S::Y.block + row * S::Y.h + column * S::Y.w, value, channel);
+    store_channels<S::OUT_CHANNELS, S::Y_PADDED>(corner + v * S::Y.block + row * S::Y.h + column * S::Y.w, value, channel);
   });
 }
 
-// Tiles `begin` to `end` of an image, and a set of WIDTH output vectors, `channel` the first channel of them.
-// x is the image's and group's.
+// Tiles `begin` to `end` of an image, and set `set` of WIDTH output vectors.
 template <class S, int WIDTH, class Epilogue>
-__attribute__((noinline)) void direct_block(const float* x, const float* w, const float* bias, float* y, float* scratch, int image, int channel, int begin,
-                                            int end, const Epilogue& epilogue) {
+__attribute__((noinline)) void direct_block(const float* x, const float* w, const float* bias, float* y, float* scratch, int image, int set, int begin, int end,
+                                            const Epilogue& epilogue) {
   using D = DirectShape<S>;
   constexpr int VECTORS = fit_vectors(WIDTH);
   using T = Sums<VECTORS, D::ROWS, D::COLUMNS>;
-  for (int first = 0; first < S::IN_CHANNELS; first += S::CHUNK) {
-    const int last = S::IN_CHANNELS - first > S::CHUNK ? first + S::CHUNK : S::IN_CHANNELS;
+  const int channel = set * S::VECTORS * LANES, from = D::begin(set), to = D::end(set);
+  for (int first = from, last; first < to; first = last) {
+    last = D::CHUNKED && first / LANES * LANES + S::CHUNK < to ? first / LANES * LANES + S::CHUNK : to;
     const float* ahead = w + D::weights(last - first, WIDTH);
     const int ahead_step = ceil_div(last - first, LANES) * D::TAPS * D::lines_ahead(WIDTH) * LANES;
     float* saved = scratch;
@@ -118,10 +129,10 @@ __attribute__((noinline)) void direct_block(const float* x, const float* w, cons
       const float* after = corner + first / LANES * S::X.block + D::COLUMNS * S::X_COLUMN;
       for (int v = 0; v < WIDTH; v += VECTORS, saved += VECTORS * T::PIXELS * LANES) {
         T sums;
-        if (!D::CHUNKED || first == 0) sums.start(bias + v * LANES);
+        if (!D::CHUNKED || first == from) sums.start(bias + v * LANES);
         else sums.resume(saved);
         direct_add<S, WIDTH>(sums, corner, after, w + v * LANES, {first, last, ahead});
-        if (!D::CHUNKED || last == S::IN_CHANNELS)
+        if (!D::CHUNKED || last == to)
           direct_store<S>(sums, y, {image, channel + v * LANES, row, column, wanted_row - row, wanted_column - column}, epilogue);
         else sums.save(saved);
       }
@@ -133,22 +144,20 @@ __attribute__((noinline)) void direct_block(const float* x, const float* w, cons
 template <class S, class Epilogue>
 void direct_convolution(const Worker& worker, const float* x, const float* w, const float* bias, float* y, float* scratch, Epilogue epilogue) {
   using D = DirectShape<S>;
-  constexpr int SETS = S::GROUPS * D::SETS, PLACES = S::IMAGES * D::BLOCKS;
-  const Range work = worker.split(static_cast<long>(SETS) * PLACES);
+  constexpr int PLACES = S::IMAGES * D::BLOCKS;
+  const Range work = worker.split(static_cast<long>(D::SETS) * PLACES);
   for (long unit = work.begin; unit < work.end; ++unit) {
-    const int set = static_cast<int>(S::WEIGHTS_OUTER ? unit / PLACES : unit % SETS);
-    const int place = static_cast<int>(S::WEIGHTS_OUTER ? unit % PLACES : unit / SETS);
-    const int group = set / D::SETS, vector = set % D::SETS * S::VECTORS;
+    const int set = static_cast<int>(S::WEIGHTS_OUTER ? unit / PLACES : unit % D::SETS);
+    const int place = static_cast<int>(S::WEIGHTS_OUTER ? unit % PLACES : unit / D::SETS);
     const int image = place / D::BLOCKS, begin = place % D::BLOCKS * D::BLOCK;
     const int end = begin + D::BLOCK < D::TILES ? begin + D::BLOCK : D::TILES;
-    const int channel = group * S::OUT_CHANNELS + vector * LANES;
-    const float* group_x = x + image * S::X.n + group * (S::IN_CHANNELS / LANES) * S::X.block;
-    const float* set_w = w + D::weights(S::IN_CHANNELS, group * D::OUT_VECTORS + vector);
-    const float* set_bias = bias + (group * D::OUT_VECTORS + vector) * LANES;
-    if (D::LAST_VECTORS != S::VECTORS && vector + S::VECTORS > D::OUT_VECTORS)
-      direct_block<S, D::LAST_VECTORS>(group_x, set_w, set_bias, y, scratch, image, channel, begin, end, epilogue);
+    const float* image_x = x + image * S::X.n;
+    const float* set_w = w + set * D::weights(D::DEPTH, S::VECTORS);
+    const float* set_bias = bias + set * S::VECTORS * LANES;
+    if (D::LAST_VECTORS != S::VECTORS && set == D::SETS - 1)
+      direct_block<S, D::LAST_VECTORS>(image_x, set_w, set_bias, y, scratch, image, set, begin, end, epilogue);
     else
-      direct_block<S, S::VECTORS>(group_x, set_w, set_bias, y, scratch, image, channel, begin, end, epilogue);
+      direct_block<S, S::VECTORS>(image_x, set_w, set_bias, y, scratch, image, set, begin, end, epilogue);
   }
 }
 

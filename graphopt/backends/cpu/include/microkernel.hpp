@@ -41,10 +41,12 @@ template <int VECTORS, int ROWS, int COLUMNS> struct Sums {
       GRAPHOPT_UNROLL for (int p = 0; p < PIXELS; ++p) store(to + (v * PIXELS + p) * LANES, at[v][p]);
   }
 
-  // Adds w[k] * x[pixel, k] for COUNT neighbours k, those of x LANE floats apart, those of w WIDTH. Rows and columns
-  // of pixels are ROW and COLUMN floats apart. (Unrolling over k makes no difference, or a small one to the worse.)
-  template <int COUNT, long LANE, long ROW, long COLUMN, int WIDTH> GRAPHOPT_INLINE void add(const float* x, const float* w) {
-    for (int k = 0; k < COUNT; ++k) {
+  // Adds w[k] * x[pixel, k] for `count` neighbours k, those of x LANE floats apart, those of w WIDTH. Rows and columns
+  // of pixels are ROW and COLUMN floats apart. Asks for the weights AHEAD floats after those that it uses, if not 0.
+  // (Unrolling over k makes no difference, or a small one to the worse.)
+  template <long LANE, long ROW, long COLUMN, int WIDTH, long AHEAD = 0> GRAPHOPT_INLINE void add(const float* x, const float* w, int count) {
+    for (int k = 0; k < count; ++k) {
+      if constexpr (AHEAD != 0) GRAPHOPT_UNROLL for (int v = 0; v < VECTORS; ++v) prefetch_near(w + AHEAD + k * WIDTH + v * LANES);
       Vec weights[VECTORS];
       GRAPHOPT_UNROLL for (int v = 0; v < VECTORS; ++v) weights[v] = load(w + k * WIDTH + v * LANES);
       GRAPHOPT_UNROLL for (int p = 0; p < PIXELS; ++p) {

@@ -124,10 +124,29 @@ GRAPHOPT_INLINE void store_first(float* p, Vec v, int count) {
 #endif
 }
 
+// Lanes 0 to 7 to one place, 8 to 15 to another.
+GRAPHOPT_INLINE void store_halves(float* low, float* high, Vec v) {
+#if defined(__AVX512F__)
+  typedef float Half __attribute__((vector_size(32), aligned(4), may_alias));
+  *reinterpret_cast<Half*>(low) = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7);
+  *reinterpret_cast<Half*>(high) = __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+#elif defined(__AVX__)
+  store_part(low, v.a);
+  store_part(high, v.b);
+#else
+  store_part(low, v.a);
+  store_part(low + 4, v.b);
+  store_part(high, v.c);
+  store_part(high + 4, v.d);
+#endif
+}
+
 // Asks for the line of p in the second cache level. Any address will do.
 GRAPHOPT_INLINE void prefetch(const float* p) { __builtin_prefetch(p, 0, 2); }
 // Asks for it in the first.
 GRAPHOPT_INLINE void prefetch_near(const float* p) { __builtin_prefetch(p, 0, 3); }
+// Asks for it in the second, to be written.
+GRAPHOPT_INLINE void prefetch_for_write(const float* p) { __builtin_prefetch(p, 1, 2); }
 
 // ---- arithmetic --------------------------------------------------------------------------------------------
 

@@ -1,15 +1,18 @@
 """Convolution by its definition, from a register tile of output channels x pixels (`conv_direct.hpp`).
 
 Reads x in any layout with 16 channels side by side (blocked, channels-last), or planes (plain NCHW of a first
-layer). Padding is read from x's halo. Groups must have whole vectors of channels; narrow ones are `GroupedConv`'s.
+layer). Padding is read from x's halo. Where groups are not whole sets of output vectors, a set sums over the
+channels of all groups that it touches, with zeros for weights between groups.
 
-Numeric class: the sum runs over c / 16, kh, kw, c % 16 in this order, in f32 with fused multiply-adds.
+Numeric class: the sum runs over c / 16, kh, kw, c % 16 in this order, in f32 with fused multiply-adds. The zeros
+between groups turn Inf and NaN of one group into NaN of its neighbours in the same set.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 from graphopt.backends.cpu.chain import Chain
@@ -29,15 +32,19 @@ __all__ = ["DirectConv", "image_strides"]
 
 
 def image_strides(x: Storage, frame: Frame) -> tuple[Strides, int] | None:
-    """Strides of an operand and the distance of two channels: 1 side by side, else x is planes. None if neither."""
-    found = frame.strides(x)
-    if found is not None:
-        return (found, 1) if found.lane else None
-    if x.blocked_axis is not None:
+    """Strides of an operand and the distance of two channels: 1 side by side, else x is planes. None if neither.
+
+    Rows and columns have their distance even where there is one: its neighbours are the halo.
+    """
+    found, lane = frame.strides(x), 1
+    if found is None and x.blocked_axis is None:
+        first = x.slice(frame.c, 0, 1)
+        found, lane = None if first is None else frame.strides(first), x.strides[frame.c]
+    if found is None or found.lane == 0:
         return None
-    first = x.slice(frame.c, 0, 1)
-    planes = None if first is None else frame.strides(first)
-    return None if planes is None else (planes, x.strides[frame.c])
+    h = x.strides[frame.h[0]] if len(frame.h) == 1 else found.h
+    w = x.strides[frame.w[0]] if len(frame.w) == 1 else found.w
+    return Strides(found.n, found.block, h, w), lane
 
 
 @dataclass(frozen=True)
@@ -68,46 +75,72 @@ class DirectConv(Kernel):
 
     @property
     def in_channels(self) -> int:
-        """Of one group."""
-        return self.x.shape[self.frame.c] // self.convolution.groups
+        """Of all groups."""
+        return self.x.shape[self.frame.c]
 
     @property
     def out_channels(self) -> int:
-        """Of one group."""
-        return self.y.shape[self.frame.c] // self.convolution.groups
+        """Of all groups."""
+        return self.y.shape[self.frame.c]
+
+    @property
+    def pixels(self) -> int:
+        """Of y."""
+        n, _, h, w = self.frame.sizes(self.y.shape)
+        return n * h * w
+
+    @property
+    def _sets(self) -> Sequence[tuple[int, int]]:
+        """Input channels (begin, end) of the groups that each set of output vectors touches."""
+        groups, lanes = self.convolution.groups, self.tiling.tile.vectors * LANES
+        group_in, group_out = self.in_channels // groups, self.out_channels // groups
+        return [
+            (first // group_out * group_in, -(-min(first + lanes, self.out_channels) // group_out) * group_in)
+            for first in range(0, self.out_channels, lanes)
+        ]
+
+    @property
+    def depth(self) -> int:
+        """Most input channels of a set."""
+        return max(end - begin for begin, end in self._sets)
 
     @property
     def flops(self) -> int:
         """Two per weight and pixel."""
-        return 2 * self.y.elements * self.in_channels * self.convolution.taps
+        return 2 * self.y.elements * self.in_channels // self.convolution.groups * self.convolution.taps
 
     @property
     def scratch(self) -> int:
         """Unfinished sums of a block, where channels come in chunks."""
-        return 0 if self.tiling.chunk >= self.in_channels else self.tiling.block * self.tiling.tile.vectors * self.tiling.tile.pixels * LANES
+        return 0 if self.tiling.chunk >= self.depth else self.tiling.block * self.tiling.tile.vectors * self.tiling.tile.pixels * LANES
 
     @property
     def packed(self) -> Sequence[Packed]:
         """Weights in sets of output vectors, and the bias."""
-        groups, vectors = self.convolution.groups, vectors_of(self.out_channels)
-        depth = self.in_channels * self.convolution.taps
-        return (Packed("weight", "f32", (groups, vectors, depth, LANES)), Packed("bias", "f32", (groups * vectors * LANES,)))
+        vectors = vectors_of(self.out_channels)
+        # the last set has room only for the vectors it has
+        return (Packed("weight", "f32", (vectors, self.depth * self.convolution.taps, LANES)), Packed("bias", "f32", (vectors * LANES,)))
 
     def pack(self, read: ReadState) -> Sequence[numpy.ndarray]:
         """See `conv_direct.hpp` for the order."""
         import numpy
 
-        groups, taps = self.convolution.groups, self.convolution.taps
-        weight = numpy.asarray(read(self.weight), dtype=numpy.float32).reshape(groups, self.out_channels, self.in_channels, taps)
-        if self._planes:
-            ordered = weight.reshape(groups, self.out_channels, -1)
-        else:
-            # channels in groups of 16, the last one with what is left: c / 16, taps, c % 16
-            parts = [weight[:, :, c : c + LANES].swapaxes(2, 3).reshape(groups, self.out_channels, -1) for c in range(0, self.in_channels, LANES)]
-            ordered = numpy.concatenate(parts, axis=2)
-        packed = numpy.concatenate([pack_panels(one, self.tiling.tile.vectors) for one in ordered])
+        groups, taps, lanes = self.convolution.groups, self.convolution.taps, self.tiling.tile.vectors * LANES
+        group_in, group_out = self.in_channels // groups, self.out_channels // groups
+        weight = numpy.asarray(read(self.weight), dtype=numpy.float32).reshape(self.out_channels, group_in, taps)
+        sets: list[numpy.ndarray] = []
+        for index, (begin, end) in enumerate(self._sets):
+            outputs = range(index * lanes, min((index + 1) * lanes, self.out_channels))
+            dense = numpy.zeros((len(outputs), end - begin, taps), dtype=numpy.float32)
+            for row, output in enumerate(outputs):
+                first = output // group_out * group_in - begin
+                dense[row, first : first + group_in] = weight[output]
+            order = dense if self._planes else _channels_inner(dense, begin)
+            padded = numpy.zeros((len(outputs), self.depth * taps), dtype=numpy.float32)
+            padded[:, : (end - begin) * taps] = order.reshape(len(outputs), -1)
+            sets.append(pack_panels(padded, self.tiling.tile.vectors))
         bias = None if self.bias is None else numpy.asarray(read(self.bias), dtype=numpy.float32)
-        return (packed, pack_bias(bias, self.y.shape[self.frame.c]))
+        return (numpy.concatenate(sets), pack_bias(bias, self.out_channels))
 
     @property
     def _planes(self) -> bool:
@@ -124,7 +157,8 @@ class DirectConv(Kernel):
     def emit(self, pointers: Pointers) -> Code:
         """One call of `direct_convolution`."""
         found, y = image_strides(self.x, self.frame), self.frame.strides(self.y)
-        assert found is not None and y is not None, f"{self.describe()}: strides can't tell {self.x.text} or {self.y.text}"
+        assert found is not None, f"strides can't tell {self.x.text}"
+        assert y is not None, f"strides can't tell {self.y.text}"
         x, lane = found
         sizes = self.frame.sizes(self.y.shape)
         conv, tile = self.convolution, self.tiling.tile
@@ -165,3 +199,13 @@ class DirectConv(Kernel):
     def tiled(self, tiling: Tiling) -> DirectConv:
         """The same with another tiling."""
         return replace(self, tiling=tiling)
+
+
+def _channels_inner(dense: numpy.ndarray, begin: int) -> numpy.ndarray:
+    """[outputs, channels from `begin`, taps] as [outputs, ...] in the order channel / 16, tap, channel % 16."""
+    import numpy
+
+    end = begin + dense.shape[1]
+    cuts = [begin, *range(begin // LANES * LANES + LANES, end, LANES), end]
+    parts = [dense[:, first - begin : last - begin].swapaxes(1, 2).reshape(len(dense), -1) for first, last in pairwise(cuts)]
+    return numpy.concatenate(parts, axis=1)

@@ -1,0 +1,108 @@
+"""Which dense kernels are worth timing for a convolution or a linear layer, the most promising first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from graphopt.backends.cpu.chain import Chain
+from graphopt.backends.cpu.frame import Frame
+from graphopt.backends.cpu.kernel import Kernel
+from graphopt.backends.cpu.kernels.convolution import Convolution
+from graphopt.backends.cpu.kernels.direct import DirectConv, image_strides
+from graphopt.backends.cpu.kernels.linear import Linear, LinearTiling, LinearVector
+from graphopt.backends.cpu.kernels.panels import vectors_of
+from graphopt.backends.cpu.kernels.tilings import Tile, Tiling, chunk_for, cut, tiles_for
+from graphopt.backends.cpu.storage import LANES, Storage
+
+__all__ = ["direct_candidates", "linear_candidates"]
+
+BLOCK_TILES = 16
+"""Tiles that share a chunk of weights; their partial sums, 28 KB, live in the second cache."""
+BLOCK_BYTES = 384 << 10
+"""Of packed x: less than half of the second cache, 1 MiB."""
+FEW_PIXELS = 8
+"""So few pixels are bound by reading weights."""
+
+
+def direct_candidates(
+    x: Storage, y: Storage, weight: str, bias: str | None, convolution: Convolution, frame: Frame, chain: Chain | None = None
+) -> list[Kernel]:
+    """Kernels for a convolution whose padding is in x's halo; none where the layouts do not do.
+
+    `frame` holds for x and y. For a pointwise convolution give one whose pixels are all in w, if x, y and the
+    chain's operands allow it: then tiles are cut from all pixels, not from each row.
+    """
+    found = image_strides(x, frame)
+    if found is None or frame.strides(y) is None or (found[1] != 1 and convolution.groups != 1):
+        return []
+    if any(halo < padding for halo, padding in zip(x.halo, convolution.padding, strict=True)) and x.rank == 4:
+        return []
+    first = DirectConv(x, y, weight, bias, convolution, frame, Tiling(Tile(1, 1, 1), LANES, 1, False), chain or Chain())
+    direct: list[Kernel] = [first.tiled(tiling) for tiling in _direct_tilings(first, lanes=found[1] == 1)]
+    if convolution.kernel != (1, 1) or convolution.padding != (0, 0) or convolution.groups != 1 or found[1] != 1:
+        return direct
+    packed = linear_candidates(x, y, weight, bias, frame, chain, convolution.stride)
+    if first.pixels <= FEW_PIXELS:
+        return [*packed, *direct[:1]]
+    return [*direct[:2], *[kernel for kernel in packed if isinstance(kernel, Linear)][:2]]
+
+
+def _direct_tilings(kernel: DirectConv, lanes: bool) -> list[Tiling]:
+    images, outputs, height, width = kernel.frame.sizes(kernel.y.shape)
+    taps, vectors = kernel.convolution.taps, vectors_of(outputs)
+    groups = kernel.convolution.groups
+    per_group = vectors_of(outputs // groups)
+    tilings: list[Tiling] = []
+    for tile in tiles_for(vectors if groups == 1 else per_group, height, width)[:3]:
+        if groups > 1 and (outputs // groups) % (tile.vectors * LANES) and tile.vectors > 1:
+            continue
+        depth = kernel.tiled(Tiling(tile, LANES, 1, False)).depth
+        chunk = chunk_for(depth, taps, tile.vectors) if lanes else depth
+        tiles = -(-height // tile.rows) * -(-width // tile.columns)
+        sets = -(-vectors // tile.vectors)
+        block = cut(tiles, BLOCK_TILES)
+        # few pieces of work can't be shared evenly
+        if sets * images * -(-tiles // block) < 16:
+            block = cut(tiles, max(1, block // 2))
+        weights, numbers = depth * taps * outputs, kernel.x.elements
+        tilings.append(Tiling(tile, chunk, block, weights > numbers))
+        if chunk < depth and depth * taps * tile.vectors * LANES * 4 <= 5 * BLOCK_BYTES // 12:
+            tilings.append(replace(tilings[-1], chunk=depth))
+    return tilings[:4]
+
+
+def linear_candidates(
+    x: Storage, y: Storage, weight: str, bias: str | None, frame: Frame, chain: Chain | None = None, stride: tuple[int, int] = (1, 1)
+) -> list[Kernel]:
+    """Kernels for y = x @ weight.T + bias along frame.c; none where the layouts do not do."""
+    strides = frame.strides(x)
+    if strides is None or strides.lane == 0 or frame.strides(y) is None:
+        return []
+    first = Linear(x, y, weight, bias, frame, LinearTiling(1, 1, LANES, 1, True), chain or Chain(), stride)
+    sizes = frame.sizes(y.shape)
+    packed: list[Kernel] = [replace(first, tiling=tiling) for tiling in _linear_tilings(first)]
+    if first.pixels <= FEW_PIXELS and sum(size > 1 for size in (sizes[0], sizes[2], sizes[3])) <= 1:
+        most = 4 if first.pixels < FEW_PIXELS else 3
+        few = [LinearVector(x, y, weight, bias, frame, vectors, chain or Chain(), stride) for vectors in (most, 1)]
+        return [*few, *packed[:1]] if first.pixels > 1 else list(few)
+    if stride == (1, 1) and sizes[0] == 1 and sizes[2] == 1:
+        # as they are, without packing: worth it where few output channels would use what was packed
+        rows = DirectConv(x, y, weight, bias, Convolution((1, 1)), frame, Tiling(Tile(1, 1, 1), LANES, 1, False), chain or Chain())
+        packed.insert(2, rows.tiled(_direct_tilings(rows, lanes=True)[0]))
+    return packed
+
+
+def _linear_tilings(kernel: Linear) -> list[LinearTiling]:
+    vectors, depth, pixels = vectors_of(kernel.out_channels), kernel.in_channels, kernel.pixels
+    tilings: list[LinearTiling] = []
+    for tile in tiles_for(vectors, 1, pixels, most_pixels=LANES)[:2]:
+        chunk = chunk_for(depth, 1, tile.vectors)
+        tiles = -(-pixels // tile.columns)
+        if pixels * depth * 4 <= 2 * BLOCK_BYTES:
+            tilings.append(LinearTiling(tile.vectors, tile.columns, chunk, tiles, True))
+        else:
+            most = max(4, min(2 * BLOCK_TILES, BLOCK_BYTES // (depth * tile.columns * 4)))
+            tilings.append(LinearTiling(tile.vectors, tile.columns, chunk, cut(tiles, most), False))
+            if depth * 4 * LANES * 8 > BLOCK_BYTES // 2:
+                tilings.append(replace(tilings[-1], block=min(tiles, 2 * BLOCK_TILES), shared=True))
+    return tilings
