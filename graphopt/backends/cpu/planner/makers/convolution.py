@@ -7,11 +7,10 @@ from graphopt.backends.cpu.kernel import Kernel
 from graphopt.backends.cpu.kernels.chain_code import chain_fits
 from graphopt.backends.cpu.kernels.convolution import Convolution
 from graphopt.backends.cpu.kernels.depthwise import depthwise_candidates
-from graphopt.backends.cpu.kernels.direct import DirectConv
-from graphopt.backends.cpu.kernels.tilings import Tile, Tiling
 from graphopt.backends.cpu.planner.builder import Builder
 from graphopt.backends.cpu.planner.groups import Group
 from graphopt.backends.cpu.planner.layouts import make_storage
+from graphopt.backends.cpu.planner.makers.dense import dense_candidates
 from graphopt.backends.cpu.planner.makers.table import maker
 from graphopt.backends.cpu.planner.shapes import Shapes
 from graphopt.ir.graph import Node, Value
@@ -49,7 +48,7 @@ def convolution_candidates(builder: Builder, group: Group) -> list[Kernel]:
     value = node.value(0)
     source = builder.storage(value)
     conv = Convolution.of(node.attrs, builder.shapes.of(node.value(1))[2:])
-    channels, outputs = source.shape[1], builder.shapes.of(node.results[0])[1]
+    channels = source.shape[1]
     rank = source.rank
     frame = image_frame(rank)
     is_depthwise = conv.groups == channels and channels > 1
@@ -71,6 +70,4 @@ def convolution_candidates(builder: Builder, group: Group) -> list[Kernel]:
     weight, bias = node.value(1).name, state_name(node, 2)
     if is_depthwise:
         return list[Kernel](depthwise_candidates(x, y, weight, bias, conv, frame, chain))
-    del outputs
-    w = y.shape[-1]
-    return [DirectConv(x, y, weight, bias, conv, frame, Tiling(Tile(2, 1, 14 if w % 14 == 0 else 7), 64, 8, True), chain)]
+    return dense_candidates(x, y, weight, bias, conv, frame, chain)
