@@ -117,7 +117,7 @@ def test_against_torch(isa: str, build: Callable[[str], Built], prepared: list[P
         assert error < 2e-6 * (1 + expected.abs().max()), f"{item.kernel.describe()}: {error:.1e}"
 
 
-def test_error_is_about_that_of_torch(build: Callable[[str], Built], prepared: list[Prepared]) -> None:
+def test_error_is_below_that_of_torch(build: Callable[[str], Built], prepared: list[Prepared]) -> None:
     item, found = prepared[0], _run(build("avx512"), prepared, 1)[0]
     expected = item.expected()
     states = {name[-1]: torch.from_numpy(numbers) for name, numbers in item.states.items()}
@@ -125,7 +125,7 @@ def test_error_is_about_that_of_torch(build: Callable[[str], Built], prepared: l
     torch_error = (
         (functional.group_norm(torch.from_numpy(array), item.case.groups, states["w"], states["b"]).double() - expected).abs().mean()
     )
-    assert (torch.from_numpy(found).double() - expected).abs().mean() < 1.1 * torch_error
+    assert (torch.from_numpy(found).double() - expected).abs().mean() < 0.7 * torch_error
 
 
 def test_any_number_of_threads_is_bitwise_the_same(build: Callable[[str], Built], prepared: list[Prepared]) -> None:

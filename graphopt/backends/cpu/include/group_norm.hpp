@@ -4,9 +4,10 @@
 //   group_norm_channels   16 channels side by side: sums are kept per channel, then added up by group
 //   group_norm_planes     16 neighbours along w side by side
 //
-// Mean and variance in two passes, in partial sums of at most 256 terms. Where there are too few groups for several
-// workers a group is cut into CHUNKS (a number that does not depend on how many workers there are), whose sums are
-// added up in order.
+// Two passes in partial sums of at most 256 terms: a mean, then with d = x - mean the sums of d^2 and of d, which corrects
+// the mean (Chan, Golub and LeVeque, "Algorithms for computing the sample variance"). Where there are too few groups
+// for several workers a group is cut into CHUNKS (a number that does not depend on how many workers there are), whose
+// sums are added up in order.
 #pragma once
 
 #include "epilogue.hpp"
@@ -19,22 +20,36 @@ namespace group_norm_parts {
 
 constexpr long SEGMENT = 256;  // terms of a partial sum of one lane
 
-struct Same {
-  GRAPHOPT_INLINE Vec operator()(Vec v) const { return v; }
-};
-struct SquaredDistance {
-  Vec mean;
-  GRAPHOPT_INLINE Vec operator()(Vec v) const { return (v - mean) * (v - mean); }
+// Sums of vectors, or of their distances from `mean` and the squares of those.
+struct Sums {
+  Vec of, squares;
 };
 
-// Sum of f(vector) over `count` vectors `step` floats apart.
-template <class F> GRAPHOPT_INLINE Vec sum_of(const float* x, long step, long count, F f) {
-  Vec sums[4] = {zero(), zero(), zero(), zero()};
+// Adds `count` vectors `step` floats apart.
+template <bool SQUARES> GRAPHOPT_INLINE void add_up(const float* x, long step, long count, Vec mean, Sums& total) {
+  Vec sums[4] = {zero(), zero(), zero(), zero()}, squares[4] = {zero(), zero(), zero(), zero()};
+  const auto add = [&](const float* p, int j) __attribute__((always_inline)) {
+    const Vec d = SQUARES ? load(p) - mean : load(p);
+    sums[j] += d;
+    if (SQUARES) squares[j] = fma(d, d, squares[j]);
+  };
   long i = 0;
-  for (; i + 4 <= count; i += 4)
-    GRAPHOPT_UNROLL for (int j = 0; j < 4; ++j) sums[j] += f(load(x + (i + j) * step));
-  for (; i < count; ++i) sums[0] += f(load(x + i * step));
-  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  for (; i + 4 <= count; i += 4) {
+    add(x + i * step, 0);
+    add(x + (i + 1) * step, 1);
+    add(x + (i + 2) * step, 2);
+    add(x + (i + 3) * step, 3);
+  }
+  for (; i < count; ++i) add(x + i * step, 0);
+  total.of += (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  if (SQUARES) total.squares += (squares[0] + squares[1]) + (squares[2] + squares[3]);
+}
+
+// The same for `lanes` lanes of one vector; the others stay 0.
+template <bool SQUARES> GRAPHOPT_INLINE void add_first(const float* x, int lanes, float mean, Sums& total) {
+  const Vec d = SQUARES ? load_first(x, lanes, mean) - splat(mean) : load_first(x, lanes);
+  total.of += d;
+  if (SQUARES) total.squares = fma(d, d, total.squares);
 }
 
 }  // namespace group_norm_parts
@@ -76,49 +91,62 @@ template <class S> struct GroupNormChannels {
     }
   }
 
-  // Sums per channel, of squared distances where `means` are given. Lanes behind the last channel are junk.
-  static void sum(const Unit& of, Range range, const float* means, float* sums) {
+  // Sums per channel: of x, or of distances from `means` and, PADDED further, of their squares. Lanes behind the last
+  // channel are junk.
+  template <bool SQUARES> static void sum(const Unit& of, Range range, const float* means, float* sums) {
     using namespace group_norm_parts;
     for (int c = 0; c < of.channels; c += LANES) {
       const float* x = of.x + c / LANES * S::X.block;
+      const Vec mean = SQUARES ? load(means + c) : zero();
       const bool is_tail = of.channels - c < LANES;  // a whole vector of the last position could lie beyond the memory
-      Vec total = zero();
+      Sums total{zero(), zero()};
       stretches(range, [&](int h, int w, int count) {
         const float* p = x + h * S::X.h + w * S::X.w;
         if (is_tail) {
-          const Vec mean = means == nullptr ? zero() : load(means + c);
           for (int i = 0; i < count; ++i) {
-            const Vec v = load_first(p + i * S::X.w, S::CHANNELS % LANES) - mean;
-            total += means == nullptr ? v : v * v;
+            const Vec d = load_first(p + i * S::X.w, S::CHANNELS % LANES) - mean;
+            total.of += d;
+            if (SQUARES) total.squares = fma(d, d, total.squares);
           }
         } else {
-          total += means == nullptr ? sum_of(p, S::X.w, count, Same{}) : sum_of(p, S::X.w, count, SquaredDistance{load(means + c)});
+          add_up<SQUARES>(p, S::X.w, count, mean, total);
         }
       });
-      store(sums + c, total);
+      store(sums + c, total.of);
+      if (SQUARES) store(sums + PADDED + c, total.squares);
     }
   }
 
-  // Each channel gets the mean of its group: sums of all chunks, PADDED apart, added up in order.
-  static void spread(const Unit& of, const float* sums, float* means) {
+  // Each channel gets the mean over its group: sums of all chunks, `step` apart, added up in order.
+  static void spread(const Unit& of, const float* sums, long step, float* means) {
     for (int first = 0; first < of.channels; first += GROUP) {
       float total = 0.0f;
       for (int chunk = 0; chunk < S::CHUNKS; ++chunk) {
         float part = 0.0f;
-        for (int c = first; c < first + GROUP; ++c) part += sums[chunk * PADDED + c];
+        for (int c = first; c < first + GROUP; ++c) part += sums[chunk * step + c];
         total += part;
       }
       for (int c = first; c < first + GROUP; ++c) means[c] = total / (static_cast<float>(GROUP) * static_cast<float>(POSITIONS));
     }
   }
 
+  // Mean distance from the mean, and mean square, to the numbers that a distance is multiplied by and shifted by.
+  static void finish(const Unit& of, float* distances, float* squares, const float* weight, const float* bias, float eps) {
+    for (int c = 0; c < of.channels; c += LANES) {
+      const Vec d = load(distances + c), variance = load(squares + c) - d * d;
+      const Vec scale = rsqrt(variance + splat(eps)) * load(weight + of.channel + c);
+      store(squares + c, scale);
+      store(distances + c, load(bias + of.channel + c) - d * scale);
+    }
+  }
+
   template <class Epilogue>
-  static void apply(const Unit& of, Range range, const float* means, const float* scales, const float* bias, const Epilogue& epilogue) {
+  static void apply(const Unit& of, Range range, const float* means, const float* scales, const float* shifts, const Epilogue& epilogue) {
     for (int c = 0; c < of.channels; c += LANES) {
       const float* x = of.x + c / LANES * S::X.block;
       float* y = of.y + c / LANES * S::Y.block;
       const int count_here = of.channels - c;
-      const Vec mean = load(means + c), scale = load(scales + c), shift = load(bias + of.channel + c);
+      const Vec mean = load(means + c), scale = load(scales + c), shift = load(shifts + c);
       stretches(range, [&](int h, int w, int count) {
         for (int i = 0; i < count; ++i) {
           const float* p = x + h * S::X.h + (w + i) * S::X.w;
@@ -133,38 +161,38 @@ template <class S> struct GroupNormChannels {
   }
 };
 
-// weight and bias are padded to whole vectors. scratch: 3 * PADDED floats; shared: 2 * SHARED where there are chunks.
+// weight and bias are padded to whole vectors. scratch: 5 * PADDED floats; shared: 3 * SHARED where there are chunks.
 template <class S, class Epilogue>
 void group_norm_channels(const Worker& worker, const float* x, float* y, const float* weight, const float* bias, float eps, float* shared, Epilogue epilogue) {
   using Parts = GroupNormChannels<S>;
-  constexpr int PADDED = Parts::PADDED;
-  constexpr long UNITS = static_cast<long>(S::IMAGES) * Parts::UNITS;
-  float *sums = worker.scratch, *means = sums + PADDED, *scales = means + PADDED;
+  constexpr long PADDED = Parts::PADDED, UNITS = static_cast<long>(S::IMAGES) * Parts::UNITS;
+  float *means = worker.scratch, *shifts = means + PADDED, *scales = shifts + PADDED;
   const Range range = worker.split(UNITS * S::CHUNKS);
-  // sums of chunks, then of their squared distances
-  float *first = S::CHUNKS > 1 ? shared : sums, *second = S::CHUNKS > 1 ? shared + Parts::SHARED : sums;
+  // sums of chunks, then sums of distances and squares
+  float* first = S::CHUNKS > 1 ? shared : scales + PADDED;
+  float* second = S::CHUNKS > 1 ? shared + Parts::SHARED : scales + PADDED;
+  const auto unit_of = [&](long index) { return Parts::unit(index / S::CHUNKS, x, y); };
+  const auto positions_of = [](long index) { return Parts::positions(static_cast<int>(index % S::CHUNKS)); };
+  const auto start = [](long index) { return S::CHUNKS > 1 ? index / S::CHUNKS * S::CHUNKS * PADDED : 0; };
   const auto place = [](long index) { return S::CHUNKS > 1 ? index * PADDED : 0; };
   if (S::CHUNKS > 1) {
-    for (long index = range.begin; index < range.end; ++index)
-      Parts::sum(Parts::unit(index / S::CHUNKS, x, y), Parts::positions(static_cast<int>(index % S::CHUNKS)), nullptr, first + place(index));
+    for (long index = range.begin; index < range.end; ++index) Parts::template sum<false>(unit_of(index), positions_of(index), nullptr, first + place(index));
     worker.wait();
     for (long index = range.begin; index < range.end; ++index) {
-      const auto unit = Parts::unit(index / S::CHUNKS, x, y);
-      Parts::spread(unit, first + place(index / S::CHUNKS * S::CHUNKS), means);
-      Parts::sum(unit, Parts::positions(static_cast<int>(index % S::CHUNKS)), means, second + place(index));
+      Parts::spread(unit_of(index), first + start(index), PADDED, means);
+      Parts::template sum<true>(unit_of(index), positions_of(index), means, second + 2 * place(index));
     }
     worker.wait();
   }
   for (long index = range.begin; index < range.end; ++index) {
-    const auto unit = Parts::unit(index / S::CHUNKS, x, y);
-    const Range positions = Parts::positions(static_cast<int>(index % S::CHUNKS));
-    const long start = place(index / S::CHUNKS * S::CHUNKS);
-    if (S::CHUNKS == 1) Parts::sum(unit, positions, nullptr, first);
-    Parts::spread(unit, first + start, means);
-    if (S::CHUNKS == 1) Parts::sum(unit, positions, means, second);
-    Parts::spread(unit, second + start, scales);
-    for (int c = 0; c < unit.channels; c += LANES) store(scales + c, rsqrt(load(scales + c) + splat(eps)) * load(weight + unit.channel + c));
-    Parts::apply(unit, positions, means, scales, bias, epilogue);
+    const auto unit = unit_of(index);
+    if (S::CHUNKS == 1) Parts::template sum<false>(unit, positions_of(index), nullptr, first);
+    Parts::spread(unit, first + start(index), PADDED, means);
+    if (S::CHUNKS == 1) Parts::template sum<true>(unit, positions_of(index), means, second);
+    Parts::spread(unit, second + 2 * start(index), 2 * PADDED, shifts);
+    Parts::spread(unit, second + 2 * start(index) + PADDED, 2 * PADDED, scales);
+    Parts::finish(unit, shifts, scales, weight, bias, eps);
+    Parts::apply(unit, positions_of(index), means, scales, shifts, epilogue);
   }
 }
 
@@ -179,22 +207,27 @@ struct PlaneStrides {
 template <class S> struct GroupNormPlanes {
   static constexpr int GROUP = S::CHANNELS / S::GROUPS;
   static constexpr int TAIL = S::WIDTH % LANES, VECTORS = S::WIDTH / LANES;  // of a row
+  static constexpr long COUNT = S::CHUNKS > 1 ? static_cast<long>(S::IMAGES) * S::GROUPS * S::CHUNKS : 1;  // sums of one kind
 
   static Range channels(int group, int chunk) { return {group * GROUP + GROUP * static_cast<long>(chunk) / S::CHUNKS, group * GROUP + GROUP * (chunk + 1L) / S::CHUNKS}; }
 
-  template <class F> static float sum(const float* x, Range channels, float fill, F f) {
+  // Sum of x to sums[0], or of distances from the mean, and of their squares to sums[COUNT].
+  template <bool SQUARES> static void sum(const float* x, Range channels, float mean, float* sums) {
     using namespace group_norm_parts;
-    Vec total = zero();
+    const Vec middle = splat(mean);
+    Sums total{zero(), zero()};
     for (long c = channels.begin; c < channels.end; ++c) {
-      Vec plane = zero();
+      Sums plane{zero(), zero()};
       for (int h = 0; h < S::HEIGHT; ++h) {
         const float* row = x + c * S::X.c + h * S::X.h;
-        for (long w = 0; w < VECTORS; w += SEGMENT) plane += sum_of(row + w * LANES, LANES, VECTORS - w < SEGMENT ? VECTORS - w : SEGMENT, f);
-        if (TAIL) plane += f(load_first(row + VECTORS * LANES, TAIL, fill));
+        for (long w = 0; w < VECTORS; w += SEGMENT) add_up<SQUARES>(row + w * LANES, LANES, VECTORS - w < SEGMENT ? VECTORS - w : SEGMENT, middle, plane);
+        if (TAIL) add_first<SQUARES>(row + VECTORS * LANES, TAIL, mean, plane);
       }
-      total += plane;
+      total.of += plane.of;
+      total.squares += plane.squares;
     }
-    return sum_lanes(total);
+    sums[0] = sum_lanes(total.of);
+    if (SQUARES) sums[COUNT] = sum_lanes(total.squares);
   }
 
   static float mean(const float* sums) {
@@ -204,10 +237,11 @@ template <class S> struct GroupNormPlanes {
   }
 
   template <class Epilogue>
-  static void apply(const float* x, float* y, int n, Range channels, float mean, float scale, const float* weight, const float* bias, const Epilogue& epilogue) {
+  static void apply(const float* x, float* y, int n, Range channels, float mean, float distance, float scale, const float* weight, const float* bias,
+                    const Epilogue& epilogue) {
     const Vec middle = splat(mean);
     for (long c = channels.begin; c < channels.end; ++c) {
-      const Vec factor = splat(scale * weight[c]), shift = splat(bias[c]);
+      const Vec factor = splat(scale * weight[c]), shift = splat(bias[c] - distance * (scale * weight[c]));
       for (int h = 0; h < S::HEIGHT; ++h) {
         const float* from = x + c * S::X.c + h * S::X.h;
         float* to = y + c * S::Y.c + h * S::Y.h;
@@ -221,40 +255,37 @@ template <class S> struct GroupNormPlanes {
   }
 };
 
-// One weight and bias per channel; shared: twice images * groups * chunks floats where there are chunks.
+// One weight and bias per channel; shared: three times images * groups * chunks floats where there are chunks.
 template <class S, class Epilogue>
 void group_norm_planes(const Worker& worker, const float* x, float* y, const float* weight, const float* bias, float eps, float* shared, Epilogue epilogue) {
-  using namespace group_norm_parts;
   using Parts = GroupNormPlanes<S>;
-  constexpr long ITEMS = static_cast<long>(S::IMAGES) * S::GROUPS * S::CHUNKS;
-  const Range range = worker.split(ITEMS);
-  float own[2];
-  float *first = S::CHUNKS > 1 ? shared : own, *second = S::CHUNKS > 1 ? shared + ITEMS : own + 1;
+  const Range range = worker.split(static_cast<long>(S::IMAGES) * S::GROUPS * S::CHUNKS);
+  float own[3];
+  float *first = S::CHUNKS > 1 ? shared : own, *distances = first + Parts::COUNT, *squares = distances + Parts::COUNT;
   const auto each = [&](auto f) {
     for (long index = range.begin; index < range.end; ++index) {
-      const int chunk = static_cast<int>(index % S::CHUNKS), group = static_cast<int>(index / S::CHUNKS % S::GROUPS), n = static_cast<int>(index / S::CHUNKS / S::GROUPS);
-      const long start = S::CHUNKS > 1 ? index - chunk : 0;  // of the sums of this group
-      f(n, Parts::channels(group, chunk), first + start, second + start, chunk);
+      const int chunk = static_cast<int>(index % S::CHUNKS), group = static_cast<int>(index / S::CHUNKS % S::GROUPS);
+      f(static_cast<int>(index / S::CHUNKS / S::GROUPS), Parts::channels(group, chunk), S::CHUNKS > 1 ? index - chunk : 0, chunk);
     }
   };
-  const auto add_up = [&](int n, Range channels, float* sums, float*, int chunk) { sums[chunk] = Parts::sum(x + n * S::X.n, channels, 0.0f, Same{}); };
-  const auto add_squares = [&](int n, Range channels, float* sums, float* squares, int chunk) {
-    const float mean = Parts::mean(sums);
-    squares[chunk] = Parts::sum(x + n * S::X.n, channels, mean, SquaredDistance{splat(mean)});
+  const auto sum = [&](int n, Range channels, long start, int chunk) { Parts::template sum<false>(x + n * S::X.n, channels, 0.0f, first + start + chunk); };
+  const auto sum_squares = [&](int n, Range channels, long start, int chunk) {
+    Parts::template sum<true>(x + n * S::X.n, channels, Parts::mean(first + start), distances + start + chunk);
   };
   if (S::CHUNKS > 1) {
-    each(add_up);
+    each(sum);
     worker.wait();
-    each(add_squares);
+    each(sum_squares);
     worker.wait();
   }
-  each([&](int n, Range channels, float* sums, float* squares, int chunk) {
+  each([&](int n, Range channels, long start, int chunk) {
     if (S::CHUNKS == 1) {
-      add_up(n, channels, sums, squares, chunk);
-      add_squares(n, channels, sums, squares, chunk);
+      sum(n, channels, start, chunk);
+      sum_squares(n, channels, start, chunk);
     }
-    const float scale = 1.0f / __builtin_sqrtf(Parts::mean(squares) + eps);
-    Parts::apply(x + n * S::X.n, y + n * S::Y.n, n, channels, Parts::mean(sums), scale, weight, bias, epilogue);
+    const float distance = Parts::mean(distances + start);
+    const float scale = 1.0f / __builtin_sqrtf(Parts::mean(squares + start) - distance * distance + eps);
+    Parts::apply(x + n * S::X.n, y + n * S::Y.n, n, channels, Parts::mean(first + start), distance, scale, weight, bias, epilogue);
   });
 }
 

@@ -94,17 +94,17 @@ class GroupNorm(Kernel):
 
     @property
     def scratch(self) -> int:
-        """Sums, means and scales of a unit's channels."""
-        return 3 * _padded(self.unit) if self.lanes == "c" else 0
+        """Means, shifts, scales and two kinds of sums of a unit's channels."""
+        return 5 * _padded(self.unit) if self.lanes == "c" else 0
 
     @property
     def shared(self) -> int:
-        """Sums of all chunks, of numbers and of squares."""
+        """Sums of all chunks: of numbers, of distances and of squares."""
         if self.chunks == 1:
             return 0
         images, channels, _, _ = self.frame.sizes(self.x.shape)
         sums = -(-channels // self.unit) * _padded(self.unit) if self.lanes == "c" else self.groups
-        return 2 * images * sums * self.chunks
+        return 3 * images * sums * self.chunks
 
     @property
     def packed(self) -> Sequence[Packed]:
