@@ -99,12 +99,16 @@ def comment(text: str) -> str:
     return "".join(c if " " <= c <= "~" else "?" for c in text).replace("\\", "/").replace("??", "? ?")
 
 
-def emit(plan: Plan, units: int = 2) -> Sources:
-    """The C++ of a plan."""
-    body = ["// All steps in order; nobody starts a step before everyone has ended the one before.", "void steps(const Run& run, const Worker& worker) {"]
+def emit(plan: Plan, units: int = 2, labels: Mapping[str, str] | None = None) -> Sources:
+    """The C++ of a plan. `labels` are what the C interface calls inputs and outputs, by buffer, where that is another name;
+    letters, digits, `_` and `.` only."""
+    body = [
+        "// All steps in order; nobody starts a step before everyone has ended the one before.",
+        "void steps(const Run& run, const Worker& worker) {",
+    ]
     for number in range(len(plan.steps)):
         body += [f"  step_{number}::call(run, worker);", f"  worker.done({number});"]
-    return _sources(plan, [*body, "}"], units, ())
+    return _sources(plan, [*body, "}"], units, (), labels or {})
 
 
 def emit_candidates(plan: Plan, cold_bytes: int, units: int = 2) -> Sources:
@@ -121,10 +125,10 @@ def emit_candidates(plan: Plan, cold_bytes: int, units: int = 2) -> Sources:
         warm = dict.fromkeys(storage.buffer for storage in step.kernel.reads if storage.buffer in plan.offsets)
         ranges = ", ".join(f"{{{plan.offsets[name]}, {plan.buffers[name].bytes}}}" for name in warm)
         body.append(f"    case {number}: time_step(run, worker, step_{number}::call, {{{ranges}}}, cold, which[1], seconds); break;")
-    return _sources(plan, [*body, "    default: break;", "  }", "}"], units, ("measure.hpp",))
+    return _sources(plan, [*body, "    default: break;", "  }", "}"], units, ("measure.hpp",), {})
 
 
-def _sources(plan: Plan, steps: list[str], units: int, extra: tuple[str, ...]) -> Sources:
+def _sources(plan: Plan, steps: list[str], units: int, extra: tuple[str, ...], labels: Mapping[str, str]) -> Sources:
     packed = {(slot.step, slot.index): slot.offset for slot in plan.weights if slot.step >= 0}
     states = {slot.state: slot.offset for slot in plan.weights if slot.step < 0}
     used = sorted({*extra, *(header for step in plan.steps for header in step.kernel.headers)})
@@ -160,7 +164,17 @@ def _sources(plan: Plan, steps: list[str], units: int, extra: tuple[str, ...]) -
     lines += [f"#if GRAPHOPT_IN_UNIT({units})"]
     lines += [f"namespace step_{number} {{ void call(const Run& run, const Worker& worker); }}" for number in range(len(plan.steps))]
     lines += ["", *steps]
-    lines += ["", *_constants(plan), "", "}  // namespace network", "}  // namespace graphopt", "", '#include "entry.hpp"', f"#endif  // unit {units}", ""]
+    lines += [
+        "",
+        *_constants(plan, labels),
+        "",
+        "}  // namespace network",
+        "}  // namespace graphopt",
+        "",
+        '#include "entry.hpp"',
+        f"#endif  // unit {units}",
+        "",
+    ]
     # the steps' own units close their namespaces too
     text = "\n".join(lines)
     text += "#if !GRAPHOPT_IN_UNIT(" + str(units) + ")\n}  // namespace network\n}  // namespace graphopt\n#endif\n"
@@ -251,16 +265,17 @@ def _balance(weights: list[float], units: int) -> list[int]:
     return unit_of
 
 
-def _constants(plan: Plan) -> list[str]:
+def _constants(plan: Plan, labels: Mapping[str, str]) -> list[str]:
     def tensors(kind: str, storages: tuple[Storage, ...]) -> list[str]:
         lines: list[str] = []
         for index, storage in enumerate(storages):
             if storage.rank:
                 lines.append(f"constexpr int64_t {kind}_shape_{index}[] = {{{', '.join(map(str, storage.shape))}}};")
-        rows = ", ".join(
-            f'{{"{storage.dtype.text}", {storage.rank}, {f"{kind}_shape_{index}" if storage.rank else "nullptr"}}}' for index, storage in enumerate(storages)
-        )
-        lines.append(f"constexpr Tensor {kind}s[] = {{{rows}}};" if storages else f"constexpr const Tensor* {kind}s = nullptr;")
+        rows: list[str] = []
+        for index, storage in enumerate(storages):
+            shape = f"{kind}_shape_{index}" if storage.rank else "nullptr"
+            rows.append(f'{{"{storage.dtype.text}", {storage.rank}, {shape}, "{labels.get(f"{kind}{index}", f"{kind}{index}")}"}}')
+        lines.append(f"constexpr Tensor {kind}s[] = {{{', '.join(rows)}}};" if storages else f"constexpr const Tensor* {kind}s = nullptr;")
         return lines
 
     return [
@@ -291,7 +306,9 @@ def weight_chunks(plan: Plan, read: ReadState) -> Iterator[tuple[int, numpy.ndar
         for index, (array, packed) in enumerate(zip(arrays, expected, strict=True)):
             slot = slots[number, index]
             if array.nbytes != slot.bytes:
-                raise BackendError(f"step {number} ({step.kernel.algorithm}) packed {packed.name} as {array.nbytes} bytes, announced {slot.bytes}")
+                raise BackendError(
+                    f"step {number} ({step.kernel.algorithm}) packed {packed.name} as {array.nbytes} bytes, announced {slot.bytes}"
+                )
             yield slot.offset, numpy.ascontiguousarray(array)
     for slot in plan.weights:
         if slot.step < 0:
