@@ -55,12 +55,16 @@ SHAPES = [
 ]
 
 
+def square(kernel: int, stride: int, channels: int) -> Convolution:
+    return Convolution((kernel, kernel), (stride, stride), (kernel // 2, kernel // 2), (1, 1), channels)
+
+
 class Made:
     """The layers of a shape, and what they make."""
 
     def __init__(self, cases: Cases, shape: Shape) -> None:
         middle = shape.middle or shape.channels
-        activation, chain = (functional.hardswish, hardswish()) if shape.long else (lambda v: v.clamp(0, 6), clamp6())
+        activation, chain = (functional.hardswish, hardswish()) if shape.long else (functional.relu6, clamp6())
         self.x, value = cases.input(cases.array(shape.n, shape.channels, *shape.size), shape.layout, shape.halo)
         widen: Layer | None = None
         if shape.middle is not None:
@@ -68,7 +72,7 @@ class Made:
             bias, b = cases.state(middle)
             value = activation(functional.conv2d(value, w, b))
             widen = Layer(weight, bias, middle, chain)
-        self.convolution = Convolution((shape.kernel,) * 2, (shape.stride,) * 2, (shape.kernel // 2,) * 2, (1, 1), middle)
+        self.convolution = square(shape.kernel, shape.stride, middle)
         weight, w = cases.state(middle, 1, shape.kernel, shape.kernel, scale=1 / shape.kernel)
         bias, b = cases.state(middle)
         self.middle = activation(functional.conv2d(value, w, b, shape.stride, shape.kernel // 2, 1, middle))
@@ -117,7 +121,7 @@ def image(name: str, *shape: int):
 
 
 def block(channels: int, middle: int, outputs: int, stride: int = 1) -> MobileBlock:
-    convolution = Convolution((3, 3), (stride, stride), (1, 1), (1, 1), middle)
+    convolution = square(3, stride, middle)
     return MobileBlock(Layer("w1", None, middle), Layer("w2", None, middle), Layer("w3", None, outputs), convolution)
 
 

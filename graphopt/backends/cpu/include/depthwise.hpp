@@ -37,9 +37,9 @@ void depthwise(const Worker& worker, const float* x, const float* w, const float
     float* const to = y + n * S::Y.n + group * S::Y.block + h * S::Y.h;
     const float *const weights = w + group * D::WEIGHTS, *const start = bias + group * LANES;
     if (D::LOADED + D::STORED > 0 && group == D::GROUPS - 1)
-      depthwise_row<S, S::X.w, S::Y.w, D::LOADED, D::STORED>(row, weights, start, to, n, group * LANES, h, epilogue);
+      depthwise_row<S, false, S::X.w, S::Y.w, D::LOADED, D::STORED>(row, weights, start, to, n, group * LANES, h, epilogue);
     else
-      depthwise_row<S, S::X.w, S::Y.w, 0, 0>(row, weights, start, to, n, group * LANES, h, epilogue);
+      depthwise_row<S, false, S::X.w, S::Y.w, 0, 0>(row, weights, start, to, n, group * LANES, h, epilogue);
   }
 }
 
@@ -69,9 +69,9 @@ void depthwise_multiplied(const Worker& worker, const float* x, const float* w, 
       float* const to = y + n * S::Y.n + group * S::Y.block + h * S::Y.h;
       const float *const weights = w + group * D::WEIGHTS, *const start = bias + group * LANES;
       if (D::STORED > 0 && group == D::GROUPS - 1)
-        depthwise_row<S, LANES, S::Y.w, 0, D::STORED>(row, weights, start, to, n, group * LANES, h, epilogue);
+        depthwise_row<S, false, LANES, S::Y.w, 0, D::STORED>(row, weights, start, to, n, group * LANES, h, epilogue);
       else
-        depthwise_row<S, LANES, S::Y.w, 0, 0>(row, weights, start, to, n, group * LANES, h, epilogue);
+        depthwise_row<S, false, LANES, S::Y.w, 0, 0>(row, weights, start, to, n, group * LANES, h, epilogue);
     }
   }
 }

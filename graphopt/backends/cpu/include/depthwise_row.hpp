@@ -81,15 +81,19 @@ GRAPHOPT_INLINE Vec depthwise_columns(Row row, int first, int last, const float*
   return total;
 }
 
+// True for windows whose taps are all written out: those of few rows.
+template <class S> constexpr bool is_small_window = S::KERNEL_H * S::KERNEL_W <= 9;
+
 // Row h of 16 channels of the result, whose columns are Y_STEP floats apart; returns the sum of what it stored.
-// LOADED (STORED) counts the lanes of the input (result) where fewer than 16 exist, else it is 0.
-template <class S, int STEP, int Y_STEP, int LOADED, int STORED, class Row, class Epilogue>
+// LOADED (STORED) counts the lanes of the input (result) where fewer than 16 exist, else it is 0. If EXTENDED, there
+// are zeros for rows outside of the image where the window is small.
+template <class S, bool EXTENDED, int STEP, int Y_STEP, int LOADED, int STORED, class Row, class Epilogue>
 GRAPHOPT_INLINE Vec depthwise_row(Row row, const float* w, const float* bias, float* y, int n, int channel, int h, const Epilogue& epilogue) {
   constexpr Window rows = rows_of<S>;
   const int first = rows.first(h), last = rows.last(h);
-  if constexpr (S::KERNEL_H * S::KERNEL_W <= 9)
-    if (first == 0 && last == S::KERNEL_H)
-      return depthwise_columns<S, true, STEP, Y_STEP, LOADED, STORED>(row, first, last, w, bias, y, n, channel, h, epilogue);
+  if constexpr (is_small_window<S>)
+    if (EXTENDED || (first == 0 && last == S::KERNEL_H))
+      return depthwise_columns<S, true, STEP, Y_STEP, LOADED, STORED>(row, 0, S::KERNEL_H, w, bias, y, n, channel, h, epilogue);
   return depthwise_columns<S, false, STEP, Y_STEP, LOADED, STORED>(row, first, last, w, bias, y, n, channel, h, epilogue);
 }
 

@@ -39,12 +39,19 @@ template <class S> struct MobileShape {
   static constexpr int BANDS = ceil_div(S::OUT_HEIGHT, S::BAND);
   static constexpr int RING_ROW = S::IN_WIDTH * LANES;
   static constexpr int RING_GROUP = S::WIDENS ? S::RING * RING_ROW : 0;
-  static constexpr long RING_FLOATS = static_cast<long>(S::WIDEN_VECTORS) * RING_GROUP;
+  static constexpr long ZEROS = static_cast<long>(S::WIDEN_VECTORS) * RING_GROUP;  // place of a row of zeros
+  static constexpr long RING_FLOATS = S::WIDENS ? ZEROS + RING_ROW : 0;
   static constexpr bool X_IS_FLAT = S::X.h == S::IN_WIDTH * S::X.w;
   static constexpr bool Y_IS_FLAT = S::Y.h == S::OUT_WIDTH * S::Y.w;
 
   static constexpr int band_end(int band) { return (band + 1) * S::BAND < S::OUT_HEIGHT ? (band + 1) * S::BAND : S::OUT_HEIGHT; }
 };
+
+// The ring's row of zeros, which stands for rows outside of the image.
+template <class S> GRAPHOPT_INLINE void clear_zeros(float* ring) {
+  if constexpr (S::WIDENS)
+    for (int i = 0; i < MobileShape<S>::RING_ROW; i += LANES) store(ring + MobileShape<S>::ZEROS + i, zero());
+}
 
 // Where the middle goes: a band in scratch, or the result where there is no second 1x1 convolution.
 template <class S> struct MiddleInScratch {
@@ -97,13 +104,14 @@ __attribute__((noinline)) void middle_rows(const float* x, const MobileWeights& 
         const float *const taps = weights.depthwise + (group + v) * TAPS, *const bias = weights.depthwise_bias + channel + v * LANES;
         const auto row = [=](int k) __attribute__((always_inline)) {
           const int at = top + k * S::DILATION_H;
-          return S::WIDENS ? ring + v * M::RING_GROUP + at % S::RING * M::RING_ROW : x + (group + v) * S::X.block + at * S::X.h;
+          if constexpr (!S::WIDENS) return x + (group + v) * S::X.block + at * S::X.h;
+          else return ring + (at < 0 || at >= S::IN_HEIGHT ? M::ZEROS : v * M::RING_GROUP + at % S::RING * M::RING_ROW);
         };
         constexpr int STEP = S::WIDENS ? LANES : S::X.w, LOADED = S::WIDENS || S::X_PADDED ? 0 : S::MIDDLE_CHANNELS % LANES;
         if (LOADED + To::STORED > 0 && group + v == M::GROUPS - 1)
-          totals[v] += depthwise_row<S, STEP, To::strides.w, LOADED, To::STORED>(row, taps, bias, row_to, n, channel + v * LANES, r, filtered);
+          totals[v] += depthwise_row<S, S::WIDENS, STEP, To::strides.w, LOADED, To::STORED>(row, taps, bias, row_to, n, channel + v * LANES, r, filtered);
         else
-          totals[v] += depthwise_row<S, STEP, To::strides.w, 0, 0>(row, taps, bias, row_to, n, channel + v * LANES, r, filtered);
+          totals[v] += depthwise_row<S, S::WIDENS, STEP, To::strides.w, 0, 0>(row, taps, bias, row_to, n, channel + v * LANES, r, filtered);
       }
   }
 }
@@ -151,6 +159,7 @@ template <class S, class Widened, class Filtered, class Narrowed>
 void inverted_residual_bands(const Worker& worker, const float* x, const MobileWeights& weights, float* y, Widened widened, Filtered filtered, Narrowed narrowed) {
   using M = MobileShape<S>;
   float *const ring = worker.scratch, *const middle = ring + M::RING_FLOATS;
+  clear_zeros<S>(ring);
   const Range range = worker.split(1L * S::IMAGES * M::BANDS);
   for (long i = range.begin; i < range.end; ++i) {
     const int n = static_cast<int>(i / M::BANDS), band = static_cast<int>(i % M::BANDS), begin = band * S::BAND, end = M::band_end(band);
@@ -173,6 +182,7 @@ void inverted_residual_channels(const Worker& worker, const float* x, const Mobi
   using M = MobileShape<S>;
   constexpr int COUNT = S::OUT_HEIGHT * S::OUT_WIDTH;
   static_assert(M::BANDS == 1, "a band is an image");
+  clear_zeros<S>(worker.scratch);
   const int tiles = pixel_tiles<S::NARROW_PIXELS>(COUNT);
   const Range chunks = worker.split(M::CHUNKS), places = worker.split(1L * M::SETS * tiles);
   for (int n = 0; n < S::IMAGES; ++n) {
@@ -197,6 +207,7 @@ void inverted_residual_channels(const Worker& worker, const float* x, const Mobi
 template <class S, class Widened, class Filtered>
 void widen_depthwise(const Worker& worker, const float* x, const MobileWeights& weights, float* y, float* sums, Widened widened, Filtered filtered) {
   using M = MobileShape<S>;
+  clear_zeros<S>(worker.scratch);
   const Range range = worker.split(1L * S::IMAGES * M::BANDS * M::CHUNKS);
   for (long i = range.begin; i < range.end; ++i) {
     const int chunk = static_cast<int>(i % M::CHUNKS), band = static_cast<int>(i / M::CHUNKS % M::BANDS), n = static_cast<int>(i / M::CHUNKS / M::BANDS);

@@ -197,7 +197,7 @@ class _Block(Kernel):
     @property
     def _ring(self) -> int:
         width = self.frame.sizes(self.x.shape)[3]
-        return self.tiling.widen.vectors * self.tiling.ring * width * LANES
+        return (self.tiling.widen.vectors * self.tiling.ring + 1) * width * LANES if self.block.widen is not None else 0
 
     @property
     def _middle(self) -> int:

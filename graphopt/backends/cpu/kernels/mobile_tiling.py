@@ -14,7 +14,7 @@ __all__ = ["BlockShape", "MobileTiling", "Split", "mobile_tilings", "ring_runs"]
 
 Split: TypeAlias = 'Literal["bands", "channels"]'
 
-L1_FLOATS = 10 * 1024
+L1_FLOATS = 12 * 1024
 """Floats of a ring of widened rows: the first cache level and a little of the second."""
 L2_FLOATS = 160 * 1024
 """Floats of a band of the middle: 640 KB of a second cache level of 1 MB."""
@@ -84,14 +84,9 @@ def _band_runs(shape: BlockShape, band: int) -> list[int]:
 
 
 def _tiling(shape: BlockShape, split: Split, band: int) -> MobileTiling | None:
-    width = shape.inputs[1]
-    vectors = min(3 if shape.middle % 3 == 0 else 2, shape.middle)
-    steps = [step for step in (band, 4, 2) if step <= band and _ring(shape, band, step) * width * vectors * LANES <= L1_FLOATS]
-    step = steps[0] if steps else 1
-    ring = _ring(shape, band, step)
-    if not shape.widens:
-        widen, step, ring = PixelTile(min(2, shape.middle), 1), band, 0
-    else:
+    step, ring, widen = band, 0, PixelTile(min(2, shape.middle), 1)
+    for step in (band, 4, 2, 1) if shape.widens else ():
+        ring = _ring(shape, band, step)
         runs = list(ring_runs(shape, band, step, ring))
         if not runs:
             return None
@@ -99,6 +94,8 @@ def _tiling(shape: BlockShape, split: Split, band: int) -> MobileTiling | None:
         if split == "channels":  # two workers, or four, want as many chunks each
             tiles.sort(key=lambda tile: -(-shape.middle // tile.vectors) % 2)
         widen = tiles[0]
+        if step <= band and ring * shape.inputs[1] * widen.vectors * LANES <= L1_FLOATS:
+            break
     narrow = pixel_tiles(shape.narrow, _band_runs(shape, band))[0] if shape.narrow else PixelTile(1, 1)
     return MobileTiling(split, band, step, ring, widen, narrow)
 
