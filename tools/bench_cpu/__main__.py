@@ -193,7 +193,7 @@ def _write_page(results: Path, target: Path) -> None:
     drawn = [session for case in cases(results) if (session := newest(results, case, (OURS, *PEERS))) is not None]
     picture = target.with_suffix(".svg")
     shown = draw([session for session in drawn if (session.case.batch, session.case.threads) == (1, 2)], picture)
-    target.write_text(page(results, picture.name if shown else None))
+    target.write_text(page(results, picture.name if shown else None, results.parents[1] / "check_cpu"))
 
 
 if __name__ == "__main__":

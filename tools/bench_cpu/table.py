@@ -12,6 +12,7 @@ from tools.bench_cpu.arms import INFORMATIVE, OURS, PEERS
 from tools.bench_cpu.goals import GOALS
 from tools.bench_cpu.records import Case, Quartiles, Session, newest, read
 from tools.check_cpu import per_layer
+from tools.check_cpu import summary as check_summary
 
 __all__ = ["cases", "figure", "page", "summary", "time_cell"]
 
@@ -83,8 +84,8 @@ def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads), *("| " + " | ".join(row) + " |" for row in rows)]
 
 
-def page(results: Path, plot: str | None) -> str:
-    """The whole page; `plot` is the address of the picture relative to it."""
+def page(results: Path, plot: str | None, checks: Path | None = None) -> str:
+    """The whole page; `plot` is the address of the picture relative to it, `checks` the folder that `tools.check_cpu` writes to."""
     lines = [_INTRODUCTION]
     everything = cases(results)
     sessions = [session for case in everything if (session := newest(results, case, PEERS)) is not None]
@@ -99,6 +100,7 @@ def page(results: Path, plot: str | None) -> str:
     if low:
         lines += _low_precision_section(low)
     lines += _layers_section(sorted((results.parent / "layers").glob("*.json")))
+    lines += _checks_section(sorted(checks.glob("summary-*.json")) if checks is not None else [])
     lines += _failures(sessions + low)
     return "\n".join(lines).rstrip() + "\n"
 
@@ -177,6 +179,34 @@ operations than the op has, so they may exceed 100%. The command prints the tabl
             row = [layers.model, str(layers.threads), name, str(count), f"{seconds * 1e3:.2f}", f"{seconds / layers.total:.0%}"]
             rows.append([*row, *speed])
     return [text, "", *_markdown(heads, rows), ""]
+
+
+def _checks_section(files: Sequence[Path]) -> list[str]:
+    lines = """\
+## Is it right?
+
+    python -m tools.check_cpu                       # 300 random networks
+    python -m tools.check_cpu --isa avx2
+    python -m tools.check_cpu --sanitize --count 100
+
+Random convolutional networks and transformers with odd sizes, and random ops, every third network after the lossless passes. The
+kernel of each step is drawn from all candidates. Each network is run with 1, 2 and 4 threads, which must give the same bits, and
+compared with float64: an error may be twice that of eager float32 plus 1e-6 of the largest value (1e-5 with Winograd steps).
+Sanitizers are AddressSanitizer and UndefinedBehaviorSanitizer.""".splitlines()
+    if not files:
+        return [*lines, ""]
+    heads = ["vectors", "sanitizers", "kernels", "networks", "steps", "threads", "failed", "largest error", "date"]
+    rows = [
+        [
+            found.isa,
+            found.sanitize.replace(",", ", ") or "-",
+            "measured" if found.measure else "drawn",
+            *(str(found.networks), str(found.steps), ", ".join(map(str, found.threads)), str(found.failed)),
+            *(f"{found.error:.0e}", found.taken[:10]),
+        ]
+        for found in map(check_summary.read, files)
+    ]
+    return [*lines, "", *_markdown(heads, rows), ""]
 
 
 def _failures(sessions: Sequence[Session]) -> list[str]:

@@ -16,7 +16,6 @@ import argparse
 import os
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
@@ -25,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from graphopt.errors import GraphoptError
 from tools.check_cpu.networks import KINDS, make, schedule
 from tools.check_cpu.pool import run_all
+from tools.check_cpu.summary import summarise, text, write
 from tools.check_cpu.trial import Outcome, Settings, Trial
 
 __all__ = ["main"]
@@ -48,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=20, help="networks that are compiled together (default 20)")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="processes (default one for each core)")
     parser.add_argument("--seconds", type=float, default=120.0, help="time limit of one network (default 120)")
-    parser.add_argument("--folder", type=Path, default=_REPOSITORY / "build" / "check_cpu", help="where failing networks are written")
+    parser.add_argument(
+        "--folder", type=Path, default=_REPOSITORY / "build" / "check_cpu", help="where failing networks and counts are written"
+    )
     layers = parser.add_argument_group("time of each step")
     layers.add_argument(
         "--per-layer", metavar="MODEL", help="a model of the benchmark, such as resnet50 or bert-sparse80, or a saved graph"
@@ -94,41 +96,26 @@ def _check(options: argparse.Namespace, console: Console) -> int:
                 _print_failure(trial, outcome, options)
 
         run_all(trials, settings, batch=options.batch, jobs=options.jobs, seconds=options.seconds, report=report)
-    print(_summary(found, time.perf_counter() - started), flush=True)
-    return int(any(outcome.failure for outcome in found.values()))
+    summary = summarise(found, settings, time.perf_counter() - started)
+    write(summary, options.folder)
+    print(text(summary, [trial for trial, outcome in found.items() if outcome.failure]), flush=True)
+    return int(summary.failed > 0)
 
 
 def _print_failure(trial: Trial, outcome: Outcome, options: argparse.Namespace) -> None:
     """The network, why it failed, and how to run it again."""
     kind, seed = trial
-    text = str(make(kind, seed))
+    network = str(make(kind, seed))
     options.folder.mkdir(parents=True, exist_ok=True)
     file = options.folder / f"{kind}-{seed}.gir"
-    file.write_text(text)
+    file.write_text(network)
     again = f"python -m tools.check_cpu --kind {kind} --seed {seed} --count 1 --threads {options.threads} --isa {options.isa}"
     again += " --measure" if options.measure else f" --draw {options.draw}"
     again += f" --sanitize {options.sanitize}" if options.sanitize else ""
     print(
-        f"\n{kind} {seed}: {outcome.failure}\n  kernels: {', '.join(outcome.algorithms)}\n  again: {again}\n  written to {file}\n{text}",
+        f"\n{kind} {seed}: {outcome.failure}\n  kernels: {', '.join(outcome.algorithms)}\n  again: {again}\n  written to {file}\n{network}",
         flush=True,
     )
-
-
-def _summary(found: dict[Trial, Outcome], seconds: float) -> str:
-    failures = [trial for trial, outcome in found.items() if outcome.failure]
-    algorithms = Counter(name for outcome in found.values() for name in outcome.algorithms)
-    foreign = Counter(op for outcome in found.values() for op in outcome.foreign)
-    worst = max((outcome.error for outcome in found.values() if not outcome.failure), default=0.0)
-    lines = [
-        f"{len(found)} networks, {sum(outcome.steps for outcome in found.values())} steps in {seconds:.0f} s: {len(failures)} failed",
-        f"  largest error of those that passed, relative to the largest value of the output: {worst:.1e}",
-        f"  networks with each kernel: {', '.join(f'{name} {count}' for name, count in algorithms.most_common())}",
-    ]
-    if foreign:
-        lines.append(f"  nodes on the reference path: {', '.join(f'{op} {count}' for op, count in foreign.most_common(12))}")
-    if failures:
-        lines.append(f"  failed: {', '.join(f'{kind} {seed}' for kind, seed in failures)}")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":
