@@ -144,6 +144,13 @@ class Builder:
             self.derived[name] = derived
         return storage
 
+    def numbers(self, name: str) -> numpy.ndarray | None:
+        """The numbers of a state, None where the graph has none."""
+        state = self.graph.states.get(name)
+        if state is None or state.data is None:
+            return None
+        return state.data.tensor().detach().numpy()
+
     def put(self, value: Value, storage: Storage) -> None:
         """A value lies there from now on."""
         self._storages[value] = storage

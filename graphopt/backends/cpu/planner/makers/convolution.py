@@ -7,12 +7,14 @@ from graphopt.backends.cpu.kernel import Kernel
 from graphopt.backends.cpu.kernels.chain_code import chain_fits
 from graphopt.backends.cpu.kernels.convolution import Convolution
 from graphopt.backends.cpu.kernels.depthwise import depthwise_candidates
+from graphopt.backends.cpu.kernels.transposed import transposed_candidates, transposed_halo
 from graphopt.backends.cpu.planner.builder import Builder
 from graphopt.backends.cpu.planner.groups import Group
 from graphopt.backends.cpu.planner.layouts import make_storage
 from graphopt.backends.cpu.planner.makers.dense import dense_candidates
 from graphopt.backends.cpu.planner.makers.table import maker
 from graphopt.backends.cpu.planner.shapes import Shapes
+from graphopt.backends.cpu.storage import LANES
 from graphopt.ir.graph import Node, Value
 
 FEW_CHANNELS = 8
@@ -30,10 +32,38 @@ def _weights_are_states(node: Node, shapes: Shapes) -> str | None:
     return None
 
 
+def _transposed_refused(node: Node, shapes: Shapes) -> str | None:
+    refused = _weights_are_states(node, shapes)
+    if refused is None and node.attrs["groups"] != 1:
+        inputs, outputs = shapes.of(node.value(0))[1], shapes.of(node.results[0])[1]
+        if any(count // int(node.attrs["groups"]) % LANES for count in (inputs, outputs)):  # pyright: ignore[reportArgumentType]
+            return "narrow groups of a transposed convolution have no kernel"
+    return refused
+
+
 def state_name(node: Node, index: int) -> str | None:
     """Name of the state behind an operand, None where the operand is missing."""
     operand = node.operands[index] if index < len(node.operands) else None
     return operand.name if isinstance(operand, Value) else None
+
+
+@maker("conv_transpose1d", "conv_transpose2d", unless=_transposed_refused)
+def transposed(builder: Builder, group: Group) -> None:
+    """Transposed convolutions, as convolutions of each phase of the result."""
+    node = group.anchor
+    value = node.value(0)
+    conv = Convolution.of(node.attrs, builder.shapes.of(node.value(1))[2:])
+    rank = value.type.rank
+    sizes = (builder.shapes.of(value)[2:], builder.shapes.of(node.results[0])[2:])
+    x = builder.image(builder.storage(value), transposed_halo(conv, *sizes))
+    frame = image_frame(rank)
+    y = builder.result(
+        group,
+        lambda storage: frame.strides(storage) is not None and storage.lanes(1) is not None,
+        lambda shape: make_storage("blocked" if rank == 4 else "last", "new", x.dtype, shape),
+    )
+    chain = builder.fit(builder.chain(group), frame, y)
+    builder.add(transposed_candidates(x, y, node.value(1).name, state_name(node, 2), conv, chain))
 
 
 @maker("conv1d", "conv2d", unless=_weights_are_states)
@@ -70,4 +100,4 @@ def convolution_candidates(builder: Builder, group: Group) -> list[Kernel]:
     weight, bias = node.value(1).name, state_name(node, 2)
     if is_depthwise:
         return list[Kernel](depthwise_candidates(x, y, weight, bias, conv, frame, chain))
-    return dense_candidates(x, y, weight, bias, conv, frame, chain)
+    return dense_candidates(x, y, weight, bias, conv, frame, chain, builder.numbers)

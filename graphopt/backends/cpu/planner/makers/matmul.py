@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from graphopt.backends.cpu.kernel import Kernel
 from graphopt.backends.cpu.kernels.batched_matmul import batched_matmul_candidates
-from graphopt.backends.cpu.kernels.linear import Linear, LinearTiling
+from graphopt.backends.cpu.kernels.dense_candidates import linear_candidates
 from graphopt.backends.cpu.planner.builder import Builder
 from graphopt.backends.cpu.planner.frames import find_frame
 from graphopt.backends.cpu.planner.groups import Group
@@ -66,8 +65,7 @@ def linear(builder: Builder, group: Group) -> None:
         if frame is None:
             raise BackendError("no frame tells both sides of a linear layer", where=repr(node))
         chain = builder.fit(chain, frame, y)
-    candidates: list[Kernel] = [Linear(x, y, node.value(1).name, state_name(node, 2), frame, LinearTiling(2, 13, 128, 8, True), chain)]
-    builder.add(candidates)
+    builder.add(linear_candidates(x, y, node.value(1).name, state_name(node, 2), frame, chain))
 
 
 def _result(builder: Builder, group: Group, x: Storage) -> Storage:
