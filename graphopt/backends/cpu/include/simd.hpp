@@ -101,10 +101,25 @@ GRAPHOPT_INLINE Vec zero() { return Vec{}; }
 GRAPHOPT_INLINE __mmask16 first_lanes(int count) { return static_cast<__mmask16>((1u << count) - 1u); }
 #endif
 
+#if defined(__AVX__) && !defined(__AVX512F__)
+// All bits of the first `count` lanes, of lanes 0 to 7 or 8 to 15.
+GRAPHOPT_INLINE __m256i first_lanes(int count, int from) {
+  const IntPart lane{0, 1, 2, 3, 4, 5, 6, 7};
+  return reinterpret_cast<__m256i>(lane + from < IntPart{} + count);
+}
+#endif
+
 // The first `count` lanes of p, the others `fill`. Reads no more than that.
 GRAPHOPT_INLINE Vec load_first(const float* p, int count, float fill = 0.0f) {
 #if defined(__AVX512F__)
   return reinterpret_cast<Vec>(_mm512_mask_loadu_ps(_mm512_set1_ps(fill), first_lanes(count), p));
+#elif defined(__AVX__)
+  const auto part = [&](int from) {
+    const __m256i mask = first_lanes(count, from);
+    const __m256 found = _mm256_maskload_ps(p + from, mask);
+    return reinterpret_cast<Part>(fill == 0.0f ? found : _mm256_blendv_ps(_mm256_set1_ps(fill), found, reinterpret_cast<__m256>(mask)));
+  };
+  return {part(0), part(8)};
 #else
   float lanes[LANES];
   for (int i = 0; i < LANES; ++i) lanes[i] = fill;
@@ -117,6 +132,10 @@ GRAPHOPT_INLINE Vec load_first(const float* p, int count, float fill = 0.0f) {
 GRAPHOPT_INLINE void store_first(float* p, Vec v, int count) {
 #if defined(__AVX512F__)
   _mm512_mask_storeu_ps(p, first_lanes(count), reinterpret_cast<__m512>(v));
+#elif defined(__AVX__)
+  // (a copy of so many bytes would make gcc keep the sums of a tile in memory)
+  _mm256_maskstore_ps(p, first_lanes(count, 0), reinterpret_cast<__m256>(v.a));
+  _mm256_maskstore_ps(p + 8, first_lanes(count, 8), reinterpret_cast<__m256>(v.b));
 #else
   float lanes[LANES];
   store(lanes, v);
@@ -193,6 +212,80 @@ GRAPHOPT_INLINE Vec maximum(Vec x, Vec y) { return lift([](Part a, Part b) { ret
 GRAPHOPT_INLINE Vec minimum(Vec x, Vec y) { return lift([](Part a, Part b) { return minimum_part(a, b); }, x, y); }
 // max(x, 0) in one instruction; a NaN stays a NaN.
 GRAPHOPT_INLINE Vec relu(Vec x) { return lift([](Part a) { return larger(Part{}, a); }, x); }
+
+// x and y taking turns: the 16 lanes of the first halves (HALF 0) or of the second halves (1).
+template <int HALF> GRAPHOPT_INLINE Vec interleaved(Vec x, Vec y) {
+#if defined(__AVX512F__) && !defined(__clang__)
+  IntVec from{};
+  GRAPHOPT_UNROLL
+  for (int i = 0; i < LANES; ++i) from[i] = HALF * LANES / 2 + i / 2 + i % 2 * LANES;
+  return __builtin_shuffle(x, y, from);
+#else
+  float lanes[2][LANES], turns[LANES];
+  store(lanes[0], x);
+  store(lanes[1], y);
+  for (int i = 0; i < LANES; ++i) turns[i] = lanes[i % 2][HALF * LANES / 2 + i / 2];
+  return load(turns);
+#endif
+}
+
+// p[offsets[0]], p[offsets[1]], ...
+GRAPHOPT_INLINE Vec load_at(const float* p, const int32_t* offsets) {
+#if defined(__AVX512F__)
+  const __m512i at = _mm512_loadu_si512(offsets);
+  return reinterpret_cast<Vec>(_mm512_mask_i32gather_ps(_mm512_setzero_ps(), 0xffff, at, p, 4));
+#else
+  float lanes[LANES];
+  for (int i = 0; i < LANES; ++i) lanes[i] = p[offsets[i]];
+  return load(lanes);
+#endif
+}
+
+// Lane i becomes lane i + COUNT, around the end.
+template <int COUNT> GRAPHOPT_INLINE Vec rotated(Vec v) {
+#if defined(__AVX512F__) && !defined(__clang__)
+  IntVec from{};
+  GRAPHOPT_UNROLL
+  for (int i = 0; i < LANES; ++i) from[i] = (i + COUNT) % LANES;
+  return __builtin_shuffle(v, from);
+#else
+  float lanes[2 * LANES];
+  store(lanes, v);
+  store(lanes + LANES, v);
+  return load(lanes + COUNT);
+#endif
+}
+
+// ---- lanes in another order ----------------------------------------------------------------------------------
+
+// For `in_eights`: lane i is i ^ r, r = 0 to 7.
+GRAPHOPT_INLINE IntVec exchanged_lanes(int r) {
+#if defined(__AVX512F__)
+  return IntPart{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} ^ r;
+#elif defined(__AVX__)
+  const IntPart order = IntPart{0, 1, 2, 3, 4, 5, 6, 7} ^ r;
+  return {order, order};
+#else
+  const IntPart low = IntPart{0, 1, 2, 3} ^ r, high = IntPart{4, 5, 6, 7} ^ r;
+  return {low, high, low, high};
+#endif
+}
+
+// Lane i becomes lane order[i], which is one of the same eight.
+GRAPHOPT_INLINE Vec in_eights(Vec v, IntVec order) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<Vec>(_mm512_maskz_permutexvar_ps(0xffff, reinterpret_cast<__m512i>(order), reinterpret_cast<__m512>(v)));
+#elif defined(__AVX2__)
+  return lift([](Part x, IntPart i) { return reinterpret_cast<Part>(_mm256_permutevar8x32_ps(reinterpret_cast<__m256>(x), reinterpret_cast<__m256i>(i))); }, v, order);
+#else
+  float lanes[LANES], moved[LANES];
+  int32_t from[LANES];
+  store(lanes, v);
+  std::memcpy(from, &order, sizeof from);
+  for (int i = 0; i < LANES; ++i) moved[i] = lanes[i / 8 * 8 + from[i]];
+  return load(moved);
+#endif
+}
 
 // ---- reductions over lanes, in an order that never changes ---------------------------------------------------
 
