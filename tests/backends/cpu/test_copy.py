@@ -30,6 +30,11 @@ _LAYOUTS: dict[str, Callable[[str, DType, tuple[int, ...]], Storage]] = {
 _SHAPES = [(2, 58, 5, 7), (1, 3, 9, 11)]
 
 
+def _through(view: Storage | None) -> Storage:
+    assert view is not None
+    return view
+
+
 def _numbers(shape: tuple[int, ...], dtype: DType) -> Array:
     count = int(numpy.prod(shape))
     return (numpy.arange(count) % 251 if dtype.bytes == 1 else numpy.arange(count)).reshape(shape).astype(dtype.torch_name)
@@ -74,14 +79,13 @@ def test_permutes_of_every_size_of_element() -> None:
             number = len(cases)
             x = plain(f"x{number}", dtype, shape).permute(axes)
             cases.append((x, plain(f"y{number}", dtype, x.shape)))
+    for ways, runs in ((2, 58), (2, 5), (3, 40), (4, 16)):  # shuffles of channels
+        number = len(cases)
+        x = _through(plain(f"x{number}", F32, (2, 3, ways * runs)).reshape((2, 3, ways, runs))).permute((0, 1, 3, 2))
+        cases.append((x, plain(f"y{number}", F32, x.shape)))
     x = plain("x_scalar", F32, ())
     cases.append((x, plain("y_scalar", F32, ())))
     _check(cases)
-
-
-def _through(view: Storage | None) -> Storage:
-    assert view is not None
-    return view
 
 
 def test_views_of_a_source() -> None:

@@ -69,6 +69,26 @@ template <class S> void copy_transposed(const Worker& worker, float* y, const fl
   });
 }
 
+// Runs that take turns: y[i * WAYS + k] = x[k * X_WAY + i] for LENGTH i, y side by side.
+template <class S, class T> void copy_interleaved(const Worker& worker, T* y, const T* x) {
+  for_each_position<S>(worker, 2 + S::LENGTH * S::WAYS / 2, [=](const long* at) {
+    const T* from = x + at[1];
+    T* to = y + at[0];
+    long i = 0;
+    if constexpr (S::WAYS == 2 && sizeof(T) == 4) {
+      const float* source = reinterpret_cast<const float*>(from);
+      float* target = reinterpret_cast<float*>(to);
+      for (; i + LANES <= S::LENGTH; i += LANES) {
+        const Vec even = load(source + i), odd = load(source + S::X_WAY + i);
+        store(target + 2 * i, interleaved<0>(even, odd));
+        store(target + 2 * i + LANES, interleaved<1>(even, odd));
+      }
+    }
+    for (; i < S::LENGTH; ++i)
+      for (int k = 0; k < S::WAYS; ++k) to[i * S::WAYS + k] = from[k * S::X_WAY + i];
+  });
+}
+
 // LENGTH elements STEP apart become `value`.
 template <class S, class T> void fill(const Worker& worker, T* y, T value) {
   for_each_position<S>(worker, 2 + S::LENGTH * static_cast<long>(sizeof(T)) / 32, [=](const long* at) {

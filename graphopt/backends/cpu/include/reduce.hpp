@@ -11,6 +11,8 @@
 
 namespace graphopt {
 
+namespace reducing {
+
 // ---- what is done to the elements: map each, join, finish -----------------------------------------------------
 
 struct Plain {
@@ -60,6 +62,16 @@ struct RootOfPowers : Sum {
   GRAPHOPT_INLINE Vec finish(Vec v) const { return pow(v, splat(1.0f / power)); }
 };
 
+// The second look at elements, at which something is known of all of them.
+struct SquaredDeviation : Sum {
+  Vec mean;
+  GRAPHOPT_INLINE Vec map(Vec v) const { return (v - mean) * (v - mean); }
+};
+struct Exponential : Sum {
+  Vec largest;
+  GRAPHOPT_INLINE Vec map(Vec v) const { return exp(v - largest); }
+};
+
 // ---- folding a run of vectors --------------------------------------------------------------------------------
 
 // Partial results, joined like the digits of a binary counter: two of one size become one of the next.
@@ -83,16 +95,12 @@ template <class Op, int V> struct Pairs {
   }
 };
 
-// The join of all lanes, in all lanes.
+// The join of all lanes, in all lanes: halves, then quarters, pairs, neighbours.
 template <class Op> GRAPHOPT_INLINE Vec joined_lanes(const Op& op, Vec v) {
-  float lanes[2 * LANES];
-  for (int half = LANES / 2; half > 0; half /= 2) {
-    store(lanes, v);
-    store(lanes + LANES, v);
-    v = op.join(load(lanes), load(lanes + half));
-  }
-  store(lanes, v);
-  return splat(lanes[0]);
+  v = op.join(v, rotated<8>(v));
+  v = op.join(v, rotated<4>(v));
+  v = op.join(v, rotated<2>(v));
+  return op.join(v, rotated<1>(v));
 }
 
 // The first `count` lanes of v, `other` behind them.
@@ -162,56 +170,46 @@ template <class Op, int V> struct Repeated {
   }
 };
 
+}  // namespace reducing
+
 template <class S, class R, class Op> void reduce(const Worker& worker, float* y, const float* x, Op one = {}) {
   for_each_position<S>(worker, 2 + S::V * positions<R>() * R::LENGTH / 8, [=](const long* at) {
-    const Repeated<Op, S::V> all(one);
+    const reducing::Repeated<Op, S::V> all(one);
     Vec result[S::V];
-    fold<S, R>(x + at[1], all.op, result);
+    reducing::fold<S, R>(x + at[1], all.op, result);
     for (int j = 0; j < S::V; ++j) result[j] = one.finish(result[j]);
-    store_kept<S>(y + at[0], result);
+    reducing::store_kept<S>(y + at[0], result);
   });
 }
-
-// ---- reductions that look at everything twice ------------------------------------------------------------------
-
-struct SquaredDeviation : Sum {
-  Vec mean;
-  GRAPHOPT_INLINE Vec map(Vec v) const { return (v - mean) * (v - mean); }
-};
 
 // Sum of squared distances from the mean, over DIVISOR; its root where asked.
 template <class S, class R, bool ROOT> void variance(const Worker& worker, float* y, const float* x, float divisor) {
   constexpr float COUNT = static_cast<float>(positions<R>() * R::LENGTH);
   for_each_position<S>(worker, 2 + S::V * positions<R>() * R::LENGTH / 4, [=](const long* at) {
-    const Repeated<Sum, S::V> sum(Sum{});
+    const reducing::Repeated<reducing::Sum, S::V> sum(reducing::Sum{});
     Vec result[S::V];
-    fold<S, R>(x + at[1], sum.op, result);
-    SquaredDeviation deviation[S::V];
+    reducing::fold<S, R>(x + at[1], sum.op, result);
+    reducing::SquaredDeviation deviation[S::V];
     for (int j = 0; j < S::V; ++j) deviation[j].mean = result[j] / splat(COUNT);
-    fold<S, R>(x + at[1], deviation, result);
+    reducing::fold<S, R>(x + at[1], deviation, result);
     for (int j = 0; j < S::V; ++j) {
       result[j] = result[j] / splat(divisor);
       if constexpr (ROOT) result[j] = sqrt(result[j]);
     }
-    store_kept<S>(y + at[0], result);
+    reducing::store_kept<S>(y + at[0], result);
   });
 }
 
-struct Exponential : Sum {
-  Vec largest;
-  GRAPHOPT_INLINE Vec map(Vec v) const { return exp(v - largest); }
-};
-
 template <class S, class R> void log_sum_exp(const Worker& worker, float* y, const float* x) {
   for_each_position<S>(worker, 2 + S::V * positions<R>() * R::LENGTH / 2, [=](const long* at) {
-    const Repeated<Largest, S::V> largest(Largest{});
+    const reducing::Repeated<reducing::Largest, S::V> largest(reducing::Largest{});
     Vec result[S::V];
-    fold<S, R>(x + at[1], largest.op, result);
-    Exponential exponential[S::V];
+    reducing::fold<S, R>(x + at[1], largest.op, result);
+    reducing::Exponential exponential[S::V];
     for (int j = 0; j < S::V; ++j) exponential[j].largest = where(isinf(result[j]), zero(), result[j]);
-    fold<S, R>(x + at[1], exponential, result);
+    reducing::fold<S, R>(x + at[1], exponential, result);
     for (int j = 0; j < S::V; ++j) result[j] = log(result[j]) + exponential[j].largest;
-    store_kept<S>(y + at[0], result);
+    reducing::store_kept<S>(y + at[0], result);
   });
 }
 

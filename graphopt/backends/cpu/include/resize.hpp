@@ -1,19 +1,21 @@
 // Interpolation of images: a result is a sum over TAPS neighbours along each axis, at positions and with weights that
 // are tables made when the network was lowered.
 //
-// S: N, C, H, W of the result; X and Y strides; TAPS. Tables: for each row, TAPS rows of x in elements from the
-// first row, then TAPS weights; columns likewise.
+// S: N, C, H, W of the result, strides, TAPS. Tables: for each row of the result, TAPS offsets of rows of x and their
+// weights; columns likewise, for planes of all columns the first tap, then the second, in elements of a row.
 #pragma once
 
-#include "epilogue.hpp"
+#include <type_traits>
+
+#include "elementwise.hpp"
 #include "runtime.hpp"
 
 namespace graphopt {
 
 // One axis of the result.
 template <int TAPS> struct Taps {
-  const int32_t* offsets;  // [size][TAPS]
-  const float* weights;    // [size][TAPS]
+  const int32_t* offsets;
+  const float* weights;
 };
 
 // Lanes are 16 channels of a pixel (frame.py); the last group may be short.
@@ -50,30 +52,41 @@ void resize_channels(const Worker& worker, float* y, const float* x, Taps<S::TAP
   }
 }
 
-// Planes of any strides: S has PLANES x DEPTH x H x W results, strides X_PLANE, X_* are in the tables; Y_PLANE, Y_D, Y_H, Y_W.
-// An axis that is not resized has one tap.
+// Planes of any strides and dtype, N x C x D x H x W results; an axis that is not there has one tap. What columns mix is
+// a row that was mixed of rows before, in scratch.
 template <class S, class T>
-void resize_planes(const Worker& worker, T* y, const T* x, Taps<S::TAPS_D> depths, Taps<S::TAPS> rows, Taps<S::TAPS> columns) {
+void resize_planes(const Worker& worker, T* y, const T* x, Taps<S::TAPS_D> depths, Taps<S::TAPS_H> rows, Taps<S::TAPS_W> columns) {
   const Range share = worker.split(static_cast<long>(S::N) * S::C * S::D * S::H);
   for (long k = share.begin; k < share.end; ++k) {
     const long h = k % S::H, d = k / S::H % S::D, c = k / S::H / S::D % S::C, n = k / S::H / S::D / S::C;
     const T* from = x + n * S::X_N + c * S::X_C;
     T* to = y + n * S::Y_N + c * S::Y_C + d * S::Y_D + h * S::Y_H;
-    for (long w = 0; w < S::W; ++w) {
-      if constexpr (S::TAPS == 1 && S::TAPS_D == 1) {
-        to[w * S::Y_W] = from[depths.offsets[d] + rows.offsets[h] + columns.offsets[w]];
-      } else {
-        T sum = 0;
-        for (int e = 0; e < S::TAPS_D; ++e) {
-          T plane = 0;
-          for (int i = 0; i < S::TAPS; ++i) {
-            const T* row = from + depths.offsets[d * S::TAPS_D + e] + rows.offsets[h * S::TAPS + i];
-            T along = 0;
-            for (int j = 0; j < S::TAPS; ++j) along += columns.weights[w * S::TAPS + j] * row[columns.offsets[w * S::TAPS + j]];
-            plane += rows.weights[h * S::TAPS + i] * along;
-          }
-          sum += depths.weights[d * S::TAPS_D + e] * plane;
+    if constexpr (S::TAPS_W == 1) {
+      const T* row = from + depths.offsets[d] + rows.offsets[h];
+      for (long w = 0; w < S::W; ++w) to[w * S::Y_W] = row[columns.offsets[w] * S::X_W];
+    } else {
+      T* mixed = reinterpret_cast<T*>(worker.scratch);
+      for (int e = 0; e < S::TAPS_D; ++e)
+        for (int i = 0; i < S::TAPS_H; ++i) {
+          const T* row = from + depths.offsets[d * S::TAPS_D + e] + rows.offsets[h * S::TAPS_H + i];
+          const T weight = static_cast<T>(depths.weights[d * S::TAPS_D + e] * rows.weights[h * S::TAPS_H + i]);
+          if (e == 0 && i == 0)
+            for (long w = 0; w < S::IN_W; ++w) mixed[w] = weight * row[w * S::X_W];
+          else
+            for (long w = 0; w < S::IN_W; ++w) mixed[w] += weight * row[w * S::X_W];
         }
+      long w = 0;
+      if constexpr (std::is_same_v<T, float>) {
+        for (; w + LANES <= S::W; w += LANES) {
+          Vec sum = zero();
+          GRAPHOPT_UNROLL
+          for (int j = 0; j < S::TAPS_W; ++j) sum = fma(load(columns.weights + j * S::W + w), load_at(mixed, columns.offsets + j * S::W + w), sum);
+          store_lanes<S::Y_W, LANES>(to + w * S::Y_W, sum);
+        }
+      }
+      for (; w < S::W; ++w) {
+        T sum = 0;
+        for (int j = 0; j < S::TAPS_W; ++j) sum += static_cast<T>(columns.weights[j * S::W + w]) * mixed[columns.offsets[j * S::W + w]];
         to[w * S::Y_W] = sum;
       }
     }

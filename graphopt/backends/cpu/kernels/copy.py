@@ -145,9 +145,15 @@ def _fill_nest(nest: Nest, y: Storage, pointer: str, value: float | int | bool, 
 
 def _copy_nest(nest: Nest, y: Storage, to: str, source: str, declarations: list[str], statements: list[str]) -> None:
     axes = list(nest.axes) or [Axis(1, (1, 1))]
-    turned = _turned_axis(axes) if y.dtype.bytes == 4 else None
+    turned = _turned_axis(axes) if y.dtype.bytes == 4 and not _takes_turns(axes) else None
     if turned is not None:
         _transposed_nest(nest, axes, turned, y, to, source, declarations, statements)
+        return
+    if _takes_turns(axes):
+        *outer, run, ways = axes
+        constants = f"static constexpr long LENGTH = {run.size}, WAYS = {ways.size}, X_WAY = {ways.strides[1]};"
+        name = _structure(declarations, outer, 2, constants)
+        statements.append(f"copy_interleaved<{name}>(worker, {_behind(to, nest.offsets[0])}, {_behind(source, nest.offsets[1])});")
         return
     for part in chunked(Nest(tuple(axes), nest.offsets)):
         *outer, inner = part.axes
@@ -159,6 +165,14 @@ def _copy_nest(nest: Nest, y: Storage, to: str, source: str, declarations: list[
             constants = f"static constexpr long LENGTH = {inner.size}, STEPS[] = {{{inner.strides[0]}, {inner.strides[1]}}};"
             name = _structure(declarations, outer, 2, constants)
             statements.append(f"copy_elements<{name}>(worker, {pair});")
+
+
+def _takes_turns(axes: Sequence[Axis]) -> bool:
+    """True for a few runs of x that alternate in y, as in a shuffle of channels that lie side by side."""
+    if len(axes) < 2:
+        return False
+    run, ways = axes[-2:]
+    return ways.strides[0] == 1 and 2 <= ways.size <= 4 and run.strides == (ways.size, 1) and run.size >= 8
 
 
 def _turned_axis(axes: Sequence[Axis]) -> int | None:

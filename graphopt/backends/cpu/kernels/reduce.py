@@ -147,12 +147,12 @@ class Reduce(Kernel):
             case "logsumexp":
                 return "log_sum_exp<$S, $R>(worker, $y, $x)"
             case "vector_norm":
-                return f"reduce<$S, $R>(worker, $y, $x, {_norm(self.parameter)})"
+                return f"reduce<$S, $R>(worker, $y, $x, reducing::{_norm(self.parameter)})"
             case "mean":
-                return f"reduce<$S, $R>(worker, $y, $x, Mean<{self._count}>{{}})"
+                return f"reduce<$S, $R>(worker, $y, $x, reducing::Mean<{self._count}>{{}})"
             case _:
                 name = {"sum": "Sum", "prod": "Product", "amax": "Largest", "amin": "Smallest"}[self.op]
-                return f"reduce<$S, $R>(worker, $y, $x, {name}{{}})"
+                return f"reduce<$S, $R>(worker, $y, $x, reducing::{name}{{}})"
 
 
 def _norm(order: float) -> str:

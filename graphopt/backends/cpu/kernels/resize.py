@@ -132,24 +132,26 @@ class Resize(Kernel):
         axes = list(range(2, self.x.rank))
         return [*([None] * (3 - len(axes))), *axes]
 
+    def _taps(self) -> list[tuple[int | None, int]]:
+        """Axis and number of neighbours of depths, rows and columns; vectors of channels mix as many rows as columns."""
+        counts = [1 if axis is None else _TAPS[self.mode] for axis in self._axes()]
+        if self.in_channels:
+            counts[1] = counts[2]
+        return list(zip(self._axes(), counts, strict=True))
+
     @property
     def packed(self) -> Sequence[Packed]:
         """Offsets and weights of depths, rows and columns."""
         arrays: list[Packed] = []
-        for name, axis in zip(("depth", "row", "column"), self._axes(), strict=True):
-            shape = (1, self._count(axis)) if axis is None else (self.y.shape[axis], self._count(axis))
+        for name, (axis, count) in zip(("depth", "row", "column"), self._taps(), strict=True):
+            shape = (1 if axis is None else self.y.shape[axis], count)
             arrays += [Packed(f"{name} offsets", "i32", shape), Packed(f"{name} weights", "f32", shape)]
         return arrays
 
-    def _count(self, axis: int | None) -> int:
-        """Neighbours along an axis; rows and columns have the same number."""
-        return 1 if axis is None and self.x.rank == 4 else _TAPS[self.mode]
-
     def pack(self, read: ReadState) -> Sequence[NDArray[numpy.int32] | NDArray[numpy.float32]]:
-        """The tables; offsets are in elements of x."""
+        """The tables; offsets are in elements of x, those of columns in planes in elements of a row."""
         arrays: list[NDArray[numpy.int32] | NDArray[numpy.float32]] = []
-        for axis in self._axes():
-            count = self._count(axis)
+        for number, (axis, count) in enumerate(self._taps()):
             if axis is None:
                 weights = numpy.zeros((1, count), dtype=_F32)
                 weights[0, 0] = 1
@@ -157,27 +159,37 @@ class Resize(Kernel):
                 continue
             scale = None if self.scales is None else self.scales[axis - 2]
             position, weights = taps(self.x.shape[axis], self.y.shape[axis], self.mode, align_corners=self.align_corners, scale=scale)
-            arrays += [(position * self.x.strides[axis]).astype(numpy.int32), weights]
+            if number == 2 and not self.in_channels:
+                arrays += [numpy.ascontiguousarray(position.T), numpy.ascontiguousarray(weights.T)]
+            else:
+                arrays += [(position * self.x.strides[axis]).astype(numpy.int32), weights]
         return arrays
+
+    @property
+    def scratch(self) -> int:
+        """A row of x, mixed of several."""
+        return 0 if self.in_channels or _TAPS[self.mode] == 1 else self.x.shape[-1] * self.x.dtype.bytes // 4
 
     def emit(self, pointers: Pointers) -> Code:
         """A struct of sizes and a call."""
         tables = [
-            f"Taps<{self._count(axis)}>{{{pointers.packed(2 * number)}, {pointers.packed(2 * number + 1)}}}"
-            for number, axis in enumerate(self._axes())
+            f"Taps<{count}>{{{pointers.packed(2 * number)}, {pointers.packed(2 * number + 1)}}}"
+            for number, (_, count) in enumerate(self._taps())
         ]
         y, x = pointers.write(self.y), pointers.read(self.x)
         if self.in_channels:
             return self._channels_code(pointers, y, x, tables)
         sizes = [1 if axis is None else self.y.shape[axis] for axis in self._axes()]
+        counts = [count for _, count in self._taps()]
         steps = [0 if axis is None else self.y.strides[axis] for axis in self._axes()]
         lines = [
             "struct Shape {",
             f"  static constexpr long N = {self.y.shape[0]}, C = {self.y.shape[1]}, D = {sizes[0]}, H = {sizes[1]}, W = {sizes[2]};",
-            f"  static constexpr long X_N = {self.x.strides[0]}, X_C = {self.x.strides[1]};",
+            f"  static constexpr long IN_W = {self.x.shape[-1]}, X_N = {self.x.strides[0]}, X_C = {self.x.strides[1]};",
+            f"  static constexpr long X_W = {self.x.strides[-1]};",
             f"  static constexpr long Y_N = {self.y.strides[0]}, Y_C = {self.y.strides[1]};",
             f"  static constexpr long Y_D = {steps[0]}, Y_H = {steps[1]}, Y_W = {steps[2]};",
-            f"  static constexpr int TAPS = {_TAPS[self.mode]}, TAPS_D = {self._count(self._axes()[0])};",
+            f"  static constexpr int TAPS_D = {counts[0]}, TAPS_H = {counts[1]}, TAPS_W = {counts[2]};",
             "};",
         ]
         return Code("\n".join(lines), f"resize_planes<Shape>(worker, {y}, {x}, {', '.join(tables)});")
