@@ -321,4 +321,4 @@ def write_weights(plan: Plan, read: ReadState, path: Path) -> None:
         file.truncate(plan.weights_bytes)
         for offset, array in weight_chunks(plan, read):
             file.seek(offset)
-            file.write(memoryview(array).cast("B") if array.size else b"")
+            array.tofile(file)

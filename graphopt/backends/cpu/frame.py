@@ -8,6 +8,7 @@ Several axes may share one place when their strides collapse into one.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from graphopt.backends.cpu.storage import Storage
@@ -76,7 +77,7 @@ class Frame:
 
 def _collapse(storage: Storage, axes: tuple[int, ...]) -> int | None:
     real = [axis for axis in axes if storage.shape[axis] != 1]
-    for left, right in zip(real, real[1:], strict=False):
+    for left, right in itertools.pairwise(real):
         if storage.strides[left] != storage.strides[right] * storage.shape[right]:
             return None
     return storage.strides[real[-1]] if real else 0
@@ -90,5 +91,3 @@ def image_frame(rank: int = 4) -> Frame:
 def rows_frame(rank: int) -> Frame:
     """[..., C]: all other axes are rows (w)."""
     return Frame((), rank - 1, (), tuple(range(rank - 1)))
-
-

@@ -1,9 +1,9 @@
 """The plan of a network: which kernels run in which order on which memory. Typed, printable, needs no compiler.
 
-    plan resnet18 for cpu: 24 steps, arena 3.1 MiB, weights 46.8 MiB
-      input0 f32[1,3,224,224]
-      0  copy      planes with halo 3x3                                  -> b0
-      1  direct    conv 7x7 stride 2 3->64 @112x112 + relu               -> b1      conv1
+plan resnet18 for cpu: 24 steps, arena 3.1 MiB, weights 46.8 MiB
+  input0 f32[1,3,224,224]
+  0  copy      planes with halo 3x3                                  -> b0
+  1  direct    conv 7x7 stride 2 3->64 @112x112 + relu               -> b1      conv1
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ edge of the image.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -145,7 +146,13 @@ class Storage:
         blocked_axis = None if self.blocked_axis is None else self.blocked_axis + new
         if blocked_axis is not None and sizes[blocked_axis] != shape[blocked_axis]:
             return None
-        return replace(self, shape=tuple(shape), strides=strides, blocked_axis=blocked_axis, halo=self.halo if new + self.rank == len(shape) else (0, 0))
+        return replace(
+            self,
+            shape=tuple(shape),
+            strides=strides,
+            blocked_axis=blocked_axis,
+            halo=self.halo if new + self.rank == len(shape) else (0, 0),
+        )
 
     def reshape(self, shape: Sequence[int]) -> Storage | None:
         """The same elements in the same order under another shape; None when no strides do it."""
@@ -182,7 +189,7 @@ class Storage:
                         blocked_axis = axis
                     strides.append(1)
                 continue
-            for left, right in zip(axes, axes[1:], strict=False):
+            for left, right in itertools.pairwise(axes):
                 if self.strides[left] != self.strides[right] * self.shape[right]:
                     return None
             step = self.strides[axes[-1]] if axes else 1
@@ -191,7 +198,9 @@ class Storage:
                 tail.append(step)
                 step *= size
             strides += reversed(tail)
-        same_image = self.halo != (0, 0) and self.rank >= 2 and tuple(shape[-2:]) == self.shape[-2:] and tuple(strides[-2:]) == self.strides[-2:]
+        same_image = (
+            self.halo != (0, 0) and self.rank >= 2 and tuple(shape[-2:]) == self.shape[-2:] and tuple(strides[-2:]) == self.strides[-2:]
+        )
         return replace(
             self,
             shape=tuple(shape),

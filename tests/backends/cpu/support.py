@@ -83,7 +83,8 @@ class Built:
         library = self._libraries.setdefault(threads, Library(self.path, self._blob.ctypes.data, threads))
         inputs = [numpy.ascontiguousarray(memories[storage.buffer]) for storage in self.plan.inputs]
         outputs = {
-            storage.buffer: numpy.full(max(1, storage.extent), fill).astype(numpy.dtype(storage.dtype.torch_name)) for storage in self.plan.outputs
+            storage.buffer: numpy.full(max(1, storage.extent), fill).astype(numpy.dtype(storage.dtype.torch_name))
+            for storage in self.plan.outputs
         }
         library.run([array.ctypes.data for array in inputs], [array.ctypes.data for array in outputs.values()])
         return outputs

@@ -62,15 +62,18 @@ GRAPHOPT_INLINE Part exp2_part(Part x) {  // 1 ulp
 // 2^r = 1 + r * p(r) for 0 <= r < 1, relative error 2e-9.
 constexpr float EXP2[] = {0.6931470633f, 0.2402290702f, 0.0554862842f, 0.009673536755f, 0.001248467481f, 0.0002155738621f};
 
-// 2^x for x <= 0, as in a softmax after its maximum is subtracted: nothing can overflow. 0 for -inf.
+// 2^x for x <= 0, as in a softmax after its maximum is subtracted: nothing can overflow. 0 for -inf, and below 2^-110:
+// such a share of a softmax is lost in any sum, and what is left of it after division could be subnormal, which makes
+// the products after it a hundred times slower (masks of -100 do that).
 GRAPHOPT_INLINE Part exp2_negative_part(Part x) {  // 1 ulp
 #if defined(__AVX512DQ__)
   // x - floor(x), 0 for -inf; the scaling takes the floor itself
   const Part r = reinterpret_cast<Part>(_mm512_maskz_reduce_ps(ALL, reinterpret_cast<__m512>(x), DOWN | 8));
-  return scaled(r * polynomial(r, EXP2) + 1.0f, r, x);
+  const Part found = scaled(r * polynomial(r, EXP2) + 1.0f, r, x);
 #else
-  return exp2_part(x);
+  const Part found = exp2_part(x);
 #endif
+  return x < -110.0f ? Part{} : found;
 }
 
 // e^r - 1 = q for small r; with 2^n halved, so that 2^128 is not needed: 2 (2^(n-1) q + (2^(n-1) - 1/2)).

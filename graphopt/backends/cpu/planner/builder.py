@@ -407,7 +407,8 @@ class Builder:
         if chain_fits(chain, frame):
             return chain
         operands = tuple(
-            storage if chain_fits(Chain(chain.operations, (storage,) * len(chain.operands)), frame) else self.like(storage, y) for storage in chain.operands
+            storage if chain_fits(Chain(chain.operations, (storage,) * len(chain.operands)), frame) else self.like(storage, y)
+            for storage in chain.operands
         )
         fitted = replace(chain, operands=operands)
         if not chain_fits(fitted, frame):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from graphopt.backends.cpu.planner.groups import Group, is_vector_node
+from graphopt.backends.cpu.planner.groups import is_vector_node
 from graphopt.backends.cpu.planner.shapes import Shapes
 from graphopt.backends.cpu.storage import LANES, Storage, blocked, channels_last, plain
 from graphopt.ir.graph import Node, Value
@@ -19,9 +19,11 @@ from graphopt.ops.families import POOLS
 
 __all__ = ["Layouts"]
 
-_SAME_LAYOUT = frozenset({"concat", "split", "slice", "resize", "batch_norm", "group_norm", "instance_norm", "pad", "dropout", "feature_dropout"}) | POOLS
+_SAME_LAYOUT = (
+    frozenset({"concat", "split", "slice", "resize", "batch_norm", "group_norm", "instance_norm", "pad", "dropout", "feature_dropout"})
+    | POOLS
+)
 _CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d"})
-_TO_LAST = {(0, 2, 3, 1), (0, 3, 1, 2), (0, 2, 1)}
 
 
 class Layouts:
@@ -74,15 +76,20 @@ class Layouts:
                 cut = values if node.op == "concat" else node.results
                 if any(self._shapes.of(value)[1] % LANES for value in cut[:-1]):
                     self._last.update(value for value in cut if self._is_image(value))
-            if node.op == "slice" and node.attrs["axis"] == 1 and (self._shapes.dim(node.attrs["start"]) % LANES or node.attrs["step"] != 1):
+            if (
+                node.op == "slice"
+                and node.attrs["axis"] == 1
+                and (self._shapes.dim(node.attrs["start"]) % LANES or node.attrs["step"] != 1)
+            ):
                 self._last.add(values[0])
-        elif node.op == "permute" and self._shapes.dims(node.attrs["axes"]) in _TO_LAST:
-            self._votes(values[0], node.results[0])
+        elif node.op == "permute" and values[0].type.rank == 4:
+            axes = self._shapes.dims(node.attrs["axes"])
+            if axes == (0, 2, 3, 1):  # [N, C, H, W] seen as [N, H, W, C]
+                self._last.add(values[0])
+            elif axes == (0, 3, 1, 2):
+                self._last.add(node.results[0])
         elif node.op == "reshape" and self._is_tokens(node):
             self._last.add(values[0])
-
-    def _votes(self, x: Value, y: Value) -> None:
-        self._last.update(value for value in (x, y) if value.type.rank == 4)
 
     def _is_tokens(self, node: Node) -> bool:
         """[N, C, H, W] -> [N, C, H*W] that is only permuted to [N, H*W, C] afterwards."""

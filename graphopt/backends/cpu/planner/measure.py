@@ -1,7 +1,7 @@
 """Choosing kernels by timing them on this machine.
 
 A plan is made twice. The first time every list of candidates is noted; those that have no timing yet are compiled
-together, each is run alone with cold weights and warm activations, and the medians are kept on disk under what
+together, each is run alone with cold weights and warm activations, and the shortest times are kept on disk under what
 decides them: the code, the headers, the compiler, the number of threads and the CPU. The second plan takes the
 fastest. Timings are of this machine only and never leave the cache.
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,7 +32,9 @@ from graphopt.ir.types import DType
 
 __all__ = ["Recorder", "TimingCache", "Timings", "canonical_text", "default_timings"]
 
-REPEATS = 9
+REPEATS = 3
+ROUNDS = 4
+"""Candidates take turns, and the shortest time counts: a machine that is slow for a while is so for all of them."""
 BATCH = 48
 """Candidates compiled into one library."""
 
@@ -73,6 +75,7 @@ class Recorder:
     kernels: list[Kernel] = field(default_factory=list[Kernel])
 
     def __call__(self, alternatives: Sequence[Alternative]) -> tuple[list[tuple[Kernel, str]], int]:
+        """The first of everything."""
         if len(alternatives) > 1 or any(len(stage.candidates) > 1 for stage in alternatives[0]):
             self.kernels += [kernel for alternative in alternatives for stage in alternative for kernel in stage.candidates]
         return first_choice(alternatives)
@@ -116,7 +119,7 @@ def default_timings() -> TimingCache:
 
 
 class Timings:
-    """Medians of candidates on this machine, and the `Choice` that follows from them."""
+    """Times of candidates on this machine, and the `Choice` that follows from them."""
 
     def __init__(self, cache: TimingCache, isa: str, threads: int, progress: Callable[[int, int], None] | None = None) -> None:
         self._cache = cache
@@ -124,11 +127,15 @@ class Timings:
         self._threads = threads
         self._progress = progress
         self._salt = f"{cpu_name()} {self._isa} {threads} {find_compiler().identity} {FLAGS}"
-        self._headers = {name: text for name, text in headers().items()}
+        self._headers = dict(headers().items())
 
     def key(self, kernel: Kernel) -> str:
         """What the timing of a kernel is kept under."""
-        parts = [self._salt, canonical_text(kernel), *(self._headers[name] for name in sorted(needed_headers(kernel.headers, self._headers)))]
+        parts = [
+            self._salt,
+            canonical_text(kernel),
+            *(self._headers[name] for name in sorted(needed_headers(kernel.headers, self._headers))),
+        ]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
     def measure(self, kernels: Sequence[Kernel], read: ReadState, weights_bytes: int) -> None:
@@ -162,7 +169,9 @@ class Timings:
 
     def _best(self, stage: Stage) -> tuple[Kernel, str, float]:
         timed = sorted(
-            (seconds, number) for number, kernel in enumerate(stage.candidates) if (seconds := self._cache.get(self.key(kernel))) is not None
+            (seconds, number)
+            for number, kernel in enumerate(stage.candidates)
+            if (seconds := self._cache.get(self.key(kernel))) is not None
         )
         if not timed:
             return stage.candidates[0], "", 0.0
@@ -226,10 +235,11 @@ def _time(kernels: Sequence[Kernel], read: ReadState, isa: str, threads: int, co
     for offset, array in weight_chunks(plan, read):
         weights[offset : offset + array.nbytes] = array.reshape(-1).view(numpy.uint8)
     library = Library(build(sources, isa), weights, threads)
-    result: list[float] = []
+    result = [math.inf] * len(kernels)
     seconds = numpy.zeros(REPEATS)
-    for number in range(len(kernels)):
-        which = numpy.array([number, REPEATS], dtype=numpy.int32)
-        library.run([which.ctypes.data], [seconds.ctypes.data])
-        result.append(statistics.median(seconds.tolist()[1:]))
+    for _ in range(ROUNDS):
+        for number in range(len(kernels)):
+            which = numpy.array([number, REPEATS], dtype=numpy.int32)
+            library.run([which.ctypes.data], [seconds.ctypes.data])
+            result[number] = min(result[number], float(seconds.min()))
     return result

@@ -1,6 +1,6 @@
 """Ops that move no data, as views of storages: forwards, and backwards for what rides on a view.
 
-    reshape, permute, slice, select, split, expand, and dropout at inference
+reshape, permute, slice, select, split, expand, and dropout at inference
 """
 
 from __future__ import annotations

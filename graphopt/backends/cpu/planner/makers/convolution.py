@@ -12,6 +12,7 @@ from graphopt.backends.cpu.planner.builder import Builder
 from graphopt.backends.cpu.planner.groups import Group
 from graphopt.backends.cpu.planner.layouts import make_storage
 from graphopt.backends.cpu.planner.makers.dense import dense_candidates
+from graphopt.backends.cpu.planner.makers.sparse import sparse_kernels, with_dense
 from graphopt.backends.cpu.planner.makers.table import maker
 from graphopt.backends.cpu.planner.shapes import Shapes
 from graphopt.backends.cpu.storage import LANES
@@ -100,4 +101,5 @@ def convolution_candidates(builder: Builder, group: Group) -> list[Kernel]:
     weight, bias = node.value(1).name, state_name(node, 2)
     if is_depthwise:
         return list[Kernel](depthwise_candidates(x, y, weight, bias, conv, frame, chain))
-    return dense_candidates(x, y, weight, bias, conv, frame, chain, builder.numbers)
+    dense = dense_candidates(x, y, weight, bias, conv, frame, chain, builder.numbers)
+    return with_dense(sparse_kernels(builder, node.value(1), bias, x, y, conv, frame, chain), dense, node.value(1))

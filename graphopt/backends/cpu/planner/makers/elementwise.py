@@ -90,7 +90,12 @@ def batch_norm(builder: Builder, group: Group) -> None:
 
 
 def _finish(
-    builder: Builder, group: Group, operations: list[Operation], operands: list[Storage], dtypes: tuple[DType, ...], computed: tuple[DType, ...]
+    builder: Builder,
+    group: Group,
+    operations: list[Operation],
+    operands: list[Storage],
+    dtypes: tuple[DType, ...],
+    computed: tuple[DType, ...],
 ) -> list[Kernel]:
     layout = builder.layouts.wish(group.anchor.results[0])
     dtype = group.anchor.results[0].type.dtype
@@ -109,5 +114,7 @@ def _finish(
             case _:
                 return argument
 
-    rest = [Operation(operation.op, tuple(shifted(item) for item in operation.arguments), operation.attrs) for operation in chain.operations]
+    rest = [
+        Operation(operation.op, tuple(shifted(item) for item in operation.arguments), operation.attrs) for operation in chain.operations
+    ]
     return [Elementwise((*operations, *rest), (*operands, *chain.operands), y, dtypes, computed)]

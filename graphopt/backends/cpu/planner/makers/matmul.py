@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from graphopt.backends.cpu.kernels.batched_matmul import batched_matmul_candidates
+from graphopt.backends.cpu.kernels.convolution import Convolution
 from graphopt.backends.cpu.kernels.dense_candidates import linear_candidates
 from graphopt.backends.cpu.planner.builder import Builder
 from graphopt.backends.cpu.planner.frames import find_frame
 from graphopt.backends.cpu.planner.groups import Group
 from graphopt.backends.cpu.planner.layouts import make_storage
 from graphopt.backends.cpu.planner.makers.convolution import state_name
+from graphopt.backends.cpu.planner.makers.sparse import sparse_kernels, with_dense
 from graphopt.backends.cpu.planner.makers.table import maker
 from graphopt.backends.cpu.planner.shapes import Shapes
 from graphopt.backends.cpu.storage import Storage
@@ -65,7 +67,9 @@ def linear(builder: Builder, group: Group) -> None:
         if frame is None:
             raise BackendError("no frame tells both sides of a linear layer", where=repr(node))
         chain = builder.fit(chain, frame, y)
-    builder.add(linear_candidates(x, y, node.value(1).name, state_name(node, 2), frame, chain))
+    weight, bias = node.value(1), state_name(node, 2)
+    dense = linear_candidates(x, y, weight.name, bias, frame, chain)
+    builder.add(with_dense(sparse_kernels(builder, weight, bias, x, y, Convolution((1, 1)), frame, chain), dense, weight))
 
 
 def _result(builder: Builder, group: Group, x: Storage) -> Storage:

@@ -126,7 +126,8 @@ def _computed_number(node: Node, shapes: Shapes) -> str | None:
 def arange(builder: Builder, group: Group) -> None:
     """start, start + step, ..."""
     start, step = (group.anchor.attrs[key] for key in ("start", "step"))
-    assert isinstance(start, (int, float)) and isinstance(step, (int, float)), "others are refused"
+    assert isinstance(start, (int, float)), "others are refused"
+    assert isinstance(step, (int, float)), "others are refused"
     builder.add([Sequence1d(strided_result(builder, group.anchor.results[0]), start, step)])
 
 

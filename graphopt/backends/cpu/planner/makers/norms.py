@@ -6,9 +6,9 @@ from graphopt.backends.cpu.kernels.layer_norm import layer_norm_candidates
 from graphopt.backends.cpu.kernels.softmax import softmax_candidates
 from graphopt.backends.cpu.planner.builder import Builder
 from graphopt.backends.cpu.planner.groups import Group
+from graphopt.backends.cpu.planner.layouts import make_storage
 from graphopt.backends.cpu.planner.makers.convolution import state_name
 from graphopt.backends.cpu.planner.makers.table import maker
-from graphopt.backends.cpu.planner.layouts import make_storage
 from graphopt.backends.cpu.planner.shapes import Shapes
 from graphopt.backends.cpu.storage import Storage
 from graphopt.ir.graph import Node, Value

@@ -66,4 +66,3 @@ def _operands(builder: Builder, group: Group) -> tuple[Storage, Storage, Chain]:
         lambda shape: make_storage("blocked" if len(shape) == 4 else "last", "new", x.dtype, shape),
     )
     return x, y, builder.fit(builder.chain(group), frame, y)
-

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from graphopt.backends.cpu.frame import Frame, image_frame
 from graphopt.backends.cpu.kernels.pool import global_candidates
-from graphopt.backends.cpu.planner.builder import Builder
 from graphopt.backends.cpu.kernels.reduce import REDUCTIONS, Reduce, reduce_fits
+from graphopt.backends.cpu.planner.builder import Builder
 from graphopt.backends.cpu.planner.groups import Group, is_image_mean
 from graphopt.backends.cpu.planner.layouts import make_storage
 from graphopt.backends.cpu.planner.makers.table import maker
@@ -32,7 +32,9 @@ def reduce(builder: Builder, group: Group) -> None:
     axes = _axes(node, builder.shapes, x.rank)
     if not reduce_fits(x, axes) or 0 in x.strides:
         x = builder.plain(x)
-    y = builder.result(group, lambda storage: storage.blocked_axis is None, lambda shape: make_storage("plain", "new", node.results[0].type.dtype, shape))
+    y = builder.result(
+        group, lambda storage: storage.blocked_axis is None, lambda shape: make_storage("plain", "new", node.results[0].type.dtype, shape)
+    )
     parameter = node.attrs.get("correction", node.attrs.get("ord", 1.0))
     assert isinstance(parameter, (int, float)), "both are numbers"
     builder.add([Reduce(node.op, x, y, axes, float(parameter))])

@@ -28,7 +28,7 @@ def concat(builder: Builder, group: Group) -> None:
     adjacent = _adjacent(parts, axis)
     if adjacent is not None:
         builder.put(result, adjacent)
-        return
+        return None
     whole = builder.known(result)  # somebody may have written a part already
     if whole is None:
         whole = builder.allocate(result)
@@ -46,6 +46,7 @@ def concat(builder: Builder, group: Group) -> None:
     for part, target in copies:
         builder.copy(part, target)
     builder.put(result, whole)
+    return None
 
 
 def _copy_all(builder: Builder, parts: list[Storage], whole: Storage, axis: int, result: Value) -> None:
