@@ -21,6 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    os.environ.pop("LD_PRELOAD", None)  # the sanitizers' runtimes are in this process; the compiler is not to be checked
     warnings.filterwarnings("ignore")
 
     import torch

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from graphopt.backends.cpu.chain import Chain, FromOperand, FromOperation, Operation, TheValue
+from graphopt.backends.cpu.kernels.grid_sample import GridSample
 from graphopt.backends.cpu.kernels.resize import Resize, resize_candidates
 from graphopt.backends.cpu.storage import Storage, blocked, channels_last, plain
 from graphopt.ir.types import DType
@@ -117,3 +118,29 @@ def test_what_does_not_fit_says_so() -> None:
     with pytest.raises(ValueError, match="no blocked"):
         Resize(x, y, "nearest")
     assert resize_candidates(x, y, "nearest") == []
+
+
+def test_sampling_at_a_grid() -> None:
+    kernels: list[GridSample] = []
+    values: dict[str, tuple[Storage, torch.Tensor]] = {}
+    wants: list[torch.Tensor] = []
+    for dtype, size, out in ((F32, (5, 7), (4, 6)), (F32, (1, 3), (3, 2)), (DType.f64, (3, 5, 4), (2, 3, 4))):
+        for mode in ("bilinear", "nearest", "bicubic"):
+            if mode == "bicubic" and len(size) == 3:
+                continue
+            for padding in ("zeros", "border", "reflection"):
+                for corners in (False, True):
+                    number = len(kernels)
+                    generator = torch.Generator().manual_seed(number)
+                    x = torch.randn((2, 3, *size), generator=generator).to(getattr(torch, dtype.torch_name))
+                    grid = (torch.rand((2, *out, len(size)), generator=generator) * 4 - 2).to(x.dtype)
+                    want = torch.nn.functional.grid_sample(x, grid, mode, padding, corners)
+                    storages = [plain(f"{name}{number}", dtype, tuple(value.shape)) for name, value in (("x", x), ("g", grid), ("y", want))]
+                    values |= {storages[0].buffer: (storages[0], x), storages[1].buffer: (storages[1], grid)}
+                    kernels.append(GridSample(*storages, mode, padding, corners))
+                    wants.append(want)
+    built = Built(kernels, [storage for storage, _ in values.values()], [kernel.y for kernel in kernels])
+    found = built.run({name: value.numpy().reshape(-1) for name, (_, value) in values.items()}, 2)
+    for kernel, want in zip(kernels, wants, strict=True):
+        got = torch.from_numpy(value_of(found[kernel.y.buffer], kernel.y))
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5, msg=lambda text, name=kernel.describe(): f"{name}: {text}")

@@ -48,6 +48,7 @@ template <class S> struct DirectShape {
     return most;
   }
   static constexpr int DEPTH = depth();
+  static constexpr bool MIXED = S::GROUPS > 1 && DEPTH > GROUP_IN;  // some set touches more than one group
   static constexpr bool CHUNKED = S::CHUNK < DEPTH;
   // floats of weights of `channels` input channels and `vectors` output vectors
   static constexpr long weights(int channels, int vectors) { return static_cast<long>(channels) * TAPS * vectors * LANES; }
@@ -91,6 +92,31 @@ template <class S, int WIDTH, class T> GRAPHOPT_INLINE void direct_add(T& sums, 
   }
 }
 
+// Between groups, 0 * Inf and 0 * NaN have put NaNs where none belong: sums each number again over its own group.
+// `saved` are sums of VECTORS vectors from `vector` of the set.
+template <class S, int WIDTH, int VECTORS>
+__attribute__((noinline)) void direct_separate(float* saved, const float* x, const float* w, const float* bias, int set, int vector) {
+  using D = DirectShape<S>;
+  constexpr int STEP = WIDTH * LANES, PIXELS = D::ROWS * D::COLUMNS;
+  const int begin = D::begin(set), end = D::end(set);
+  for (int v = vector; v < vector + VECTORS; ++v)
+    for (int p = 0; p < PIXELS; ++p, saved += LANES)
+      for (int lane = 0; lane < LANES; ++lane) {
+        const int output = (set * S::VECTORS + v) * LANES + lane, first = output / D::GROUP_OUT * D::GROUP_IN;
+        if (output >= S::OUT_CHANNELS) continue;
+        float sum = bias[v * LANES + lane];
+        for (int c = first; c < first + D::GROUP_IN; ++c) {
+          // weights of the channels from `start` to the end of c's vector are [tap][channel]
+          const int start = c / LANES * LANES > begin ? c / LANES * LANES : begin;
+          const int channels = (start / LANES + 1) * LANES < end ? (start / LANES + 1) * LANES - start : end - start;
+          const float* weights = w + D::weights(start - begin, WIDTH) + (c - start) * STEP + v * LANES + lane;
+          const float* pixel = x + p / D::COLUMNS * S::X_ROW + p % D::COLUMNS * S::X_COLUMN + c / LANES * S::X.block + c % LANES;
+          for (int tap = 0; tap < D::TAPS; ++tap) sum += weights[tap * channels * STEP] * pixel[tap / S::KERNEL_W * S::X_TAP_H + tap % S::KERNEL_W * S::X_TAP_W];
+        }
+        saved[lane] = sum;
+      }
+}
+
 // Where a tile is in y. Its first rows and columns may be those of the tile before: these are not stored again.
 struct DirectPlace {
   int image, channel, row, column;
@@ -116,6 +142,7 @@ __attribute__((noinline)) void direct_block(const float* x, const float* w, cons
   constexpr int VECTORS = fit_vectors(WIDTH);
   using T = Sums<VECTORS, D::ROWS, D::COLUMNS>;
   const int channel = set * S::VECTORS * LANES, from = D::begin(set), to = D::end(set);
+  [[maybe_unused]] const float* all_weights = w;
   for (int first = from, last; first < to; first = last) {
     last = D::CHUNKED && first / LANES * LANES + S::CHUNK < to ? first / LANES * LANES + S::CHUNK : to;
     const float* ahead = w + D::weights(last - first, WIDTH);
@@ -132,6 +159,13 @@ __attribute__((noinline)) void direct_block(const float* x, const float* w, cons
         if (!D::CHUNKED || first == from) sums.start(bias + v * LANES);
         else sums.resume(saved);
         direct_add<S, WIDTH>(sums, corner, after, w + v * LANES, {first, last, ahead});
+        if constexpr (D::MIXED)
+          if (last == to && sums.any_nan()) {
+            alignas(64) float mixed[VECTORS * T::PIXELS * LANES];
+            sums.save(mixed);
+            direct_separate<S, WIDTH, VECTORS>(mixed, corner, all_weights, bias, set, v);
+            sums.resume(mixed);
+          }
         if (!D::CHUNKED || last == to)
           direct_store<S>(sums, y, {image, channel + v * LANES, row, column, wanted_row - row, wanted_column - column}, epilogue);
         else sums.save(saved);

@@ -32,10 +32,11 @@ __attribute__((noinline)) void gated_set(const float* x, const float* gate, cons
     GRAPHOPT_UNROLL for (int v = 0; v < WIDTH; ++v) store(gated + (c * WIDTH + v) * LANES, load(w + (c * WIDTH + v) * LANES) * factor);
   }
   const int tiles = pixel_tiles<S::PIXELS>(G::COUNT);
+  Ahead none;
   for (int tile = begin; tile < end;) {
     const int row = tile / tiles, first = tile % tiles, last = end - tile < tiles - first ? first + end - tile : tiles;
-    pointwise_tiles<WIDTH, S::PIXELS, S::IN_CHANNELS, S::X.block, S::X.w, S::BUFFERED>(
-        x + row * S::X.h, gated, bias, first, last, G::COUNT, [&](Vec sum, int v, int pixel) __attribute__((always_inline)) {
+    pointwise_tiles<WIDTH, S::PIXELS, S::IN_CHANNELS, S::X.block, S::X.w, true, S::BUFFERED, 1>(
+        x + row * S::X.h, gated, bias, none, first, last, G::COUNT, [&](Vec sum, int v, int pixel) __attribute__((always_inline)) {
           const Vec value = epilogue(sum, n, (group + v) * LANES, row + pixel / S::WIDTH, pixel % S::WIDTH);
           float* const to = y + v * S::Y.block + row * S::Y.h + pixel * S::Y.w;
           store_channels<S::OUT_CHANNELS, S::Y_PADDED>(to, value, (group + v) * LANES);

@@ -44,6 +44,21 @@ template <class S> struct MobileShape {
   static constexpr bool X_IS_FLAT = S::X.h == S::IN_WIDTH * S::X.w;
   static constexpr bool Y_IS_FLAT = S::Y.h == S::OUT_WIDTH * S::Y.w;
 
+  // Tiles that a chunk of the middle, and a set of output vectors, have about.
+  static constexpr int MOST_ROWS = (S::BAND - 1) * S::STRIDE_H + rows.extent(), WIDENED_ROWS = MOST_ROWS < S::IN_HEIGHT ? MOST_ROWS : S::IN_HEIGHT;
+  static constexpr int WIDEN_LINES = lines_ahead(S::WIDEN_VECTORS, WIDENED_ROWS * S::IN_WIDTH / fit_pixels(S::WIDEN_PIXELS));
+  static constexpr int NARROW_LINES = lines_ahead(S::NARROW_VECTORS, S::BAND * S::OUT_WIDTH / fit_pixels(S::NARROW_PIXELS));
+
+  // The weights of a chunk of the middle; of a set of output vectors. Of none, if there is no such.
+  static Ahead widen_weights(const float* w, int chunk) {
+    constexpr long CHUNK = 1L * S::WIDEN_VECTORS * LANES * S::IN_CHANNELS, ALL = 1L * GROUPS * LANES * S::IN_CHANNELS;
+    return {w + chunk * CHUNK, w + ((chunk + 1) * CHUNK < ALL ? (chunk + 1) * CHUNK : ALL)};
+  }
+  static Ahead narrow_weights(const float* w, int set) {
+    constexpr long SET = 1L * S::NARROW_VECTORS * LANES * S::MIDDLE_CHANNELS, ALL = 1L * OUT_GROUPS * LANES * S::MIDDLE_CHANNELS;
+    return {w + set * SET, w + ((set + 1) * SET < ALL ? (set + 1) * SET : ALL)};
+  }
+
   static constexpr int band_end(int band) { return (band + 1) * S::BAND < S::OUT_HEIGHT ? (band + 1) * S::BAND : S::OUT_HEIGHT; }
 };
 
@@ -66,14 +81,14 @@ template <class S> struct MiddleInResult {
 
 // Rows [begin, end) of WIDTH x 16 middle channels from `channel` on, widened into the ring. x is an image.
 template <class S, int WIDTH, class Epilogue>
-GRAPHOPT_INLINE void widen_rows(const float* x, const float* w, const float* bias, float* ring, int n, int channel, int begin, int end, const Epilogue& epilogue) {
+GRAPHOPT_INLINE void widen_rows(const float* x, const float* w, const float* bias, float* ring, Ahead& ahead, int n, int channel, int begin, int end, const Epilogue& epilogue) {
   using M = MobileShape<S>;
   for (int h = begin; h < end;) {
     const int slot = h % S::RING, most = M::X_IS_FLAT ? S::RING - slot : 1, rows = end - h < most ? end - h : most;
     float* const to = ring + slot * M::RING_ROW;
     const int count = rows * S::IN_WIDTH;
-    pointwise_tiles<WIDTH, S::WIDEN_PIXELS, S::IN_CHANNELS, S::X.block, S::X.w, S::BUFFERED>(
-        x + h * S::X.h, w, bias, 0, pixel_tiles<S::WIDEN_PIXELS>(count), count, [&](Vec sum, int v, int pixel) __attribute__((always_inline)) {
+    pointwise_tiles<WIDTH, S::WIDEN_PIXELS, S::IN_CHANNELS, S::X.block, S::X.w, false, S::BUFFERED, M::WIDEN_LINES>(
+        x + h * S::X.h, w, bias, ahead, 0, pixel_tiles<S::WIDEN_PIXELS>(count), count, [&](Vec sum, int v, int pixel) __attribute__((always_inline)) {
           store(to + v * M::RING_GROUP + pixel * LANES, epilogue(sum, n, channel + v * LANES, h + pixel / S::IN_WIDTH, pixel % S::IN_WIDTH));
         });
     h += rows;
@@ -82,8 +97,8 @@ GRAPHOPT_INLINE void widen_rows(const float* x, const float* w, const float* bia
 
 // Rows [begin, end) of a chunk of the middle, the first one at `to`; adds their sums over pixels to `totals`.
 template <class S, int WIDTH, class To, class Widened, class Filtered>
-__attribute__((noinline)) void middle_rows(const float* x, const MobileWeights& weights, float* ring, float* to, int n, int group, int begin, int end,
-                                           Vec* totals, Widened widened, Filtered filtered) {
+__attribute__((noinline)) void middle_rows(const float* x, const MobileWeights& weights, float* ring, float* to, Ahead ahead, int n, int group, int begin,
+                                           int end, Vec* totals, Widened widened, Filtered filtered) {
   using M = MobileShape<S>;
   constexpr Window rows = M::rows;
   constexpr long TAPS = S::KERNEL_H * S::KERNEL_W * LANES;
@@ -94,7 +109,7 @@ __attribute__((noinline)) void middle_rows(const float* x, const MobileWeights& 
     if constexpr (S::WIDENS) {
       const int bottom = rows.start(stop - 1) + rows.extent(), need = bottom < rows.in ? bottom : rows.in;
       if (ready < rows.start(h)) ready = rows.start(h);
-      if (ready < need) widen_rows<S, WIDTH>(x, weights.widen + 1L * channel * S::IN_CHANNELS, weights.widen_bias + channel, ring, n, channel, ready, need, widened);
+      if (ready < need) widen_rows<S, WIDTH>(x, weights.widen + 1L * channel * S::IN_CHANNELS, weights.widen_bias + channel, ring, ahead, n, channel, ready, need, widened);
       if (ready < need) ready = need;
     }
     for (int v = 0; v < WIDTH; ++v)
@@ -118,23 +133,23 @@ __attribute__((noinline)) void middle_rows(const float* x, const MobileWeights& 
 
 // The same for whichever chunk.
 template <class S, class To, class Widened, class Filtered>
-GRAPHOPT_INLINE void middle_chunk(const float* x, const MobileWeights& weights, float* ring, float* to, int n, int chunk, int begin, int end,
-                                  Vec* totals, Widened widened, Filtered filtered) {
+GRAPHOPT_INLINE void middle_chunk(const float* x, const MobileWeights& weights, float* ring, float* to, Ahead ahead, int n, int chunk, int begin,
+                                  int end, Vec* totals, Widened widened, Filtered filtered) {
   using M = MobileShape<S>;
   const int group = chunk * S::WIDEN_VECTORS;
   if (M::LAST_CHUNK != S::WIDEN_VECTORS && chunk == M::CHUNKS - 1)
-    middle_rows<S, M::LAST_CHUNK, To>(x, weights, ring, to, n, group, begin, end, totals, widened, filtered);
+    middle_rows<S, M::LAST_CHUNK, To>(x, weights, ring, to, ahead, n, group, begin, end, totals, widened, filtered);
   else
-    middle_rows<S, S::WIDEN_VECTORS, To>(x, weights, ring, to, n, group, begin, end, totals, widened, filtered);
+    middle_rows<S, S::WIDEN_VECTORS, To>(x, weights, ring, to, ahead, n, group, begin, end, totals, widened, filtered);
 }
 
 // Tiles [begin, end) of a set of WIDTH output vectors; y points to the band's first row, which is `row`.
 template <class S, int WIDTH, class Narrowed>
-__attribute__((noinline)) void narrow_tiles(const float* middle, const MobileWeights& weights, float* y, int n, int group, int row, int begin, int end,
-                                            int count, Narrowed narrowed) {
+__attribute__((noinline)) void narrow_tiles(const float* middle, const MobileWeights& weights, float* y, Ahead ahead, int n, int group, int row, int begin,
+                                            int end, int count, Narrowed narrowed) {
   using M = MobileShape<S>;
-  pointwise_tiles<WIDTH, S::NARROW_PIXELS, S::MIDDLE_CHANNELS, MiddleInScratch<S>::strides.block, LANES, S::BUFFERED>(
-      middle, weights.narrow + 1L * group * LANES * S::MIDDLE_CHANNELS, weights.narrow_bias + group * LANES, begin, end, count,
+  pointwise_tiles<WIDTH, S::NARROW_PIXELS, S::MIDDLE_CHANNELS, MiddleInScratch<S>::strides.block, LANES, true, S::BUFFERED, M::NARROW_LINES>(
+      middle, weights.narrow + 1L * group * LANES * S::MIDDLE_CHANNELS, weights.narrow_bias + group * LANES, ahead, begin, end, count,
       [&](Vec sum, int v, int pixel) __attribute__((always_inline)) {
         const int h = pixel / S::OUT_WIDTH, w = pixel % S::OUT_WIDTH;
         const Vec value = narrowed(sum, n, (group + v) * LANES, row + h, w);
@@ -147,11 +162,12 @@ template <class S, class Narrowed>
 GRAPHOPT_INLINE void narrow_set(const float* middle, const MobileWeights& weights, float* y, int n, int set, int row, int begin, int end, int count,
                                 Narrowed narrowed) {
   using M = MobileShape<S>;
+  const Ahead ahead = M::narrow_weights(weights.narrow, set + 1);
   const int group = set * S::NARROW_VECTORS;
   if (M::LAST_SET != S::NARROW_VECTORS && set == M::SETS - 1)
-    narrow_tiles<S, M::LAST_SET>(middle, weights, y, n, group, row, begin, end, count, narrowed);
+    narrow_tiles<S, M::LAST_SET>(middle, weights, y, ahead, n, group, row, begin, end, count, narrowed);
   else
-    narrow_tiles<S, S::NARROW_VECTORS>(middle, weights, y, n, group, row, begin, end, count, narrowed);
+    narrow_tiles<S, S::NARROW_VECTORS>(middle, weights, y, ahead, n, group, row, begin, end, count, narrowed);
 }
 
 // Workers share bands of rows; the rows around a band are widened twice. Scratch: ring, then middle.
@@ -164,9 +180,10 @@ void inverted_residual_bands(const Worker& worker, const float* x, const MobileW
   for (long i = range.begin; i < range.end; ++i) {
     const int n = static_cast<int>(i / M::BANDS), band = static_cast<int>(i % M::BANDS), begin = band * S::BAND, end = M::band_end(band);
     for (int chunk = 0; chunk < M::CHUNKS; ++chunk) {
+      const Ahead ahead = chunk + 1 < M::CHUNKS ? M::widen_weights(weights.widen, chunk + 1) : M::narrow_weights(weights.narrow, 0);
       Vec totals[S::WIDEN_VECTORS] = {};
-      middle_chunk<S, MiddleInScratch<S>>(x + n * S::X.n, weights, ring, middle + chunk * S::WIDEN_VECTORS * MiddleInScratch<S>::strides.block, n, chunk,
-                                          begin, end, totals, widened, filtered);
+      middle_chunk<S, MiddleInScratch<S>>(x + n * S::X.n, weights, ring, middle + chunk * S::WIDEN_VECTORS * MiddleInScratch<S>::strides.block, ahead, n,
+                                          chunk, begin, end, totals, widened, filtered);
     }
     const int count = (end - begin) * S::OUT_WIDTH;
     for (int set = 0; set < M::SETS; ++set)
@@ -188,9 +205,11 @@ void inverted_residual_channels(const Worker& worker, const float* x, const Mobi
   for (int n = 0; n < S::IMAGES; ++n) {
     float* const middle = shared + n % 2 * MiddleInScratch<S>::FLOATS;
     for (int chunk = static_cast<int>(chunks.begin); chunk < chunks.end; ++chunk) {
+      const Ahead ahead = chunk + 1 < chunks.end ? M::widen_weights(weights.widen, chunk + 1)
+                                                 : M::narrow_weights(weights.narrow, static_cast<int>(places.begin / tiles));
       Vec totals[S::WIDEN_VECTORS] = {};
-      middle_chunk<S, MiddleInScratch<S>>(x + n * S::X.n, weights, worker.scratch, middle + chunk * S::WIDEN_VECTORS * MiddleInScratch<S>::strides.block, n,
-                                          chunk, 0, S::OUT_HEIGHT, totals, widened, filtered);
+      middle_chunk<S, MiddleInScratch<S>>(x + n * S::X.n, weights, worker.scratch, middle + chunk * S::WIDEN_VECTORS * MiddleInScratch<S>::strides.block,
+                                          ahead, n, chunk, 0, S::OUT_HEIGHT, totals, widened, filtered);
     }
     worker.wait();
     for (long place = places.begin; place < places.end;) {
@@ -213,8 +232,8 @@ void widen_depthwise(const Worker& worker, const float* x, const MobileWeights& 
     const int chunk = static_cast<int>(i % M::CHUNKS), band = static_cast<int>(i / M::CHUNKS % M::BANDS), n = static_cast<int>(i / M::CHUNKS / M::BANDS);
     Vec totals[S::WIDEN_VECTORS] = {};
     const int group = chunk * S::WIDEN_VECTORS, begin = band * S::BAND;
-    middle_chunk<S, MiddleInResult<S>>(x + n * S::X.n, weights, worker.scratch, y + n * S::Y.n + group * S::Y.block + begin * S::Y.h, n, chunk, begin,
-                                       M::band_end(band), totals, widened, filtered);
+    middle_chunk<S, MiddleInResult<S>>(x + n * S::X.n, weights, worker.scratch, y + n * S::Y.n + group * S::Y.block + begin * S::Y.h,
+                                       M::widen_weights(weights.widen, chunk + 1), n, chunk, begin, M::band_end(band), totals, widened, filtered);
     if constexpr (S::SUMS) {
       float* const to = sums + (1L * n * M::BANDS + band) * S::MIDDLE_CHANNELS + group * LANES;
       for (int v = 0; v < S::WIDEN_VECTORS && group + v < M::GROUPS; ++v)

@@ -41,6 +41,14 @@ template <int VECTORS, int ROWS, int COLUMNS> struct Sums {
       GRAPHOPT_UNROLL for (int p = 0; p < PIXELS; ++p) store(to + (v * PIXELS + p) * LANES, at[v][p]);
   }
 
+  // True where some sum is NaN, or infinite.
+  GRAPHOPT_INLINE bool any_nan() const {
+    Vec found = zero();
+    GRAPHOPT_UNROLL for (int v = 0; v < VECTORS; ++v)
+      GRAPHOPT_UNROLL for (int p = 0; p < PIXELS; ++p) found = fma(at[v][p], zero(), found);
+    return sum_lanes(found) != 0.0f;
+  }
+
   // Adds w[k] * x[pixel, k] for `count` neighbours k, those of x LANE floats apart, those of w WIDTH. Rows and columns
   // of pixels are ROW and COLUMN floats apart. Asks for the weights AHEAD floats after those that it uses, if not 0.
   // (Unrolling over k makes no difference, or a small one to the worse.)

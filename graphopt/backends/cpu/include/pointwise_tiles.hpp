@@ -8,12 +8,26 @@ namespace graphopt {
 // Tiles of at most `wanted` pixels that cover `count`; the last one may begin inside the one before.
 template <int PIXELS> GRAPHOPT_INLINE int pixel_tiles(int count) { return (count + fit_pixels(PIXELS) - 1) / fit_pixels(PIXELS); }
 
+// Weights that will be used next, to be asked for in the second cache level, some per 16 channels of a tile's sum.
+struct Ahead {
+  const float *at = nullptr, *end = nullptr;
+
+  template <int LINES> GRAPHOPT_INLINE void ask() {
+    if (at >= end) return;
+    GRAPHOPT_UNROLL for (int line = 0; line < LINES; ++line) prefetch(at + line * LANES);
+    at += LINES * LANES;
+  }
+};
+
+// So many lines per 16 channels of a tile's sum, if as many tiles are to ask for all weights of WIDTH output vectors.
+constexpr int lines_ahead(int width, int tiles) { return ceil_div(LANES * width, tiles > 0 ? tiles : 1); }
+
 // WIDTH x 16 output channels of the pixel tiles [begin, end) of `count` pixels, which are no fewer than a tile has.
 // Groups of 16 of the DEPTH input channels are GROUP floats apart, pixels COLUMN; w is [DEPTH][WIDTH][16].
-// `finish(sum, v, pixel)` takes what was summed up for output vector v of a pixel, each once; from a loop over memory
-// where it is LONG.
-template <int WIDTH, int PIXELS, int DEPTH, long GROUP, long COLUMN, bool LONG, class Finish>
-GRAPHOPT_INLINE void pointwise_tiles(const float* x, const float* w, const float* bias, int begin, int end, int count, Finish finish) {
+// `finish(sum, v, pixel)` takes what was summed up for output vector v of a pixel, each once if ONCE; from a loop over
+// memory where it is LONG.
+template <int WIDTH, int PIXELS, int DEPTH, long GROUP, long COLUMN, bool ONCE, bool LONG, int LINES, class Finish>
+GRAPHOPT_INLINE void pointwise_tiles(const float* x, const float* w, const float* bias, Ahead& ahead, int begin, int end, int count, Finish finish) {
   constexpr int VECTORS = fit_vectors(WIDTH), TILE = fit_pixels(PIXELS), STEP = WIDTH * LANES;
   for (int tile = begin; tile < end; ++tile) {
     const int wanted = tile * TILE, pixel = wanted + TILE > count ? count - TILE : wanted;
@@ -21,10 +35,12 @@ GRAPHOPT_INLINE void pointwise_tiles(const float* x, const float* w, const float
       Sums<VECTORS, 1, TILE> sums;
       sums.start(bias + first * LANES);
       const float *from = x + pixel * COLUMN, *weights = w + first * LANES;
-      for (int c = 0; c < DEPTH; c += LANES, from += GROUP, weights += LANES * STEP)
+      for (int c = 0; c < DEPTH; c += LANES, from += GROUP, weights += LANES * STEP) {
+        ahead.ask<LINES>();
         sums.template add<1, 0, COLUMN, STEP>(from, weights, DEPTH - c < LANES ? DEPTH - c : LANES);
+      }
       for_each_sum<LONG>(sums, [&](int v, int p, Vec sum) __attribute__((always_inline)) {
-        if (p >= wanted - pixel) finish(sum, first + v, pixel + p);
+        if (!ONCE || p >= wanted - pixel) finish(sum, first + v, pixel + p);
       });
     }
   }

@@ -52,6 +52,18 @@ void resize_channels(const Worker& worker, float* y, const float* x, Taps<S::TAP
   }
 }
 
+// mixed = weight * row, or += where it is not the first. `mixed` has room for whole vectors.
+template <class S, class T> GRAPHOPT_INLINE void mix_row(T* mixed, const T* row, T weight, bool first) {
+  if constexpr (std::is_same_v<T, float> && S::X_W == 1) {
+    for (int w = 0; w < S::IN_W; w += LANES) {
+      const Vec v = w + LANES <= S::IN_W ? load(row + w) : load_first(row + w, S::IN_W - w);
+      store(mixed + w, fma(splat(weight), v, first ? zero() : load(mixed + w)));
+    }
+  } else {
+    for (long w = 0; w < S::IN_W; ++w) mixed[w] = weight * row[w * S::X_W] + (first ? T(0) : mixed[w]);
+  }
+}
+
 // Planes of any strides and dtype, N x C x D x H x W results; an axis that is not there has one tap. What columns mix is
 // a row that was mixed of rows before, in scratch.
 template <class S, class T>
@@ -70,10 +82,7 @@ void resize_planes(const Worker& worker, T* y, const T* x, Taps<S::TAPS_D> depth
         for (int i = 0; i < S::TAPS_H; ++i) {
           const T* row = from + depths.offsets[d * S::TAPS_D + e] + rows.offsets[h * S::TAPS_H + i];
           const T weight = static_cast<T>(depths.weights[d * S::TAPS_D + e] * rows.weights[h * S::TAPS_H + i]);
-          if (e == 0 && i == 0)
-            for (long w = 0; w < S::IN_W; ++w) mixed[w] = weight * row[w * S::X_W];
-          else
-            for (long w = 0; w < S::IN_W; ++w) mixed[w] += weight * row[w * S::X_W];
+          mix_row<S>(mixed, row, weight, e == 0 && i == 0);
         }
       long w = 0;
       if constexpr (std::is_same_v<T, float>) {

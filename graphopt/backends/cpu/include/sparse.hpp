@@ -7,6 +7,8 @@
 //   S::HALO_H, HALO_W                     zeros around planes of x
 //   S::Y, Y_PLANES, Y_PADDED              the same of y; pixels of planes of y lie one after the other
 //   S::VECTORS, TILES, LARGE_TILES        pixels of an image as tiles: LARGE_TILES of 16 * VECTORS, then of one vector less
+//   S::DIRECT                             tiles are where they are in planes of x, instead of a copy in scratch
+//   S::BUFFERED                           the epilogue is long: it is compiled once, not for each pixel of a vector
 //   S::CHUNK                              inputs (channel, tap) that are multiplied while their tile is in L1
 //   S::PANEL                              output channels that one worker does at a time, a multiple of 16
 //   S::ROWS, LISTS                        see sparse_multiply.hpp
@@ -20,6 +22,7 @@
 #pragma once
 
 #include "sparse_multiply.hpp"
+#include "sparse_share.hpp"
 #include "sparse_tile.hpp"
 
 namespace graphopt {
@@ -44,26 +47,12 @@ template <class S> struct SparsePattern {
   const int32_t* work;
 };
 
-// Where one worker's share begins or ends.
-struct SparsePlace {
-  long tile;
-  int unit;
-};
-
-template <class S> SparsePlace sparse_share(const int32_t* work, int index, int count) {
-  constexpr int UNITS = SparsePattern<S>::UNITS;
-  const int64_t total = work[UNITS], place = total * S::IMAGES * S::TILES * index / count;
-  int unit = 0;
-  while (work[unit] < place % total) ++unit;
-  return {static_cast<long>(place / total), unit};
-}
-
 // What does not change within a tile.
 template <class S, class Epilogue> struct SparseWork {
   SparsePattern<S> pattern;
   const float* bias;
   float* y;
-  float* tile;
+  float* tile;  // or x
   float* sums;
   const Epilogue& epilogue;
 };
@@ -71,15 +60,20 @@ template <class S, class Epilogue> struct SparseWork {
 // Sums of one group of lists, vectors FIRST to FIRST + COUNT of a tile.
 template <class S, int FIRST, int COUNT, class Epilogue>
 GRAPHOPT_INLINE void sparse_group(const SparseWork<S, Epilogue>& work, const SparseGroup<S::LISTS>& group, const SparseEntry<S::LISTS, S::ROWS>* entry,
-                                  int channel, int rows_left, float* sums, bool first, bool last, int image, int pixel) {
+                                  const float* inputs, int channel, int rows_left, float* sums, bool first, bool last, int image, int pixel) {
   using D = SparseShape<S>;
+  if (S::Y_PLANES && last)  // y is far away: ask for its lines now, to write them when the sums are ready
+    GRAPHOPT_UNROLL for (int list = 0; list < S::LISTS; ++list)
+      GRAPHOPT_UNROLL for (int r = 0; r < S::ROWS; ++r)
+        GRAPHOPT_UNROLL for (int v = 0; v < COUNT; ++v)
+          __builtin_prefetch(work.y + (channel + group.rows[list] * S::ROWS + r) * S::Y.block + pixel + (FIRST + v) * LANES, 1, 3);
   Vec sum[S::LISTS][S::ROWS][COUNT];
   GRAPHOPT_UNROLL for (int list = 0; list < S::LISTS; ++list)
     GRAPHOPT_UNROLL for (int r = 0; r < S::ROWS; ++r) {
       const Vec start = first ? splat(work.bias[channel + group.rows[list] * S::ROWS + r]) : zero();
       GRAPHOPT_UNROLL for (int v = 0; v < COUNT; ++v) sum[list][r][v] = start;
     }
-  sparse_multiply(sum, work.tile + FIRST * LANES, entry, entry + group.entries);
+  sparse_multiply(sum, inputs + FIRST * LANES, entry, entry + group.entries);
   GRAPHOPT_UNROLL for (int list = 0; list < S::LISTS; ++list)
     GRAPHOPT_UNROLL for (int r = 0; r < S::ROWS; ++r) {
       const int row = group.rows[list] * S::ROWS + r;
@@ -117,19 +111,28 @@ void sparse_store(const SparseWork<S, Epilogue>& work, const float* sums, int ch
   for (int row = 0; row < rows; row += LANES) {
     float* group = work.y + (channel + row) / LANES * S::Y.block;
     const bool narrow = TAIL != 0 && !S::Y_PADDED && channel + row + LANES > S::BANDS * S::OUT_CHANNELS;
+    const auto put = [&](Vec sum, int h, int w) {
+      const Vec value = work.epilogue(sum, image, channel + row, h, w);
+      float* to = group + h * S::Y.h + w * S::Y.w;
+      if (narrow) store_first(to, value, TAIL);
+      else store(to, value);
+    };
     int h = pixel / S::OUT_WIDTH, w = pixel % S::OUT_WIDTH;
     for (int at = 0; at < left; at += LANES) {
-      alignas(64) float turned[LANES * LANES];
       const float* from = sums + static_cast<long>(row) * D::WIDTH + at;
-      transpose_rows([&](int i) { return from + i * D::WIDTH; }, turned, LANES);
-      const int count = left - at < LANES ? left - at : LANES;
-      for (int i = 0; i < count; ++i) {
-        const Vec value = work.epilogue(load(turned + i * LANES), image, channel + row, h, w);
-        float* to = group + h * S::Y.h + w * S::Y.w;
-        if (narrow) store_first(to, value, TAIL);
-        else store(to, value);
-        if (++w == S::OUT_WIDTH) ++h, w = 0;
+      const auto channels = [&](int i) { return from + i * D::WIDTH; };
+      if (!S::BUFFERED && w + LANES <= S::OUT_WIDTH && at + LANES <= left) {
+        transpose_rows(channels, [&](int i, Vec sum) { put(sum, h, w + i); });
+        w += LANES;
+      } else {
+        alignas(64) float turned[LANES * LANES];
+        transpose_rows(channels, [&](int i, Vec sum) { store(turned + i * LANES, sum); });
+        for (int i = 0; i < LANES && at + i < left; ++i, ++w) {
+          if (w == S::OUT_WIDTH) ++h, w = 0;
+          put(load(turned + i * LANES), h, w);
+        }
       }
+      if (w == S::OUT_WIDTH) ++h, w = 0;
     }
   }
 }
@@ -145,22 +148,17 @@ __attribute__((noinline)) void sparse_tile(const SparseWork<S, Epilogue>& work, 
     const int last_panel = end - band * P::PANELS < P::PANELS ? end - band * P::PANELS : P::PANELS;
     for (int chunk = 0; chunk < D::CHUNKS; ++chunk) {
       const bool first = D::CHUNKS == 1 || chunk == 0, last = D::CHUNKS == 1 || chunk == D::CHUNKS - 1;
-      tile.load(band * S::IN_CHANNELS, chunk * S::CHUNK, last ? D::DEPTH : (chunk + 1) * S::CHUNK, work.tile);
+      if (!S::DIRECT) tile.load(band * S::IN_CHANNELS, chunk * S::CHUNK, last ? D::DEPTH : (chunk + 1) * S::CHUNK, work.tile);
+      const float* inputs = S::DIRECT ? x + (band * S::IN_CHANNELS + chunk * S::CHUNK) * S::X.block + pixel : work.tile;
       const long place = band * D::CHUNKS + chunk;
-      // While this chunk is multiplied, x of the next one moves to the second cache.
-      const int groups = ((last_panel < P::PANELS ? last_panel * S::PANEL : P::PADDED) - first_panel * S::PANEL) / P::GROUP_ROWS;
-      const int step = ceil_div(S::CHUNK, groups), soon = last ? 0 : (chunk + 1) * S::CHUNK;
-      int ahead = soon, beyond = soon + S::CHUNK < D::DEPTH ? soon + S::CHUNK : D::DEPTH;
       const auto* entry = work.pattern.entries + work.pattern.starts[place * P::PANELS + first_panel];
       for (int panel = first_panel; panel < last_panel; ++panel) {
         const int row = panel * S::PANEL, rows = P::PADDED - row < S::PANEL ? P::PADDED - row : S::PANEL;
         const int channel = band * S::OUT_CHANNELS + row;
         float* sums = work.sums + (D::CHUNKS == 1 ? 0 : static_cast<long>(row) * D::WIDTH);
         const auto* group = work.pattern.groups + place * P::GROUPS + panel * P::PANEL_GROUPS;
-        for (int i = 0; i < rows / P::GROUP_ROWS; ++i, entry += group->entries, ++group) {
-          for (int most = ahead + step < beyond ? ahead + step : beyond; ahead < most; ++ahead) tile.expect(band * S::IN_CHANNELS, ahead, last);
-          sparse_pieces<S, VECTORS, 0>(work, *group, entry, channel, S::OUT_CHANNELS - row, sums, first, last, image, pixel);
-        }
+        for (int i = 0; i < rows / P::GROUP_ROWS; ++i, entry += group->entries, ++group)
+          sparse_pieces<S, VECTORS, 0>(work, *group, entry, inputs, channel, S::OUT_CHANNELS - row, sums, first, last, image, pixel);
         if (!S::Y_PLANES && last) sparse_store<S, VECTORS>(work, sums, channel, rows, image, pixel);
       }
     }
@@ -172,16 +170,15 @@ void sparse_product(const Worker& worker, const float* x, const int32_t* groups,
                     const float* bias, float* y, float* scratch, Epilogue epilogue) {
   using D = SparseShape<S>;
   using P = SparsePattern<S>;
-  constexpr long TILE = static_cast<long>(S::CHUNK + 1) * D::WIDTH;
-  float* tile = scratch;
-  for (int i = 0; i < D::WIDTH; ++i) tile[TILE - D::WIDTH + i] = 0.0f;  // the row that padding of lists reads
-  const SparsePlace begin = sparse_share<S>(shares, worker.index, worker.count), end = sparse_share<S>(shares, worker.index + 1, worker.count);
+  constexpr long TILE = S::DIRECT ? 0 : static_cast<long>(S::CHUNK) * D::WIDTH;
+  const SparsePlace begin = sparse_share(shares, P::UNITS, S::IMAGES * S::TILES, worker.index, worker.count);
+  const SparsePlace end = sparse_share(shares, P::UNITS, S::IMAGES * S::TILES, worker.index + 1, worker.count);
   const P pattern{reinterpret_cast<const typename P::Group*>(groups), reinterpret_cast<const typename P::Entry*>(entries), starts, shares};
   for (long at = begin.tile; at <= end.tile; ++at) {
     const int first = at == begin.tile ? begin.unit : 0, last = at == end.tile ? end.unit : P::UNITS;
     if (first >= last) continue;
     const int image = static_cast<int>(at / S::TILES), number = static_cast<int>(at % S::TILES);
-    const SparseWork<S, Epilogue> work{pattern, bias, y + image * S::Y.n, tile, tile + TILE, epilogue};
+    const SparseWork<S, Epilogue> work{pattern, bias, y + image * S::Y.n, scratch, scratch + TILE, epilogue};
     const float* image_x = x + image * S::X.n;
     if (S::LARGE_TILES == S::TILES || number < S::LARGE_TILES)
       sparse_tile<S, S::VECTORS>(work, image_x, image, number * D::WIDTH, first, last);

@@ -1,10 +1,10 @@
 // The inner loop of sparse kernels: rows of a matrix with few entries times a tile of x that lies in L1.
 //
-// A tile has a row of pixels per input (channel and tap). An entry names a row of the tile by its byte offset and
-// brings the weights of ROWS output channels, which share the row's vectors. LISTS lists of entries run in lock
+// A tile has a row of pixels per input (channel and tap). An entry names a row of the tile by its offset in vectors
+// and brings the weights of ROWS output channels, which share the row's vectors. LISTS lists of entries run in lock
 // step: this hides the latency of multiply-adds behind each other where a row has few vectors, and halves or
-// quarters the loops that end at an unforeseeable place. Shorter lists end with entries of weight 0 on a row of
-// zeros.
+// quarters the loops that end at an unforeseeable place. Shorter lists end with entries of weight 0 on a row where
+// they have no other: that is what a dense kernel computes there.
 //
 // Two loads a cycle bind. So offsets come four to a load, and single weights two to a load by way of an integer
 // register, which broadcasts them on another port.
@@ -55,7 +55,7 @@ GRAPHOPT_INLINE void sparse_multiply(Vec (&sum)[LISTS][ROWS][VECTORS], const flo
     std::memcpy(&next, entry[1].at, sizeof(uint16_t) * LISTS);
     Vec weights[LISTS * ROWS];
     GRAPHOPT_UNROLL for (int list = 0; list < LISTS; ++list) {
-      uintptr_t address = base + static_cast<uint16_t>(at >> 16 * list);
+      uintptr_t address = base + static_cast<uint16_t>(at >> 16 * list) * sizeof(float) * LANES;
 #if defined(__GNUC__) && defined(__x86_64__)
       asm("" : "+r"(address));
 #endif

@@ -56,14 +56,6 @@ template <class S, int VECTORS, bool PLANES> class SparseTile {
   // x is the image, `pixel` the first one of y.
   SparseTile(const float* x, int pixel) : x_(x), pixel_(pixel), left_(D::PIXELS - pixel < COUNT ? D::PIXELS - pixel : COUNT) {}
 
-  // Asks for the lines that `load` will need for input k, of this tile or (`next`) the one behind it.
-  GRAPHOPT_INLINE void expect(int channel, int k, bool next) const {
-    if constexpr (D::FLAT) {
-      const float* line = x_ + (channel + k) * S::X.block + pixel_ + (next ? COUNT : 0);
-      GRAPHOPT_UNROLL for (int v = 0; v < VECTORS; ++v) prefetch(line + v * LANES);
-    }
-  }
-
   // Inputs `begin` to `end` of the band whose first channel is `channel`.
   void load(int channel, int begin, int end, float* tile) const {
     if constexpr (D::FLAT) {
@@ -126,18 +118,13 @@ template <class S, int VECTORS> class SparseTile<S, VECTORS, false> {
   static constexpr int COUNT = VECTORS * LANES;
 
  public:
-  SparseTile(const float* x, int pixel) : x_(x), next_(place(pixel + COUNT) - place(pixel)) {
+  SparseTile(const float* x, int pixel) : x_(x) {
     int row = pixel / S::OUT_WIDTH, column = pixel % S::OUT_WIDTH;
     for (int i = 0; i < COUNT; ++i) {
       at_[i] = row * S::STRIDE_H * S::X.h + column * S::STRIDE_W * S::X.w - S::PADDING_H * S::X.h - S::PADDING_W * S::X.w;
       if (pixel + i + 1 >= D::PIXELS) continue;  // behind the last pixel the last one again
       if (++column == S::OUT_WIDTH) ++row, column = 0;
     }
-  }
-
-  GRAPHOPT_INLINE void expect(int channel, int k, bool next) const {
-    const float* x = unit(channel, k) + (next ? next_ : 0);
-    GRAPHOPT_UNROLL for (int v = 0; v < VECTORS; ++v) prefetch(x + at_[k % LANES * VECTORS + v]);
   }
 
   void load(int channel, int begin, int end, float* tile) const {
@@ -147,14 +134,12 @@ template <class S, int VECTORS> class SparseTile<S, VECTORS, false> {
       if (TAIL != 0 && !S::X_PADDED && (k / LANES / D::TAPS + 1) * LANES > S::IN_CHANNELS) {
         for (int i = 0; i < COUNT; i += LANES) narrow<TAIL == 0 ? 1 : TAIL>(x, at_ + i, tile + i);
       } else {
-        for (int i = 0; i < COUNT; i += LANES) transpose_rows([&](int pixel) { return x + at_[i + pixel]; }, tile + i, D::WIDTH);
+        for (int i = 0; i < COUNT; i += LANES) transpose_rows([&](int pixel) { return x + at_[i + pixel]; }, [&](int c, Vec v) { store(tile + c * D::WIDTH + i, v); });
       }
     }
   }
 
  private:
-  static long place(int pixel) { return pixel / S::OUT_WIDTH * S::STRIDE_H * S::X.h + pixel % S::OUT_WIDTH * S::STRIDE_W * S::X.w; }
-
   // 16 channels under a tap: those of input k.
   GRAPHOPT_INLINE const float* unit(int channel, int k) const {
     const int group = k / LANES / D::TAPS, tap = k / LANES % D::TAPS;
@@ -170,7 +155,6 @@ template <class S, int VECTORS> class SparseTile<S, VECTORS, false> {
   }
 
   const float* x_;
-  long next_;
   long at_[COUNT];
 };
 

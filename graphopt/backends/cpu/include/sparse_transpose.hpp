@@ -30,8 +30,8 @@ GRAPHOPT_INLINE Vec load_quarters(const float* a, const float* b, const float* c
 }
 }  // namespace transposing
 
-// Float j of row i goes to to[j * stride + i]. `row(i)` points to row i.
-template <class Row> GRAPHOPT_INLINE void transpose_rows(Row row, float* to, long stride) {
+// Calls use(j, v) for each column j of 16 rows; `row(i)` points to row i.
+template <class Row, class Use> GRAPHOPT_INLINE void transpose_rows(Row row, Use use) {
   using namespace transposing;
   Vec a[4][4];  // quarter q of a[j][i] holds floats 4 j to 4 j + 3 of row 4 q + i
   GRAPHOPT_UNROLL for (int i = 0; i < 4; ++i) {
@@ -41,19 +41,21 @@ template <class Row> GRAPHOPT_INLINE void transpose_rows(Row row, float* to, lon
   GRAPHOPT_UNROLL for (int j = 0; j < 4; ++j) {
     const Vec low = low_lanes(a[j][0], a[j][1]), high = high_lanes(a[j][0], a[j][1]);
     const Vec low_next = low_lanes(a[j][2], a[j][3]), high_next = high_lanes(a[j][2], a[j][3]);
-    store(to + (4 * j) * stride, low_pairs(low, low_next));
-    store(to + (4 * j + 1) * stride, high_pairs(low, low_next));
-    store(to + (4 * j + 2) * stride, low_pairs(high, high_next));
-    store(to + (4 * j + 3) * stride, high_pairs(high, high_next));
+    use(4 * j, low_pairs(low, low_next));
+    use(4 * j + 1, high_pairs(low, low_next));
+    use(4 * j + 2, low_pairs(high, high_next));
+    use(4 * j + 3, high_pairs(high, high_next));
   }
 }
 #else
-// Float j of row i goes to to[j * stride + i]. `row(i)` points to row i.
-template <class Row> inline void transpose_rows(Row row, float* to, long stride) {
+// Calls use(j, v) for each column j of 16 rows; `row(i)` points to row i.
+template <class Row, class Use> inline void transpose_rows(Row row, Use use) {
+  float columns[LANES][LANES];
   for (int i = 0; i < LANES; ++i) {
     const float* p = row(i);
-    for (int j = 0; j < LANES; ++j) to[j * stride + i] = p[j];
+    for (int j = 0; j < LANES; ++j) columns[j][i] = p[j];
   }
+  for (int j = 0; j < LANES; ++j) use(j, load(columns[j]));
 }
 #endif
 

@@ -15,11 +15,12 @@
 
 namespace graphopt {
 
-// A panel of output channels of a block, from V to y.
+// A panel of output channels of a block, from V to y. `next` is x where another block follows that will read it.
 template <class S, class Epilogue>
-void winograd_panel(const float* v, const float* u, const float* bias, float* m, float* y, int block, int panel, const Epilogue& epilogue) {
+void winograd_panel(const float* v, const float* u, const float* bias, float* m, float* y, int block, int panel, const float* next, const Epilogue& epilogue) {
   using W = WinogradShape<S>;
-  winograd_multiply_panel<S>(v, u + panel * W::U_PANEL, m, panel == W::PANELS - 1 ? W::LAST_PANEL : S::PANEL);
+  const WinogradErrands<S> errands(next, y, block, panel);
+  winograd_multiply_panel<S>(v, u + panel * W::U_PANEL, m, panel == W::PANELS - 1 ? W::LAST_PANEL : S::PANEL, errands);
   winograd_outputs<S>(m, bias, y, block, panel, epilogue);
 }
 
@@ -31,7 +32,7 @@ void winograd_by_tiles(const Worker& worker, const float* x, const float* u, con
   const Range blocks = worker.split(W::BLOCKS);
   for (long block = blocks.begin; block < blocks.end; ++block) {
     winograd_transform<S>(x, v, static_cast<int>(block), 0, S::BLOCK, 0, W::IN_GROUPS);
-    for (int panel = 0; panel < W::PANELS; ++panel) winograd_panel<S>(v, u, bias, m, y, static_cast<int>(block), panel, epilogue);
+    for (int panel = 0; panel < W::PANELS; ++panel) winograd_panel<S>(v, u, bias, m, y, static_cast<int>(block), panel, block + 1 < blocks.end ? x : nullptr, epilogue);
   }
 }
 
@@ -48,7 +49,7 @@ void winograd_by_channels(const Worker& worker, const float* x, const float* u, 
   const Range panels = worker.split(W::PANELS * W::BLOCKS);
   for (long i = panels.begin; i < panels.end; ++i) {
     const int panel = static_cast<int>(i) / W::BLOCKS, block = static_cast<int>(i) % W::BLOCKS;
-    winograd_panel<S>(shared + block * W::V_BLOCK, u, bias, scratch, y, block, panel, epilogue);
+    winograd_panel<S>(shared + block * W::V_BLOCK, u, bias, scratch, y, block, panel, nullptr, epilogue);
   }
 }
 

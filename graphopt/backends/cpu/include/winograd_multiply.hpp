@@ -2,7 +2,7 @@
 #pragma once
 
 #include "multiply.hpp"
-#include "winograd_shape.hpp"
+#include "winograd_errands.hpp"
 
 namespace graphopt {
 
@@ -11,9 +11,9 @@ namespace graphopt {
 constexpr int WINOGRAD_RUN = 64;
 
 // M of TILES tiles and VECTORS of the WIDTH output groups of u, at one frequency. What the next 16 channels need
-// is fetched into L1, at the end the next call's; AHEAD lines per channel from `ahead` on into L2.
+// is fetched into L1, at the end the next call's; AHEAD lines per channel from `ahead` on, and errands, into L2.
 template <class S, int TILES, int VECTORS, int WIDTH, int AHEAD>
-GRAPHOPT_INLINE void winograd_multiply_tile(const float* v, const float* next_v, const float* u, const float* ahead, float* m) {
+GRAPHOPT_INLINE void winograd_multiply_tile(const float* v, const float* next_v, const float* u, const float* ahead, float* m, const WinogradLines* errand) {
   using W = WinogradShape<S>;
   for (int first = 0; first < S::IN_CHANNELS; first += WINOGRAD_RUN) {
     Tile<TILES, VECTORS> sums;
@@ -23,7 +23,9 @@ GRAPHOPT_INLINE void winograd_multiply_tile(const float* v, const float* next_v,
       const int lanes = last - channel < LANES ? last - channel : LANES;
       const float* from = v + channel / LANES * W::V_GROUP;
       const float* soon = channel + LANES < S::IN_CHANNELS ? from + W::V_GROUP : next_v;
+      const WinogradLines aside = *errand++;
       for (int lane = 0; lane < lanes; ++lane) {
+        prefetch(aside.first + lane * aside.step);
         GRAPHOPT_UNROLL for (int line = 0; line < AHEAD; ++line) prefetch(ahead + line * LANES);
         GRAPHOPT_UNROLL for (int j = 0; j < VECTORS; ++j) prefetch_near(u + (LANES * WIDTH + j) * LANES);
         prefetch_near(soon + lane * LANES);
@@ -40,7 +42,7 @@ GRAPHOPT_INLINE void winograd_multiply_tile(const float* v, const float* next_v,
 }
 
 // M of a block at one frequency, of WIDTH output groups whose weights lie side by side.
-template <class S, int WIDTH> __attribute__((noinline)) void winograd_multiply(const float* v, const float* u, float* m) {
+template <class S, int WIDTH> __attribute__((noinline)) void winograd_multiply(const float* v, const float* u, float* m, const WinogradLines*& errand) {
   constexpr int VECTORS = tile_vectors(WIDTH), MOST = tile_rows(VECTORS);
   // each call asks for a part of the weights that follow these
   constexpr int CALLS = Pieces(S::BLOCK, MOST).count * (WIDTH / VECTORS), AHEAD = ceil_div(WIDTH, CALLS);
@@ -48,24 +50,26 @@ template <class S, int WIDTH> __attribute__((noinline)) void winograd_multiply(c
   for_pieces<S::BLOCK, MOST>([&](auto tiles, int tile) {
     const float* next = v + (tile + tiles < S::BLOCK ? (tile + tiles) * LANES : WinogradShape<S>::V_FREQUENCY);
     for (int j = 0; j < WIDTH; j += VECTORS) {
-      winograd_multiply_tile<S, tiles, VECTORS, WIDTH, AHEAD>(v + tile * LANES, next, u + j * LANES, ahead, m + tile * WinogradShape<S>::M_TILE + j * LANES);
+      winograd_multiply_tile<S, tiles, VECTORS, WIDTH, AHEAD>(v + tile * LANES, next, u + j * LANES, ahead, m + tile * WinogradShape<S>::M_TILE + j * LANES, errand);
+      errand += WinogradShape<S>::IN_GROUPS;
       ahead += S::IN_CHANNELS * AHEAD * LANES;
     }
   });
 }
 
 // M of a block and the `groups` output groups of a panel, at all frequencies.
-template <class S> void winograd_multiply_panel(const float* v, const float* u, float* m, int groups) {
+template <class S> void winograd_multiply_panel(const float* v, const float* u, float* m, int groups, WinogradErrands<S> errands) {
   using W = WinogradShape<S>;
   constexpr int REST = W::OUT_GROUPS % S::VECTORS;
   for (int frequency = 0; frequency < W::FREQUENCIES; ++frequency) {
+    const WinogradLines* errand = errands.at(frequency);
     for (int group = 0; group + S::VECTORS <= groups; group += S::VECTORS) {
-      winograd_multiply<S, S::VECTORS>(v, u, m + group * LANES);
+      winograd_multiply<S, S::VECTORS>(v, u, m + group * LANES, errand);
       u += S::IN_CHANNELS * S::VECTORS * LANES;
     }
     if constexpr (REST != 0)
       if (groups % S::VECTORS != 0) {
-        winograd_multiply<S, REST>(v, u, m + (groups - REST) * LANES);
+        winograd_multiply<S, REST>(v, u, m + (groups - REST) * LANES, errand);
         u += S::IN_CHANNELS * REST * LANES;
       }
     v += W::V_FREQUENCY;

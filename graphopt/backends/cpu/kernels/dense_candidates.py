@@ -9,6 +9,7 @@ from graphopt.backends.cpu.frame import Frame
 from graphopt.backends.cpu.kernel import Kernel
 from graphopt.backends.cpu.kernels.convolution import Convolution
 from graphopt.backends.cpu.kernels.direct import DirectConv, image_strides
+from graphopt.backends.cpu.kernels.grouped import GroupedConv, fits_grouped
 from graphopt.backends.cpu.kernels.linear import Linear, LinearTiling, LinearVector
 from graphopt.backends.cpu.kernels.panels import vectors_of
 from graphopt.backends.cpu.kernels.tilings import Tile, Tiling, chunk_for, cut, tiles_for
@@ -20,6 +21,12 @@ BLOCK_TILES = 16
 """Tiles that share a chunk of weights; their partial sums, 28 KB, live in the second cache."""
 BLOCK_BYTES = 384 << 10
 """Of packed x: less than half of the second cache, 1 MiB."""
+BLOCK_PIXELS = 192
+"""Packed pixels that are worth reading all weights for."""
+FAR_PIXELS = 64
+"""Floats from pixel to pixel of x."""
+FEW_OUTPUTS = 384
+"""Packing x takes a noticeable part of the time."""
 FEW_PIXELS = 8
 """So few pixels are bound by reading weights."""
 
@@ -39,6 +46,8 @@ def direct_candidates(
         return []
     first = DirectConv(x, y, weight, bias, convolution, frame, Tiling(Tile(1, 1, 1), LANES, 1, False), chain or Chain())
     direct: list[Kernel] = [first.tiled(tiling) for tiling in _direct_tilings(first, lanes=found[1] == 1)]
+    if convolution.groups > 1 and fits_grouped(x, y, convolution, frame):
+        return [GroupedConv.make(x, y, weight, bias, convolution, frame, chain or Chain()), *direct[:1]]
     if convolution.kernel != (1, 1) or convolution.padding != (0, 0) or convolution.groups != 1 or found[1] != 1:
         return direct
     packed = linear_candidates(x, y, weight, bias, frame, chain, convolution.stride)
@@ -52,18 +61,23 @@ def _direct_tilings(kernel: DirectConv, lanes: bool) -> list[Tiling]:
     taps, vectors = kernel.convolution.taps, vectors_of(outputs)
     groups = kernel.convolution.groups
     per_group = vectors_of(outputs // groups)
+    strides = kernel.frame.strides(kernel.x)
+    # Pixels far apart are in as many pages and compete for few cache sets: fewer of them at a time.
+    most_pixels = 9 if strides is not None and abs(strides.w) > FAR_PIXELS else 28
+    tiles = list(tiles_for(vectors if groups == 1 else per_group, height, width, most_pixels))
+    if groups > 1:
+        # sets within one group, or vectors that share as few groups as can be
+        tiles = [tile for tile in tiles if tile.vectors == 1 or outputs // groups % (tile.vectors * LANES) == 0]
     tilings: list[Tiling] = []
-    for tile in tiles_for(vectors if groups == 1 else per_group, height, width)[:3]:
-        if groups > 1 and (outputs // groups) % (tile.vectors * LANES) and tile.vectors > 1:
-            continue
+    for tile in tiles[:3]:
         depth = kernel.tiled(Tiling(tile, LANES, 1, False)).depth
         chunk = chunk_for(depth, taps, tile.vectors) if lanes else depth
-        tiles = -(-height // tile.rows) * -(-width // tile.columns)
+        count = -(-height // tile.rows) * -(-width // tile.columns)
         sets = -(-vectors // tile.vectors)
-        block = cut(tiles, BLOCK_TILES)
+        block = cut(count, BLOCK_TILES)
         # few pieces of work can't be shared evenly
-        if sets * images * -(-tiles // block) < 16:
-            block = cut(tiles, max(1, block // 2))
+        if sets * images * -(-count // block) < 16:
+            block = cut(count, max(1, block // 2))
         weights, numbers = depth * taps * outputs, kernel.x.elements
         tilings.append(Tiling(tile, chunk, block, weights > numbers))
         if chunk < depth and depth * taps * tile.vectors * LANES * 4 <= 5 * BLOCK_BYTES // 12:
@@ -86,9 +100,9 @@ def linear_candidates(
         few = [LinearVector(x, y, weight, bias, frame, vectors, chain or Chain(), stride) for vectors in (most, 1)]
         return [*few, *packed[:1]] if first.pixels > 1 else list(few)
     if stride == (1, 1) and sizes[0] == 1 and sizes[2] == 1:
-        # as they are, without packing: worth it where few output channels would use what was packed
+        # As they are, without packing: worth it where few output channels would use what was packed.
         rows = DirectConv(x, y, weight, bias, Convolution((1, 1)), frame, Tiling(Tile(1, 1, 1), LANES, 1, False), chain or Chain())
-        packed.insert(2, rows.tiled(_direct_tilings(rows, lanes=True)[0]))
+        packed.insert(0 if first.out_channels <= FEW_OUTPUTS else 1, rows.tiled(_direct_tilings(rows, lanes=True)[0]))
     return packed
 
 
@@ -98,11 +112,10 @@ def _linear_tilings(kernel: Linear) -> list[LinearTiling]:
     for tile in tiles_for(vectors, 1, pixels, most_pixels=LANES)[:2]:
         chunk = chunk_for(depth, 1, tile.vectors)
         tiles = -(-pixels // tile.columns)
-        if pixels * depth * 4 <= 2 * BLOCK_BYTES:
+        # A block that is too small reads the weights too often, which costs more than a packed block that leaves L2.
+        most = max(BLOCK_PIXELS, BLOCK_BYTES // (4 * depth))
+        if pixels <= most * 4 // 3:
             tilings.append(LinearTiling(tile.vectors, tile.columns, chunk, tiles, True))
         else:
-            most = max(4, min(2 * BLOCK_TILES, BLOCK_BYTES // (depth * tile.columns * 4)))
-            tilings.append(LinearTiling(tile.vectors, tile.columns, chunk, cut(tiles, most), False))
-            if depth * 4 * LANES * 8 > BLOCK_BYTES // 2:
-                tilings.append(replace(tilings[-1], block=min(tiles, 2 * BLOCK_TILES), shared=True))
+            tilings.append(LinearTiling(tile.vectors, tile.columns, chunk, cut(tiles, most // tile.columns), False))
     return tilings

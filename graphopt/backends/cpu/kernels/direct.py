@@ -4,8 +4,8 @@ Reads x in any layout with 16 channels side by side (blocked, channels-last), or
 layer). Padding is read from x's halo. Where groups are not whole sets of output vectors, a set sums over the
 channels of all groups that it touches, with zeros for weights between groups.
 
-Numeric class: the sum runs over c / 16, kh, kw, c % 16 in this order, in f32 with fused multiply-adds. The zeros
-between groups turn Inf and NaN of one group into NaN of its neighbours in the same set.
+Numeric class: the sum runs over c / 16, kh, kw, c % 16 in this order, in f32 with fused multiply-adds. Where a set
+has zeros between groups and a sum became NaN or Inf, it is made again from its own group alone.
 """
 
 from __future__ import annotations
@@ -156,6 +156,11 @@ class DirectConv(Kernel):
 
     def emit(self, pointers: Pointers) -> Code:
         """One call of `direct_convolution`."""
+        declarations, arguments = self.parts(pointers)
+        return Code(declarations, f"direct_convolution<S>(worker, {', '.join(arguments)});")
+
+    def parts(self, pointers: Pointers) -> tuple[str, list[str]]:
+        """Structs S and Epilogue, and the arguments behind `worker`, of which the last makes the epilogue."""
         found, y = image_strides(self.x, self.frame), self.frame.strides(self.y)
         assert found is not None, f"strides can't tell {self.x.text}"
         assert y is not None, f"strides can't tell {self.y.text}"
@@ -194,7 +199,7 @@ class DirectConv(Kernel):
         first = conv.padding[0] * row + conv.padding[1] * column
         corner = pointers.read(self.x) + (f" - {first}" if first else "")
         arguments = [corner, pointers.packed(0), pointers.packed(1), pointers.write(self.y), pointers.scratch, made]
-        return Code(f"{shape}{epilogue}", f"direct_convolution<S>(worker, {', '.join(arguments)});")
+        return f"{shape}{epilogue}", arguments
 
     def tiled(self, tiling: Tiling) -> DirectConv:
         """The same with another tiling."""

@@ -32,7 +32,7 @@ def pack_panels(weight: Floats, vectors: int) -> Floats:
     outputs, depth = weight.shape
     padded = numpy.zeros((vectors_of(outputs) * LANES, depth), dtype=numpy.float32)
     padded[:outputs] = weight
-    lanes = padded.reshape(-1, LANES, depth)
+    lanes = padded.reshape(vectors_of(outputs), LANES, depth)
     sets = [lanes[first : first + vectors].transpose(2, 0, 1).reshape(-1) for first in range(0, len(lanes), vectors)]
     return numpy.concatenate(sets) if sets else padded.reshape(-1)
 

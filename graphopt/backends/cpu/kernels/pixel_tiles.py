@@ -30,8 +30,9 @@ SHAPES = {1: range(1, 17), 2: range(1, 15), 3: range(1, 10), 4: range(1, 7)}
 
 def _cycles(vectors: int, pixels: int) -> float:
     """Per step of the sum on a Cascade Lake core: two multiply-adds or 1.6 loads a cycle, 4 cycles until a sum can be
-    added to again, half a cycle for the loop. Within 5% of what was measured for depths of 24 to 960."""
-    return max(vectors * pixels / 2, (vectors + pixels) / 1.6, 4.0) + 0.5
+    added to again; part of a cycle for the loop and for each weight from the second cache level. Within 5% of what was
+    measured for depths of 24 to 960."""
+    return max(vectors * pixels / 2, (vectors + pixels) / 1.6, 4.0) + 0.4 + 0.25 * vectors
 
 
 def _cost(tile: PixelTile, groups: int, runs: Sequence[int]) -> float:

@@ -168,7 +168,7 @@ class Resize(Kernel):
     @property
     def scratch(self) -> int:
         """A row of x, mixed of several."""
-        return 0 if self.in_channels or _TAPS[self.mode] == 1 else self.x.shape[-1] * self.x.dtype.bytes // 4
+        return 0 if self.in_channels or _TAPS[self.mode] == 1 else (self.x.shape[-1] + LANES) * self.x.dtype.bytes // 4
 
     def emit(self, pointers: Pointers) -> Code:
         """A struct of sizes and a call."""

@@ -1,10 +1,10 @@
 """Compile-time constants of a kernel as a C++ struct that people can read.
 
-    struct S {
-      static constexpr int IN_CHANNELS = 64;
-      static constexpr Strides X = {0, 53824, 928, 16};
-      static constexpr long BATCH[] = {8, 12};
-    };
+struct S {
+  static constexpr int IN_CHANNELS = 64;
+  static constexpr Strides X = {0, 53824, 928, 16};
+  static constexpr long BATCH[] = {8, 12};
+};
 """
 
 from __future__ import annotations

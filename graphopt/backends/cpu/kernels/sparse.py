@@ -19,16 +19,18 @@ from graphopt.backends.cpu.frame import Frame, Strides
 from graphopt.backends.cpu.kernel import Code, Kernel, Packed, Pointers, ReadState
 from graphopt.backends.cpu.kernels.chain_code import CHAIN_HEADERS, chain_operands, epilogue_code
 from graphopt.backends.cpu.kernels.convolution import Convolution
+from graphopt.backends.cpu.kernels.direct import image_strides
 from graphopt.backends.cpu.kernels.shape_code import shape_code
 from graphopt.backends.cpu.kernels.sparse_pattern import SparseTiling, pack_entries, padded
+from graphopt.backends.cpu.kernels.tilings import is_long
 from graphopt.backends.cpu.storage import LANES, Storage
 
 if TYPE_CHECKING:
     import numpy
 
-    from graphopt.backends.cpu.kernels.sparse_pattern import Floats
+    from graphopt.backends.cpu.kernels.sparse_pattern import Flags, Floats
 
-__all__ = ["SparseProduct", "flat_frame", "join_groups", "matrix_of", "plane_strides"]
+__all__ = ["SparseProduct", "flat_frame", "join_groups", "lane_strides", "matrix_of", "plane_strides", "real_inputs"]
 
 
 def flat_frame(frame: Frame) -> Frame:
@@ -44,7 +46,16 @@ def plane_strides(storage: Storage, frame: Frame) -> Strides | None:
     found = None if first is None else frame.strides(first)
     if found is None or (found.w != 1 and frame.sizes(storage.shape)[3] != 1):
         return None
-    return Strides(found.n, storage.strides[frame.c], found.h, 1)
+    h = storage.strides[frame.h[0]] if len(frame.h) == 1 else found.h
+    return Strides(found.n, storage.strides[frame.c], h, 1)
+
+
+def lane_strides(storage: Storage, frame: Frame) -> Strides:
+    """Strides of a storage with 16 channels side by side."""
+    found = image_strides(storage, frame)
+    assert found is not None, f"strides can't tell {storage.text}"
+    assert found[1] == 1, f"{storage.text} does not have its channels side by side"
+    return found[0]
 
 
 def join_groups(groups: int, *channels: int) -> int:
@@ -72,6 +83,16 @@ def matrix_of(weight: numpy.ndarray, groups: int, bands: int, planes: bool) -> F
     lanes = numpy.zeros((outputs, padded(matrix.shape[1]), taps), dtype=numpy.float32)
     lanes[:, : matrix.shape[1]] = matrix
     return lanes.reshape(outputs, -1, LANES, taps).swapaxes(2, 3).reshape(outputs, -1)
+
+
+def real_inputs(channels: int, taps: int, planes: bool) -> Flags:
+    """Which of a band's inputs are no padding."""
+    import numpy
+
+    if planes:
+        return numpy.ones(channels * taps, dtype=bool)
+    lanes = numpy.arange(padded(channels)).reshape(-1, 1, LANES) < channels
+    return numpy.repeat(lanes, taps, axis=1).reshape(-1)
 
 
 @dataclass(frozen=True)
@@ -144,13 +165,14 @@ class SparseProduct(Kernel):
 
     @property
     def scratch(self) -> int:
-        """The tile with a row of zeros, and unfinished sums or a panel that is to be turned."""
+        """The tile, and unfinished sums or a panel that is to be turned."""
         width = self.tiling.vectors * LANES
         if self.chunks > 1:
             rows = padded(self.out_channels)
         else:
             rows = 0 if self.y_planes else self.tiling.panel
-        return (self.tiling.chunk + 1 + rows) * width
+        tile = 0 if self.tiling.row else self.tiling.chunk
+        return (tile + rows) * width
 
     @property
     def packed(self) -> Sequence[Packed]:
@@ -173,7 +195,8 @@ class SparseProduct(Kernel):
         bias = numpy.zeros(self.y.shape[self.frame.c] + LANES, dtype=numpy.float32)
         if self.bias is not None:
             bias[: self.y.shape[self.frame.c]] = read(self.bias)
-        return (*pack_entries(matrix, self.tiling), bias)
+        real = real_inputs(self.in_channels, self.convolution.taps, self.x_planes)
+        return (*pack_entries(matrix, real, self.tiling), bias)
 
     def describe(self) -> str:
         """Attributes, channels, pixels, tile."""
@@ -185,10 +208,9 @@ class SparseProduct(Kernel):
 
     def emit(self, pointers: Pointers) -> Code:
         """One call of `sparse_product`."""
-        x = plane_strides(self.x, self.frame) or self.frame.strides(self.x)
         flat = flat_frame(self.frame)
-        y = plane_strides(self.y, flat) or self.frame.strides(self.y)
-        assert x is not None and y is not None, f"{self.describe()}: strides can't tell {self.x.text} or {self.y.text}"
+        x = plane_strides(self.x, self.frame) or lane_strides(self.x, self.frame)
+        y = plane_strides(self.y, flat) or lane_strides(self.y, self.frame)
         images, _, height, width = self.frame.sizes(self.y.shape)
         in_height, in_width = self.frame.sizes(self.x.shape)[2:]
         conv, tiling = self.convolution, self.tiling
@@ -226,6 +248,8 @@ class SparseProduct(Kernel):
                 "VECTORS": (tiling.vectors, "of 16 pixels: a tile"),
                 "TILES": tiles,
                 "LARGE_TILES": (vectors - tiles * (tiling.vectors - 1), "the others have one vector less"),
+                "BUFFERED": is_long(self.chain),
+                "DIRECT": (tiling.row != 0, "tiles are read where they are in x"),
                 "CHUNK": (tiling.chunk, "inputs (channel, tap) whose tile is in L1"),
                 "PANEL": (tiling.panel, "output channels that a worker does at a time"),
             }

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Floats = NDArray[numpy.float32]
     Integers = NDArray[numpy.int64]
     Words = NDArray[numpy.int32]
+    Flags = NDArray[numpy.bool_]
 
 __all__ = ["SparseTiling", "count_entries", "fill_of_rows", "pack_entries"]
 
@@ -37,6 +38,8 @@ class SparseTiling:
     chunk: int
     panel: int
     bands: int = 1
+    row: int = 0
+    """Vectors from a row of the tile to the next where tiles are read in planes of x, else 0."""
 
     @property
     def group_rows(self) -> int:
@@ -47,16 +50,6 @@ class SparseTiling:
     def entry_words(self) -> int:
         """32-bit words of an entry: offsets of 16 bits, then weights."""
         return max(self.lists, 2) // 2 + self.group_rows
-
-    @property
-    def zero_offset(self) -> int:
-        """Bytes from the start of a tile to its row of zeros."""
-        return self.chunk * self.row_bytes
-
-    @property
-    def row_bytes(self) -> int:
-        """Of a row of the tile."""
-        return self.vectors * LANES * 4
 
     def panels(self, outputs: int) -> int:
         """Of a band of so many outputs."""
@@ -81,7 +74,7 @@ class _Chunk:
     """Block (of `rows` outputs) of each list, list after list."""
     lengths: Integers
     """Entries of each group."""
-    filled: NDArray[numpy.bool_]
+    filled: Flags
     """[block, depth of the chunk]: what has an entry."""
 
 
@@ -123,8 +116,8 @@ def fill_of_rows(matrix: Floats, rows: int) -> float:
     return float(whole.reshape(-1, rows, depth).any(1).mean()) if whole.size else 0.0
 
 
-def pack_entries(matrix: Floats, tiling: SparseTiling) -> tuple[Words, Words, Words, Words]:
-    """(groups, entries, starts, work) of a matrix [outputs, depth of a band]."""
+def pack_entries(matrix: Floats, real: Flags, tiling: SparseTiling) -> tuple[Words, Words, Words, Words]:
+    """(groups, entries, starts, work) of a matrix [outputs, depth of a band]. `real` tells inputs that exist from padding."""
     import numpy
 
     outputs, depth = matrix.shape[0] // tiling.bands, matrix.shape[1]
@@ -147,7 +140,8 @@ def pack_entries(matrix: Floats, tiling: SparseTiling) -> tuple[Words, Words, Wo
         places[:, : tiling.lists] = (chunk.order % (tiling.panel // tiling.rows)).reshape(-1, tiling.lists)
         words[:, 1] = places.view("<i4")[:, 0]
         groups.append(words)
-        entries.append(_entries(matrix[first_output : first_output + outputs, first : first + tiling.chunk], chunk, begins, tiling))
+        mine = matrix[first_output : first_output + outputs, first : first + tiling.chunk]
+        entries.append(_entries(mine, real[first : first + tiling.chunk], chunk, begins, tiling))
         band = first_output // outputs
         cost = numpy.add.reduceat(chunk.lengths + GROUP_COST, numpy.arange(0, len(chunk.lengths), panel_groups))
         work[band * panels : (band + 1) * panels] += cost
@@ -160,12 +154,16 @@ def pack_entries(matrix: Floats, tiling: SparseTiling) -> tuple[Words, Words, Wo
     )
 
 
-def _entries(weights: Floats, chunk: _Chunk, begins: Integers, tiling: SparseTiling) -> Words:
+def _entries(weights: Floats, real: Flags, chunk: _Chunk, begins: Integers, tiling: SparseTiling) -> Words:
     import numpy
 
-    count = int(chunk.lengths.sum())
-    at = numpy.full((count, max(tiling.lists, 2)), tiling.zero_offset, dtype=numpy.uint16)
-    values = numpy.zeros((count, tiling.lists, tiling.rows), dtype=numpy.float32)
+    depth = weights.shape[1]
+    row = tiling.row or tiling.vectors
+    # Where a list ends early: an input at which all weights of its outputs are zero. If there is none, no list is longer.
+    free = (~chunk.filled & real).argmax(1)[chunk.order].reshape(-1, tiling.lists)
+    at = numpy.zeros((int(chunk.lengths.sum()), max(tiling.lists, 2)), dtype=numpy.uint16)
+    at[:, : tiling.lists] = numpy.repeat(free, chunk.lengths, axis=0) * row
+    values = numpy.zeros((len(at), tiling.lists, tiling.rows), dtype=numpy.float32)
     place = numpy.empty_like(chunk.order)  # of a block in the order of lists
     place[chunk.order] = numpy.arange(len(chunk.order))
     block, inner = chunk.filled.nonzero()
@@ -173,8 +171,8 @@ def _entries(weights: Floats, chunk: _Chunk, begins: Integers, tiling: SparseTil
     rank = numpy.arange(len(block)) - numpy.repeat(numpy.cumsum(counts) - counts, counts)
     entry = begins[place[block] // tiling.lists] + rank
     lane = place[block] % tiling.lists
-    at[entry, lane] = inner * tiling.row_bytes
-    whole = numpy.zeros((len(chunk.filled) * tiling.rows, weights.shape[1]), dtype=numpy.float32)
-    whole[: weights.shape[0]] = weights
-    values[entry, lane] = whole.reshape(-1, tiling.rows, weights.shape[1])[block, :, inner]
-    return numpy.concatenate([at.view(numpy.int32), values.reshape(count, tiling.group_rows).view(numpy.int32)], axis=1)
+    at[entry, lane] = inner * row
+    whole = numpy.zeros((len(chunk.filled) * tiling.rows, depth), dtype=numpy.float32)
+    whole[: len(weights)] = weights
+    values[entry, lane] = whole.reshape(-1, tiling.rows, depth)[block, :, inner]
+    return numpy.concatenate([at.view(numpy.int32), values.reshape(len(at), tiling.group_rows).view(numpy.int32)], axis=1)

@@ -14,8 +14,9 @@ Weights of a chunk stay in L1 while a block of tiles goes over them: 12 to 18 KB
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from graphopt.backends.cpu.chain import Chain
 from graphopt.backends.cpu.storage import LANES
@@ -91,13 +92,14 @@ def efficiency(vectors: int, tile: Tile, height: int, width: int) -> float:
     return (height * width / made) * vectors * tile.pixels / 2 / (cycles * (1 + 0.1 / tile.pixels))
 
 
-def tiles_for(vectors: int, height: int, width: int, most_pixels: int = 28) -> list[Tile]:
+@cache
+def tiles_for(vectors: int, height: int, width: int, most_pixels: int = 28) -> Sequence[Tile]:
     """The best tile for each number of vectors, the best of all first."""
     best: list[tuple[float, Tile]] = []
     for wanted in range(1, min(vectors, 4) + 1):
         tiles = list(_tiles(wanted, height, width, min(most_pixels, MOST_PIXELS[wanted])))
         best.append(max(((efficiency(vectors, tile, height, width), tile) for tile in tiles), key=lambda pair: (pair[0], pair[1].columns)))
-    return [tile for _, tile in sorted(best, key=lambda pair: -pair[0])]
+    return tuple(tile for _, tile in sorted(best, key=lambda pair: -pair[0]))
 
 
 def _tiles(vectors: int, height: int, width: int, most: int) -> Iterator[Tile]:
