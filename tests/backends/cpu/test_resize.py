@@ -135,12 +135,14 @@ def test_sampling_at_a_grid() -> None:
                     x = torch.randn((2, 3, *size), generator=generator).to(getattr(torch, dtype.torch_name))
                     grid = (torch.rand((2, *out, len(size)), generator=generator) * 4 - 2).to(x.dtype)
                     want = torch.nn.functional.grid_sample(x, grid, mode, padding, corners)
-                    storages = [plain(f"{name}{number}", dtype, tuple(value.shape)) for name, value in (("x", x), ("g", grid), ("y", want))]
-                    values |= {storages[0].buffer: (storages[0], x), storages[1].buffer: (storages[1], grid)}
-                    kernels.append(GridSample(*storages, mode, padding, corners))
+                    source = plain(f"x{number}", dtype, tuple(x.shape))
+                    places = plain(f"g{number}", dtype, tuple(grid.shape))
+                    y = plain(f"y{number}", dtype, tuple(want.shape))
+                    values |= {source.buffer: (source, x), places.buffer: (places, grid)}
+                    kernels.append(GridSample(source, places, y, mode, padding, corners))
                     wants.append(want)
     built = Built(kernels, [storage for storage, _ in values.values()], [kernel.y for kernel in kernels])
     found = built.run({name: value.numpy().reshape(-1) for name, (_, value) in values.items()}, 2)
     for kernel, want in zip(kernels, wants, strict=True):
         got = torch.from_numpy(value_of(found[kernel.y.buffer], kernel.y))
-        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5, msg=lambda text, name=kernel.describe(): f"{name}: {text}")
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5, msg=lambda text, kernel=kernel: f"{kernel.describe()}: {text}")
