@@ -184,7 +184,7 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
 
 def _renamed(text: str, name: str) -> str:
     """The text with `name` for graphopt in names of the C interface, macros and libraries."""
-    return re.sub(r"\bGRAPHOPT_", f"{name.upper()}_", re.sub(r"\bgraphopt_", f"{name}_", text))
+    return text.replace("GRAPHOPT_", f"{name.upper()}_").replace("graphopt_", f"{name}_")
 
 
 def _old_headers(path: Path) -> set[str]:
