@@ -1,0 +1,1 @@
+"""C++ of one network, compiled for this machine: plan, kernels, emission, toolchain, runtime."""

@@ -115,7 +115,7 @@ def test_cut_off_at_every_byte(folder: Path, name: str) -> None:
 def test_flipped_bits(folder: Path) -> None:
     Cache(folder).fetch(KEY, Maker())
     generator = random.Random(5)
-    for _ in range(300):
+    for _ in range(1000):
         path = folder / KEY / LIBRARY
         content = bytearray(path.read_bytes())
         content[generator.randrange(len(content))] ^= 1 << generator.randrange(8)

@@ -145,4 +145,4 @@ def test_sampling_at_a_grid() -> None:
     found = built.run({name: value.numpy().reshape(-1) for name, (_, value) in values.items()}, 2)
     for kernel, want in zip(kernels, wants, strict=True):
         got = torch.from_numpy(value_of(found[kernel.y.buffer], kernel.y))
-        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5, msg=lambda text, kernel=kernel: f"{kernel.describe()}: {text}")
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5, msg=lambda text, name=kernel.describe(): f"{name}: {text}")  # noqa: B008

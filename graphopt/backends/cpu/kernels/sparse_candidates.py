@@ -166,7 +166,7 @@ def sparse_candidates(
             found.append((cost, make_columns(x, y, weight, bias, convolution, frame, numbers, chain)))
             continue
         for rank, options in enumerate(_options(x, frame, convolution, depth, pixels)):
-            kernel = make_sparse(x, y, weight, bias, convolution, frame, numbers, rows, chain, **options)
+            kernel = make_sparse(x, y, weight, bias, convolution, frame, numbers, rows, chain, **options)  # pyright: ignore[reportArgumentType]  # `direct` is a truth value
             if kernel not in [other for _, other in found]:
                 found.append((cost + 0.01 * rank, kernel))
     return [kernel for _, kernel in sorted(found, key=lambda item: item[0])]

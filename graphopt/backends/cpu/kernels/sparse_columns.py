@@ -75,7 +75,7 @@ def _filled(matrix: Floats) -> Flags:
 
     whole = numpy.zeros((padded(len(matrix)), matrix.shape[1]), dtype=bool)
     whole[: len(matrix)] = matrix != 0
-    return whole.reshape(-1, LANES, matrix.shape[1]).any(1)
+    return numpy.asarray(whole.reshape(-1, LANES, matrix.shape[1]).any(1))
 
 
 def count_columns(weight: numpy.ndarray, groups: int) -> int:

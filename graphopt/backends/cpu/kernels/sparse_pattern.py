@@ -88,7 +88,7 @@ def _chunks(matrix: Floats, tiling: SparseTiling, depth: int) -> list[tuple[int,
         mine = matrix[band * outputs : (band + 1) * outputs]
         whole = numpy.zeros((padded(outputs), depth), dtype=bool)
         whole[:outputs] = mine != 0
-        blocks = whole.reshape(-1, tiling.rows, depth).any(1)
+        blocks = numpy.asarray(whole.reshape(-1, tiling.rows, depth).any(1))
         for first in range(0, depth, tiling.chunk):
             filled = blocks[:, first : first + tiling.chunk]
             counts = filled.sum(1)

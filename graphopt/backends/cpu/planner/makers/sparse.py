@@ -6,11 +6,10 @@ from graphopt.backends.cpu.chain import Chain
 from graphopt.backends.cpu.frame import Frame
 from graphopt.backends.cpu.kernel import Kernel
 from graphopt.backends.cpu.kernels.convolution import Convolution
-from graphopt.backends.cpu.kernels.sparse_candidates import make_sparse
+from graphopt.backends.cpu.kernels.sparse_candidates import sparse_candidates
 from graphopt.backends.cpu.planner.builder import Builder
 from graphopt.backends.cpu.storage import Storage
 from graphopt.ir.graph import Value
-from graphopt.ir.types import Sparsity, SparsityPattern
 
 WORTHWHILE = 0.3
 """Below this fraction of zeros no sparse kernel has ever paid."""
@@ -30,17 +29,10 @@ def sparse_kernels(
     if numbers is None or any(found is None or found.lane == 0 for found in strides):
         return []
     shaped = numbers.reshape(*numbers.shape[:2], *conv.kernel)
-    return [make_sparse(x, y, weight.name, bias, conv, frame, shaped, rows, chain=chain) for rows in _rows(sparsity)]
+    return sparse_candidates(x, y, weight.name, bias, conv, frame, shaped, chain)[:3]
 
 
 def with_dense(sparse: list[Kernel], dense: list[Kernel], weight: Value) -> list[Kernel]:
     """Both, the best guess first."""
     sparsity = weight.type.sparsity
     return [*sparse, *dense] if sparsity is not None and sparsity.ratio >= LIKELY else [*dense, *sparse]
-
-
-def _rows(sparsity: Sparsity) -> list[int]:
-    """Outputs that share a pattern: as many as a block has, and one by one."""
-    if sparsity.pattern is not SparsityPattern.BLOCK:
-        return [1]
-    return [*[rows for rows in (8, 4, 2) if sparsity.shape[0] % rows == 0][:1], 1]
