@@ -58,6 +58,10 @@ def load_subject(specification: str, *, weights: Path | None = None) -> Subject:
     if path.is_dir():
         from graphopt.api import load
 
+        if (path / "cpu.json").is_file():  # loading one compiles it, and here the graph is enough
+            from graphopt.backends.cpu.artifact import load_graph
+
+            return Subject(path.name, graph=load_graph(path))
         loaded = load(path)
         return Subject(path.name, graph=loaded if isinstance(loaded, Graph) else loaded.graph)
     if path.suffix == ".gir" or (path.is_file() and path.suffix in (".txt", ".ir")):

@@ -39,7 +39,7 @@ from graphopt.ir.verifier import verify_structure
 from graphopt.ir.weights import check_header, states_by_key, write_weights
 from graphopt.ops import verify
 
-__all__ = ["DOCUMENT", "load", "save"]
+__all__ = ["DOCUMENT", "load", "load_graph", "save"]
 
 DOCUMENT = "cpu.json"
 """The file that tells a saved executable of this backend."""
@@ -128,15 +128,27 @@ def load(path: str | Path, **options: Any) -> CpuExecutable:
         ArtifactError: the folder is missing, damaged, of a newer version, or unsafe to read; nothing of it ran.
         BackendError: an option makes no sense, or there is no compiler.
     """
-    reader = ArtifactReader(Path(path))
-    listed = reader.manifest().get("files")
-    names = set(listed) if isinstance(listed, dict) else set[str]()
-    reader.check({_GRAPH, _WEIGHTS, DOCUMENT, _PLAN, *(name for name in names if _SOURCE.match(name))})
-    document = _parse_document(reader)
-    graph = _read_graph(reader)
+    document, graph = _read(Path(path))
     chosen = CpuOptions.parse(_fitting({**document.options, **options}))
     choices = document.choices if document.machine == _machine(chosen) else {}
     return CpuExecutable(graph, chosen, choices)
+
+
+def load_graph(path: str | Path) -> Graph:
+    """The graph of a saved executable, without building it.
+
+    Raises:
+        ArtifactError: the folder is missing, damaged, of a newer version, or unsafe to read.
+    """
+    return _read(Path(path))[1]
+
+
+def _read(path: Path) -> tuple[_Document, Graph]:
+    reader = ArtifactReader(path)
+    listed = reader.manifest().get("files")
+    names = set(listed) if isinstance(listed, dict) else set[str]()
+    reader.check({_GRAPH, _WEIGHTS, DOCUMENT, _PLAN, *(name for name in names if _SOURCE.match(name))})
+    return _parse_document(reader), _read_graph(reader)
 
 
 def _fitting(options: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch import nn
 
 import graphopt
 from graphopt.backends.cpu import artifact
-from graphopt.backends.cpu.artifact import load
+from graphopt.backends.cpu.artifact import load, load_graph
 from graphopt.backends.cpu.executable import CpuExecutable
 from graphopt.backends.cpu.isa import supported
 from graphopt.errors import ArtifactError, BackendError
@@ -132,6 +132,14 @@ print("torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr
+
+
+def test_the_graph_is_read_without_a_compiler(sound: Path, executable: CpuExecutable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "/no/such/compiler")
+    assert load_graph(sound).node_count == executable.graph.node_count
+    code = f"from graphopt.cli import main; main(['check', {str(sound)!r}])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert "ok, graph 'Small'" in done.stdout, done.stderr
 
 
 def test_options_can_be_replaced(sound: Path, executable: CpuExecutable) -> None:
@@ -342,7 +350,7 @@ TRAP = """
 import sys, json
 from pathlib import Path
 import graphopt
-from graphopt.backends.cpu.artifact import load
+from graphopt.backends.cpu.artifact import load, load_graph
 from graphopt.errors import GraphoptError
 FORBIDDEN = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "ctypes.dlopen", "pickle.find_class", "socket.connect", "exec"}
 events = []
