@@ -23,7 +23,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tools.bench_cpu import models
-from tools.bench_cpu.arms import ARMS, INFORMATIVE, OURS, PEERS
+from tools.bench_cpu.arms import ARMS, INFORMATIVE, LEAST, OURS, PEERS
 from tools.bench_cpu.machine import describe
 from tools.bench_cpu.pool import WorkerError
 from tools.bench_cpu.records import Case, append, newest
@@ -190,7 +190,7 @@ def _run(
 def _write_page(results: Path, target: Path) -> None:
     from tools.bench_cpu.plot import draw
 
-    drawn = [session for case in cases(results) if (session := newest(results, case, (OURS, *PEERS))) is not None]
+    drawn = [session for case in cases(results) if (session := newest(results, case, (OURS, *LEAST))) is not None]
     picture = target.with_suffix(".svg")
     shown = draw([session for session in drawn if (session.case.batch, session.case.threads) == (1, 2)], picture)
     target.write_text(page(results, picture.name if shown else None, results.parents[1] / "check_cpu"))

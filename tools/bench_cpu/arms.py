@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ARMS", "INFORMATIVE", "OURS", "PEERS", "Ready", "make"]
+__all__ = ["ARMS", "INFORMATIVE", "LEAST", "OURS", "PEERS", "Ready", "make"]
 
 Arrays = list[np.ndarray[Any, Any]]
 
 OURS = "ours"
 PEERS = ("onnxruntime", "openvino", "torch.compile", "eager")
+LEAST = ("onnxruntime", "openvino")
+"""Peers without which a session is not shown: nearly always one of them is the best."""
 INFORMATIVE = ("onnxruntime-int8", "openvino-int8", "openvino-bf16")
 """Arms that do not compute in float32: shown beside the others, never a peer in a ratio."""
 ARMS = (OURS, *PEERS, *INFORMATIVE)

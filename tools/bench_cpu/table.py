@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tools.bench_cpu import models
-from tools.bench_cpu.arms import INFORMATIVE, OURS, PEERS
+from tools.bench_cpu.arms import INFORMATIVE, LEAST, OURS, PEERS
 from tools.bench_cpu.goals import GOALS
 from tools.bench_cpu.records import Case, Quartiles, Session, newest, read
 from tools.check_cpu import per_layer
@@ -88,7 +88,7 @@ def page(results: Path, plot: str | None, checks: Path | None = None) -> str:
     """The whole page; `plot` is the address of the picture relative to it, `checks` the folder that `tools.check_cpu` writes to."""
     lines = [_INTRODUCTION]
     everything = cases(results)
-    sessions = [session for case in everything if (session := newest(results, case, PEERS)) is not None]
+    sessions = [session for case in everything if (session := newest(results, case, LEAST)) is not None]
     lines += _environments(sessions)
     if plot is not None:
         lines += [f"![Time of each peer over ours, per model]({plot})", ""]
