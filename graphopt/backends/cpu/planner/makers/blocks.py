@@ -27,15 +27,29 @@ def _layer(builder: Builder, group: Group) -> Layer:
     return Layer(node.value(1).name, state_name(node, 2), builder.shapes.of(node.results[0])[1], chain)
 
 
-def _one_by_one(builder: Builder, block: Block) -> list[Stage]:
+def _one_by_one(builder: Builder, block: Block) -> list[Stage] | None:
+    """A stage for each group. Where a group in the middle wants its operand in another layout, the steps are added here,
+    with the copy in its place, and there is nothing left to choose: None."""
     stages: list[Stage] = []
+    is_added = False
     for group in block.groups:
+        before = len(builder.steps)
         with builder.working_on(group):
             if group.anchor.op == "mul":
                 candidates = elementwise_candidates(builder, group)
             else:
                 candidates = convolution_candidates(builder, group)
+        if stages and len(builder.steps) > before:
+            copies = builder.steps[before:]
+            del builder.steps[before:]
+            builder.add_alternatives([stages])
+            builder.steps += copies
+            stages = []
+            is_added = True
         stages.append(Stage(tuple(candidates), (group,)))
+    if is_added:
+        builder.add_alternatives([stages])
+        return None
     return stages
 
 
@@ -47,12 +61,16 @@ def _is_native(block: Block) -> bool:
 def squeeze(builder: Builder, block: Block) -> None:
     """Two small products with the means of the channels."""
     first, last = block.groups
-    alternatives: list[Alternative] = [_one_by_one(builder, block)]
+    stages = _one_by_one(builder, block)
+    if stages is None:
+        return
+    alternatives: list[Alternative] = [stages]
     frame = image_frame()
     x, y = builder.storage(first.anchor.value(0)), builder.storage(last.result)
     if _is_native(block) and not last.path and all(_has_lanes(storage) for storage in (x, y)):
-        kernel = SqueezeExcite(x, y, _layer(builder, first), _layer(builder, last), frame)
-        alternatives.insert(0, [Stage((kernel,), block.groups)])
+        squeezed, excited = _layer(builder, first), _layer(builder, last)
+        if chain_fits(squeezed.chain, frame) and chain_fits(excited.chain, frame):
+            alternatives.insert(0, [Stage((SqueezeExcite(x, y, squeezed, excited, frame),), block.groups)])
     builder.add_alternatives(alternatives)
 
 
@@ -62,12 +80,15 @@ def gated(builder: Builder, block: Block) -> None:
     product, last = block.groups
     a, b = (product.anchor.value(index) for index in (0, 1))
     gate, x = (a, b) if builder.shapes.of(a)[2:] == (1, 1) else (b, a)
-    alternatives: list[Alternative] = [_one_by_one(builder, block)]
+    stages = _one_by_one(builder, block)
+    if stages is None:
+        return
+    alternatives: list[Alternative] = [stages]
     y = builder.storage(last.result)
     storages = builder.storage(x), builder.storage(gate), y
     layer = _layer(builder, last)
     frame = image_frame()
-    if all(_has_lanes(storage) for storage in storages):
+    if all(_has_lanes(storage) for storage in storages) and chain_fits(layer.chain, frame):
         kernels: list[Kernel] = list(gated_candidates(*storages, layer, frame))
         if kernels:
             alternatives.insert(0, [Stage(tuple(kernels), block.groups)])
@@ -83,7 +104,10 @@ def _has_lanes(storage: Storage) -> bool:
 @block_maker("widen")
 def mobile(builder: Builder, block: Block) -> None:
     """Depthwise convolutions with the products before and after them."""
-    alternatives: list[Alternative] = [_one_by_one(builder, block)]
+    stages = _one_by_one(builder, block)
+    if stages is None:
+        return
+    alternatives: list[Alternative] = [stages]
     first, last = block.groups[0], block.groups[-1]
     x, y = builder.image(builder.storage(first.anchor.value(0))), builder.storage(last.result)
     roles = {"expand": (0, 1, 2), "separable": (None, 0, 1), "widen": (0, 1, None)}[block.kind]
