@@ -20,13 +20,13 @@ namespace group_norm_parts {
 
 constexpr long SEGMENT = 256;  // terms of a partial sum of one lane
 
-// Sums of vectors, or of their distances from `mean` and the squares of those.
-struct Sums {
+// NormSums of vectors, or of their distances from `mean` and the squares of those.
+struct NormSums {
   Vec of, squares;
 };
 
 // Adds `count` vectors `step` floats apart.
-template <bool SQUARES> GRAPHOPT_INLINE void add_up(const float* x, long step, long count, Vec mean, Sums& total) {
+template <bool SQUARES> GRAPHOPT_INLINE void add_up(const float* x, long step, long count, Vec mean, NormSums& total) {
   Vec sums[4] = {zero(), zero(), zero(), zero()}, squares[4] = {zero(), zero(), zero(), zero()};
   const auto add = [&](const float* p, int j) __attribute__((always_inline)) {
     const Vec d = SQUARES ? load(p) - mean : load(p);
@@ -46,7 +46,7 @@ template <bool SQUARES> GRAPHOPT_INLINE void add_up(const float* x, long step, l
 }
 
 // The same for `lanes` lanes of one vector; the others stay 0.
-template <bool SQUARES> GRAPHOPT_INLINE void add_first(const float* x, int lanes, float mean, Sums& total) {
+template <bool SQUARES> GRAPHOPT_INLINE void add_first(const float* x, int lanes, float mean, NormSums& total) {
   const Vec d = SQUARES ? load_first(x, lanes, mean) - splat(mean) : load_first(x, lanes);
   total.of += d;
   if (SQUARES) total.squares = fma(d, d, total.squares);
@@ -91,7 +91,7 @@ template <class S> struct GroupNormChannels {
     }
   }
 
-  // Sums per channel: of x, or of distances from `means` and, PADDED further, of their squares. Lanes behind the last
+  // NormSums per channel: of x, or of distances from `means` and, PADDED further, of their squares. Lanes behind the last
   // channel are junk.
   template <bool SQUARES> static void sum(const Unit& of, Range range, const float* means, float* sums) {
     using namespace group_norm_parts;
@@ -99,7 +99,7 @@ template <class S> struct GroupNormChannels {
       const float* x = of.x + c / LANES * S::X.block;
       const Vec mean = SQUARES ? load(means + c) : zero();
       const bool is_tail = of.channels - c < LANES;  // a whole vector of the last position could lie beyond the memory
-      Sums total{zero(), zero()};
+      NormSums total{zero(), zero()};
       stretches(range, [&](int h, int w, int count) {
         const float* p = x + h * S::X.h + w * S::X.w;
         if (is_tail) {
@@ -215,9 +215,9 @@ template <class S> struct GroupNormPlanes {
   template <bool SQUARES> static void sum(const float* x, Range channels, float mean, float* sums) {
     using namespace group_norm_parts;
     const Vec middle = splat(mean);
-    Sums total{zero(), zero()};
+    NormSums total{zero(), zero()};
     for (long c = channels.begin; c < channels.end; ++c) {
-      Sums plane{zero(), zero()};
+      NormSums plane{zero(), zero()};
       for (int h = 0; h < S::HEIGHT; ++h) {
         const float* row = x + c * S::X.c + h * S::X.h;
         for (long w = 0; w < VECTORS; w += SEGMENT) add_up<SQUARES>(row + w * LANES, LANES, VECTORS - w < SEGMENT ? VECTORS - w : SEGMENT, middle, plane);
