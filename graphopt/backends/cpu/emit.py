@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["Sources", "emit", "emit_candidates", "headers", "needed_headers", "weight_chunks"]
 
 
+MOST_COMMENT = 300
+"""Characters of a comment."""
+
+
 @dataclass(frozen=True)
 class Sources:
     """Text of the network: `network.cpp` and the headers by file name; the number of units."""
@@ -95,8 +99,10 @@ def needed_headers(names: Sequence[str], available: Mapping[str, str]) -> list[s
 
 
 def comment(text: str) -> str:
-    """Text of a model inside a `//` comment: printable ASCII on one line, no trailing backslash."""
-    return "".join(c if " " <= c <= "~" else "?" for c in text).replace("\\", "/").replace("??", "? ?")
+    """Text of a model inside a `//` comment: printable ASCII on one short line, without what could continue it (a backslash,
+    or the question marks of a trigraph)."""
+    clean = "".join(c if " " <= c <= "~" and c not in "\\?" else "_" for c in text[:MOST_COMMENT])
+    return clean + ("..." if len(text) > MOST_COMMENT else "")
 
 
 def emit(plan: Plan, units: int = 2, labels: Mapping[str, str] | None = None) -> Sources:
