@@ -19,6 +19,9 @@ L1_FLOATS = 12 * 1024
 L2_FLOATS = 160 * 1024
 """Floats of a band of the middle: 640 KB of a second cache level of 1 MB."""
 
+SMALL_IMAGE = 14 * 14
+"""Pixels of a result up to which sharing channels is as good as bands."""
+
 
 @dataclass(frozen=True, slots=True)
 class BlockShape:
@@ -103,17 +106,16 @@ def _tiling(shape: BlockShape, split: Split, band: int) -> MobileTiling | None:
 def mobile_tilings(shape: BlockShape) -> list[MobileTiling]:
     """Tilings worth measuring, best guess first.
 
-    Bands where they are tall enough that the rows around them don't matter and two or four workers have as many;
+    Bands where they are tall enough that the rows around them don't matter, and two or four workers have as many;
     channels where the image is small and there are more weights than pixels.
     """
     rows, columns = shape.outputs
-    small = rows * columns <= 14 * 14
     heights = list(dict.fromkeys(-(-rows // parts) for parts in ((1,) if shape.images > 1 else ()) + (2, 4, 8)))
-    fitting = [band for band in heights if band * columns * shape.middle * LANES <= L2_FLOATS or band == 1]
-    found: list[MobileTiling | None] = [_tiling(shape, "bands", band) for band in (fitting or heights[-1:])[:2]]
-    if shape.images * rows * columns <= 56 * 28:
-        found.insert(0 if small and shape.images == 1 else 1, _tiling(shape, "channels", rows))
-    return _known(found)
+    fitting = [band for band in heights if band * columns * shape.middle * LANES <= L2_FLOATS] or heights[-1:]
+    if rows * columns > SMALL_IMAGE:
+        return _known([_tiling(shape, "bands", band) for band in fitting[:2]])
+    found = [_tiling(shape, "channels", rows), _tiling(shape, "bands", fitting[0])]
+    return _known(found if shape.images == 1 else found[::-1])
 
 
 def middle_tilings(shape: BlockShape) -> list[MobileTiling]:
