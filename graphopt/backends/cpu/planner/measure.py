@@ -234,7 +234,7 @@ def _time(kernels: Sequence[Kernel], read: ReadState, isa: str, threads: int, co
     weights = allocate(plan.weights_bytes)
     for offset, array in weight_chunks(plan, read):
         weights[offset : offset + array.nbytes] = array.reshape(-1).view(numpy.uint8)
-    library = Library(build(sources, isa), weights, threads)
+    library = Library(build(sources, isa, keep=False), weights, threads)
     result = [math.inf] * len(kernels)
     seconds = numpy.zeros(REPEATS)
     for _ in range(ROUNDS):
