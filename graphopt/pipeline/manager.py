@@ -15,7 +15,8 @@ from graphopt.ir.graph import Graph, Operand, Value
 from graphopt.ir.printer import show
 from graphopt.pipeline.blame import find_culprit
 from graphopt.pipeline.checker import Change, Checker, CheckLevel, PutOffError, cannot_run
-from graphopt.pipeline.passes import Outcome, Pass, Stage
+from graphopt.pipeline.context import Context
+from graphopt.pipeline.passes import ContextPass, Outcome, Pass, Stage
 from graphopt.pipeline.probes import plant_special_values, random_inputs
 from graphopt.pipeline.promises import broken_promise, check_order
 from graphopt.pipeline.recording import Probe
@@ -45,6 +46,7 @@ class PassManager:
     - `record_bytes`: most memory for recorded values (bytes); beyond it only the end is compared.
     - `keep_texts`: keep the IR text after each pass that changed the graph, compressed.
     - `after_pass`: called with each record and the graph after it.
+    - `context`: data, metric and budget for passes that look at them.
 
     Raises:
         PassError: a pass is unknown, an option does not fit, or the order can't work.
@@ -65,6 +67,7 @@ class PassManager:
         record_bytes: int = 1 << 30,
         keep_texts: bool = False,
         after_pass: Callable[[PassRecord, Graph], None] | None = None,
+        context: Context | None = None,
     ) -> None:
         if check not in _LEVELS:
             raise UsageError(f"check is {check!r}, needs one of {', '.join(_LEVELS)}")
@@ -81,6 +84,7 @@ class PassManager:
         self._record_bytes = record_bytes
         self._keep_texts = keep_texts
         self._after_pass = after_pass
+        self._context = context or Context(seed=seed)
 
     def run(self, graph: Graph) -> PipelineResult:
         """Run the pipeline on a copy of `graph`, which stays as it is; numbers are shared, not copied.
@@ -172,7 +176,7 @@ class _Run:
         rewriter = Rewriter(graph, before_edit=keep_copy)
         start = time.perf_counter()
         try:
-            outcome = pass_.apply(rewriter)
+            outcome = self._apply(pass_, rewriter)
         except Exception as error:  # noqa: BLE001  # a pass is foreign code: whatever it raises is its failure, not ours
             self._fail(record, backup, mapping, error)
             return False
@@ -195,6 +199,11 @@ class _Run:
             record.text = StoredText(show(graph))
         self._report(record)
         return True
+
+    def _apply(self, pass_: Pass, rewriter: Rewriter) -> Outcome:
+        if isinstance(pass_, ContextPass):
+            return pass_.apply_with(rewriter, self._manager._context)  # pyright: ignore[reportPrivateUsage]
+        return pass_.apply(rewriter)
 
     def _judge(self, pass_: Pass, change: Change, record: PassRecord) -> BrokenPromise | None:
         start = time.perf_counter()

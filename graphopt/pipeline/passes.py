@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 
 from graphopt.ir.attributes import attribute_text, freeze_attribute
 from graphopt.ir.graph import Graph
+from graphopt.pipeline.context import Context
 from graphopt.pipeline.options import check_options
 from graphopt.rewrite.driver import drive
 from graphopt.rewrite.rewriter import Rewriter
 from graphopt.rewrite.rule import Rule
 
-__all__ = ["NumericClass", "Outcome", "Pass", "PassResult", "RulePass", "Stage"]
+__all__ = ["ContextPass", "NumericClass", "Outcome", "Pass", "PassResult", "RulePass", "Stage"]
 
 
 class NumericClass(Enum):
@@ -127,3 +128,16 @@ class RulePass(Pass):
         """Run the rules to a fixed point."""
         tally = drive(rewriter, self.active_rules())
         return Outcome(tally.rewritten, tally.skipped)
+
+
+@dataclass(frozen=True)
+class ContextPass(Pass):
+    """A pass that may look at the user's data, metric or budget, as lossy ones do; without any it does what it can."""
+
+    @abstractmethod
+    def apply_with(self, rewriter: Rewriter, context: Context) -> Outcome:
+        """Edit `rewriter.graph` and say what was done."""
+
+    def apply(self, rewriter: Rewriter) -> Outcome:
+        """The same without data, metric and budget."""
+        return self.apply_with(rewriter, Context())

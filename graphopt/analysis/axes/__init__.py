@@ -1,0 +1,7 @@
+"""Axis dependency analysis: what has to be cut together. See `graphopt.analysis.axes.groups`."""
+
+from __future__ import annotations
+
+from graphopt.analysis.axes.groups import AxisGroup, AxisGroups, Fixed, Member, Removal, Role, Units
+
+__all__ = ["AxisGroup", "AxisGroups", "Fixed", "Member", "Removal", "Role", "Units"]

@@ -1,0 +1,1 @@
+"""Passes that make a network smaller: fewer channels, neurons, heads, layers, smaller kernels and pools."""
