@@ -91,6 +91,21 @@ class GraphEditor:
             raise IRError(f"%{state.name} is not a state of this graph, or its value was exchanged")
         self._graph._states[state.name] = state
 
+    def exchange_state(self, state: State) -> State:
+        """Put a state in the place of the one of the same name, whose readers read the new one; types may differ.
+
+        Raises:
+            IRError: no state has that name.
+        """
+        self._touch()
+        current = self._graph._states.get(state.name)
+        if current is None:
+            raise IRError(f"%{state.name} is not a state of this graph")
+        self._graph._states[state.name] = state
+        self._graph._names[state.name] = state.value
+        self.replace_uses(current.value, state.value)
+        return state
+
     def remove_state(self, name: str) -> None:
         """Forget a state that nobody reads.
 

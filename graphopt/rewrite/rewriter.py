@@ -7,6 +7,7 @@ what, so that the pass manager can check just the rewritten regions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from graphopt.errors import IRError
@@ -191,6 +192,56 @@ class Rewriter:
         derived = DerivedData(function, data, type_.dtype, exact=exact) if len(data) == len(sources) else None
         self._editor.add_state(State(value, kind, derived, trainable=trainable))
         return value
+
+    def replace_state(
+        self, name: str, function: Callable[[torch.Tensor], torch.Tensor], type_: TensorType, *, exact: bool = False
+    ) -> Value:
+        """Give a state other numbers, `function(old numbers)`, of another type; name, kind, ties and flags stay.
+
+        The numbers are computed late, see `derive`. Where the type changes, the nodes that read the state have to
+        be made again (`remake`) before anybody looks at their types.
+
+        Raises:
+            IRError: no state has that name.
+        """
+        state = self._graph.states.get(name)
+        if state is None:
+            raise IRError(f"%{name} is not a state of this graph")
+        data = None if state.data is None else DerivedData(function, [state.data], type_.dtype, exact=exact)
+        for user in state.value.users:
+            if not user.is_return:
+                self._dirty[user] = None
+        return self._editor.exchange_state(replace(state, value=Value(name, type_), data=data, digest=None)).value
+
+    def remake(self, node: Node, attrs: Mapping[str, Attribute], types: Sequence[TensorType]) -> Node:
+        """Put a node in the place of another, of the same op, operands and names, with other attributes and result types.
+
+        Its readers read the new one and have to be made again too where a type changed, so the caller decides all
+        types first. Results whose type stays count as replaced.
+        """
+        old = node.results
+        names = [self._graph.fresh_name(f"{result.name}.remade") for result in old]
+        made = self._editor.insert(
+            node.op, node.operands, attrs, tuple(zip(names, types, strict=True)), before=node, source=node.source, regions=node.regions
+        )
+        self._created[made] = None
+        self._dirty[made] = None
+        for before, after in zip(old, made.results, strict=True):
+            if before.type == after.type:
+                self._redirect(before, after)
+            else:
+                self._editor.replace_uses(before, after)
+        final = [result.name for result in old]
+        self._editor.erase(node)
+        for result, name in zip(made.results, final, strict=True):
+            self._editor.rename(result, name)
+            self._named_by_caller.add(result)
+        return made
+
+    def touch(self, node: Node) -> None:
+        """Note that a node computes something else because its operands changed; its results count as replaced by themselves."""
+        self._dirty[node] = None
+        self.replacements.extend((result, result) for result in node.results)
 
     def update_state(self, state: State) -> None:
         """Replace a state's record (ties, flags); use `derive` for new numbers."""

@@ -1,0 +1,107 @@
+"""What a cut took out, as data that can be stored and applied to another checkpoint of the same model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from graphopt.errors import ArtifactError, ParseError
+from graphopt.ir.attributes import Attribute, attribute_text
+from graphopt.ir.literals import parse_attributes
+
+__all__ = ["FORMAT", "VERSION", "AxisCut", "CutRecord", "load_records", "save_records"]
+
+FORMAT = "graphopt-cuts"
+VERSION = 1
+
+AxisCut: TypeAlias = "tuple[int, tuple[int, ...]]"
+"""An axis, and the positions of it that are kept, rising."""
+
+
+@dataclass(frozen=True)
+class CutRecord:
+    """One cut of one graph.
+
+    - `states`: for each state that lost positions: its axes and what is kept of them, by rising axis.
+    - `shapes`: the shape that each of these states had before.
+    - `attributes`: by node name, the attributes that changed and their new values.
+    - `groups`: for each group that lost units: how many of how many.
+    """
+
+    states: Mapping[str, tuple[AxisCut, ...]]
+    shapes: Mapping[str, tuple[int, ...]]
+    attributes: Mapping[str, Mapping[str, Attribute]]
+    groups: Mapping[str, tuple[int, int]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for `json.dumps`; attributes are in the words of IR text."""
+        return {
+            "states": {
+                name: {"shape": list(self.shapes[name]), "kept": {str(axis): list(kept) for axis, kept in axes}}
+                for name, axes in self.states.items()
+            },
+            "attributes": {
+                node: {name: attribute_text(value) for name, value in attributes.items()} for node, attributes in self.attributes.items()
+            },
+            "groups": {name: list(counts) for name, counts in self.groups.items()},
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> CutRecord:
+        """The record that `to_json` wrote.
+
+        Raises:
+            ArtifactError: the data is not what `to_json` writes.
+        """
+        try:
+            return CutRecord(
+                {
+                    name: tuple((int(axis), _positions(kept)) for axis, kept in state["kept"].items())
+                    for name, state in data["states"].items()
+                },
+                {name: tuple(int(size) for size in state["shape"]) for name, state in data["states"].items()},
+                {
+                    node: {name: parse_attributes(f"{{value={text}}}")[0]["value"] for name, text in attributes.items()}
+                    for node, attributes in data["attributes"].items()
+                },
+                {name: (int(removed), int(size)) for name, (removed, size) in data["groups"].items()},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, ParseError) as error:
+            raise ArtifactError(f"this is no record of a cut: {type(error).__name__}: {error}") from error
+
+
+def save_records(records: Sequence[CutRecord], path: str | Path) -> None:
+    """Write cuts, in the order in which they were made, as one JSON file."""
+    document = {"format": FORMAT, "version": VERSION, "cuts": [record.to_json() for record in records]}
+    Path(path).write_text(json.dumps(document) + "\n", encoding="utf-8")
+
+
+def load_records(path: str | Path) -> tuple[CutRecord, ...]:
+    """The cuts of a file that `save_records` wrote.
+
+    Raises:
+        ArtifactError: there is no such file, it is damaged, or of a newer version.
+    """
+    where = str(path)
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ArtifactError(f"{where} can't be read: {error.strerror}", fix="give the file that `save_records` wrote") from error
+    except ValueError as error:
+        raise ArtifactError(f"{where} is no JSON: {error}", fix="give the file that `save_records` wrote") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT or not isinstance(document.get("cuts"), list):
+        raise ArtifactError(f"{where} holds no record of cuts", fix="give the file that `save_records` wrote")
+    if document.get("version") != VERSION:
+        raise ArtifactError(f"{where} is of version {document.get('version')}, this graphopt reads {VERSION}", fix="use a newer graphopt")
+    return tuple(CutRecord.from_json(record) for record in document["cuts"])
+
+
+def _positions(kept: Sequence[Any]) -> tuple[int, ...]:
+    positions = tuple(int(position) for position in kept)
+    if not positions or positions[0] < 0 or any(low >= high for low, high in pairwise(positions)):
+        raise ValueError(f"kept positions {list(positions)[:8]} do not rise")
+    return positions
