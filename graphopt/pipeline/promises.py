@@ -1,7 +1,10 @@
 """What a pass may not change whatever its numbers: the signature of the graph, ties between parameters, and
 for training-safe passes what trains.
 
-Numbers can't see these: a copy of a tied weight computes the same until the first step of training.
+Numbers can't see these: a copy of a tied weight computes the same until the first step of training. A lossy pass
+that is training-safe makes a smaller model of the same kind: axes of parameters may lose positions, layers may go
+with their parameters, and a layer may come back as several with parameters of their own. Whatever stays keeps its
+name, kind, dtype, number of axes, trainability and ties.
 """
 
 from __future__ import annotations
@@ -9,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from graphopt.errors import PipelineOrderError
-from graphopt.ir.graph import Graph, Node, Operand, Value
-from graphopt.pipeline.passes import Pass, Stage
+from graphopt.ir.graph import Graph, Node, Operand, State, Value
+from graphopt.pipeline.passes import NumericClass, Pass, Stage
 
 __all__ = ["broken_promise", "check_order"]
 
@@ -47,7 +50,7 @@ def broken_promise(before: Graph, after: Graph, pass_: Pass, replaced: Sequence[
     return (
         _signature(before, after)
         or _ties(before, after)
-        or (_training(before, after, replaced) if pass_.stage is Stage.TRAINING_SAFE else None)
+        or (_training(before, after, replaced, lossy=pass_.numeric is NumericClass.LOSSY) if pass_.stage is Stage.TRAINING_SAFE else None)
     )
 
 
@@ -90,25 +93,37 @@ def _owners(graph: Graph) -> dict[str, str]:
     return owners
 
 
-def _training(before: Graph, after: Graph, replaced: Sequence[tuple[Value, Operand]]) -> tuple[str, str] | None:
-    """Parameters keep their names, types and trainability; what acts in train mode stays."""
+def _training(before: Graph, after: Graph, replaced: Sequence[tuple[Value, Operand]], *, lossy: bool) -> tuple[str, str] | None:
+    """Parameters keep their names, types and trainability; what acts in train mode stays. Lossy passes may shrink them."""
     owners = _owners(after)
     for state in before.states.values():
         now = after.states.get(owners.get(state.name, ""))
         if now is None:
-            if state.kind == "param" and _reaches_outputs(state.value):
+            if not lossy and state.kind == "param" and _reaches_outputs(state.value):
                 return f"training-safe: parameter %{state.name} was in use and is gone", f"%{state.name}"
-        elif (now.kind, now.type.dtype, now.type.shape, now.trainable) != (state.kind, state.type.dtype, state.type.shape, state.trainable):
-            return f"training-safe: {state.kind} {state.value!r} became {now.kind} {now.value!r}", f"%{state.name}"
+        elif (now.kind, now.type.dtype, now.trainable) != (state.kind, state.type.dtype, state.trainable):
+            return f"training-safe: {_described(state)} became {_described(now)}", f"%{state.name}"
+        elif now.type.shape != state.type.shape and not (lossy and _is_smaller(now, state)):
+            only = ", a lossy pass may only make axes smaller" if lossy else ""
+            return f"training-safe: {_described(state)} became {_described(now)}{only}", f"%{state.name}"
     known = _owners(before)
     for state in after.states.values():
-        if state.kind == "param" and state.trainable and state.name not in known:
+        if not lossy and state.kind == "param" and state.trainable and state.name not in known:
             return f"training-safe: %{state.name} is a new parameter, which no state_dict of the model has", f"%{state.name}"
     for old, new in replaced:
         node = old.producer
         if node is not None and node.graph is not after and _acts_in_training(node.attrs) and not _is_twin(node, new):
             return f"training-safe: %{node.name} ({node.op}) acts in train mode and was removed", repr(node)
     return None
+
+
+def _described(state: State) -> str:
+    return f"{'' if state.trainable or state.kind != 'param' else 'frozen '}{state.kind} {state.value!r}"
+
+
+def _is_smaller(now: State, before: State) -> bool:
+    old, new = before.type.static_shape, now.type.static_shape
+    return len(old) == len(new) and all(0 < small <= large for small, large in zip(new, old, strict=True))
 
 
 def _acts_in_training(attrs: Mapping[str, object]) -> bool:
