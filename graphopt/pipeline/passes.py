@@ -12,6 +12,7 @@ from graphopt.ir.attributes import attribute_text, freeze_attribute
 from graphopt.ir.graph import Graph
 from graphopt.pipeline.context import Context
 from graphopt.pipeline.options import check_options
+from graphopt.rewrite.cut import CutRecord
 from graphopt.rewrite.driver import drive
 from graphopt.rewrite.rewriter import Rewriter
 from graphopt.rewrite.rule import Rule
@@ -41,11 +42,15 @@ class Stage(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What `apply` did: how many places it rewrote, and which it left alone and why (node name, reason)."""
+    """What `apply` did: how many places it rewrote, and which it left alone and why (node name, reason).
+
+    `shrinks` are the cuts that it made, in order, for replaying them on another checkpoint.
+    """
 
     rewritten: int
     skipped: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    shrinks: tuple[CutRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
