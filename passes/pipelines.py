@@ -66,6 +66,7 @@ _LESS_WORK = (
     "hoist-max-pools",
     "hoist-average-pools",
     "merge-averages",
+    "remove-idle-pool-borders",  # before unit pools: a window that shrinks to one element is one
     "remove-unit-average-pools",
     "remove-zero-additions",
     "remove-noop-resizes",
@@ -95,6 +96,7 @@ LOSSLESS = (
         "merge-linear-layers",  # two layers with nothing between them, where one is less work
     ),
     "remove-zero-channels",  # after the folds: a batch norm with zero scale has made its zeros visible in the weights
+    "remove-idle-kernel-borders",
     _LESS_WORK,
     "fold-parameters",  # after the folds: what still depends on parameters alone is computed once
     "merge-duplicate-parameters",

@@ -387,6 +387,15 @@ def _parallel_layers(m: Maker) -> Value:
     return m.add("add", m.conv(x, 3, 1), m.conv(x, 1, 0))
 
 
+def _windows_larger_than_the_image(m: Maker) -> Value:
+    x = m.pool("max_pool2d", m.image, 3, 3)
+    side = m.rng.choice((5, 7))
+    if m.rng.random() < 0.5:
+        return m.conv(x, side, side // 2)
+    window: dict[str, Attribute] = {"kernel": (side, side), "stride": (1, 1), "padding": (side // 2, side // 2), "ceil_mode": False}
+    return m.add("avg_pool2d", m.conv(x, 5, 2), **window, count_include_pad=m.rng.random() < 0.5, divisor_override=None)
+
+
 CONSTRUCTS: tuple[Callable[[Maker], Value | None], ...] = (
     _dead,
     _unread_constant,
@@ -435,6 +444,7 @@ CONSTRUCTS: tuple[Callable[[Maker], Value | None], ...] = (
     _zero_channels,
     _conv_and_batch_norm,
     _parallel_layers,
+    _windows_larger_than_the_image,
 )
 """One function per construct; each appends nodes and returns the result, None for what is dead on purpose."""
 
