@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from graphopt.ir.graph import Graph
     from graphopt.ir.printer import show
     from graphopt.optimize import optimize
+    from graphopt.pipeline.budget import Budget
     from graphopt.pipeline.passes import Pass
 
-__all__ = ["Graph", "Pass", "capture", "diff", "load", "lower", "optimize", "parse", "show"]
+__all__ = ["Budget", "Graph", "Pass", "capture", "diff", "load", "lower", "optimize", "parse", "show"]
 
 _HOMES = {
+    "Budget": "graphopt.pipeline.budget",
     "Graph": "graphopt.ir.graph",
     "Pass": "graphopt.pipeline.passes",
     "capture": "graphopt.capture",

@@ -5,19 +5,25 @@ nn.Module -> Graph -> passes, each checked -> Graph -> module, report, and on re
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from graphopt.backends.calling import flatten_call
-from graphopt.errors import GraphoptError, UsageError
+from graphopt.errors import GraphoptError, GraphoptWarning, UsageError
 from graphopt.ir.graph import Graph
+from graphopt.pipeline.budget import Budget
+from graphopt.pipeline.calibration import DEFAULT_SAMPLES, calibration_from
 from graphopt.pipeline.checker import CheckLevel
+from graphopt.pipeline.context import Context, Metric
 from graphopt.pipeline.manager import PassManager
-from graphopt.pipeline.passes import Stage
+from graphopt.pipeline.passes import NumericClass, Stage
 from graphopt.pipeline.promises import check_order
+from graphopt.pipeline.quality import check_context
 from graphopt.pipeline.records import PipelineResult
 from graphopt.pipeline.registry import Item, plan, resolve
 from graphopt.report import Report
@@ -74,6 +80,11 @@ def optimize(
     target: str | None = None,
     target_options: Mapping[str, Any] | None = None,
     measure: bool = False,
+    calibration: object = None,
+    calibration_samples: int = DEFAULT_SAMPLES,
+    metric: Metric | None = None,
+    budget: Budget | None = None,
+    progress: Callable[[str, float], None] | None = None,
 ) -> Result:
     """Optimise a model; the model itself and its parameters stay as they are.
 
@@ -89,12 +100,21 @@ def optimize(
     `target` also lowers the result to a backend, with `target_options`; `measure` then (or on the backend
     "torch") times the graph before and after, in interleaved rounds.
 
+    Lossy passes look at three more things. `calibration` is data: a `DataLoader`, a list or generator of batches, or
+    one batch, as `graphopt.pipeline.calibration` reads them, up to `calibration_samples` samples. `metric` is the
+    quality of a module, higher is better; it is evaluated on the model as given and after each lossy pass. With a
+    `budget`, a pass that costs more of it is tried with smaller values of its `ratio` and rolled back when none
+    holds; the report has every figure. `progress` is called with (what is done, fraction from 0 to 1).
+
     Raises:
         CaptureError: the model can't be captured.
         PassError: a pass is unknown, its options do not fit, or with `strict` it failed.
         BackendError: the graph can't be lowered to `target`.
-        UsageError: arguments that make no sense together.
+        UsageError: arguments that make no sense together, calibration data that does not fit the model, or a metric
+            that gives no number for it.
     """
+    context = Context(metric=metric, budget=budget, seed=seed, progress=progress)
+    check_context(context)
     stage = Stage.TRAINING_SAFE if keep_trainable else None
     steps = plan(passes)
     check_order(resolve(steps), stage=stage)  # before the model is captured, which may take a while
@@ -106,6 +126,8 @@ def optimize(
         from graphopt.capture import capture
 
         graph = capture(model, example_inputs, kwargs=kwargs, dynamic=dynamic, name=name)
+    if calibration is not None:
+        context = replace(context, calibration=calibration_from(graph, calibration, limit=calibration_samples, seed=seed))
     manager = PassManager(
         steps,
         check=check,
@@ -115,8 +137,12 @@ def optimize(
         strict=strict,
         stage=stage,
         keep_texts=keep_texts,
+        context=context,
     )
     pipeline = manager.run(graph)
+    for record in pipeline.failures:
+        if record.numeric is NumericClass.LOSSY:  # asked for on purpose, and the model is not what the caller expects
+            warnings.warn(f"{record.spec} {record.status}: {record.exception or record.broken}", GraphoptWarning, stacklevel=2)
     report = Report(pipeline, graph)
     executable = _lower(pipeline.graph, target, target_options) if target is not None else None
     if measure:

@@ -8,21 +8,32 @@ is to blame.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from graphopt.errors import GraphoptError
 from graphopt.ir.graph import Graph, Value
 from graphopt.ir.printer import node_text
 from graphopt.pipeline.compare import Mismatch, compare, compare_declared
+from graphopt.pipeline.context import Context
 from graphopt.pipeline.divergence import first_divergence
-from graphopt.pipeline.passes import NumericClass, Pass
+from graphopt.pipeline.passes import ContextPass, NumericClass, Pass
 from graphopt.pipeline.recording import Probe, run_outputs
 from graphopt.pipeline.records import BrokenPromise
+from graphopt.rewrite.rewriter import Rewriter
 
 __all__ = ["find_culprit"]
 
 
-def find_culprit(original: Graph, passes: Sequence[Pass], probes: Sequence[Probe], mismatch: Mismatch | None = None) -> BrokenPromise:
+def find_culprit(
+    original: Graph,
+    passes: Sequence[Pass],
+    probes: Sequence[Probe],
+    mismatch: Mismatch | None = None,
+    context: Context | None = None,
+) -> BrokenPromise:
     """The first of `passes` after which the graph computes something else than before, as a broken promise.
+
+    After a lossy pass, the graph as that left it is what later ones are compared with; `context` is what such passes look at.
 
     Without a culprit (the difference does not come back), the promise names all the passes together.
     """
@@ -30,7 +41,10 @@ def find_culprit(original: Graph, passes: Sequence[Pass], probes: Sequence[Probe
     reference = graph.clone()
     for pass_ in passes:
         before = graph.clone()
-        pass_.run(graph)
+        if isinstance(pass_, ContextPass):
+            pass_.apply_with(Rewriter(graph), replace(context or Context(), progress=None))
+        else:
+            pass_.run(graph)
         if pass_.numeric is NumericClass.LOSSY:
             reference = graph.clone()
             continue

@@ -17,14 +17,20 @@ __all__ = ["Budget"]
 class Budget:
     """Limits on what lossy passes may cost together, measured against the model as it was given.
 
-    `metric_drop` is the largest fall of the metric, in the metric's own unit, at least 0.
+    `metric_drop` is the largest fall of the metric, in the metric's own unit, at least 0. A pass that costs more is
+    tried with up to `tries` smaller values of its `ratio` (each is one evaluation of the metric) before it is rolled
+    back; 0 rolls it back at once.
 
     Raises:
         UsageError: a limit is negative or not a number.
     """
 
     metric_drop: float
+    tries: int = 5
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.metric_drop) and self.metric_drop >= 0):
-            raise UsageError(f"metric_drop is {self.metric_drop}, needs a number of at least 0")
+        number = isinstance(self.metric_drop, int | float)  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
+        if not (number and math.isfinite(self.metric_drop) and self.metric_drop >= 0):
+            raise UsageError(f"metric_drop is {self.metric_drop!r}, needs a number of at least 0")
+        if self.tries < 0:
+            raise UsageError(f"tries is {self.tries}, needs a number of at least 0")

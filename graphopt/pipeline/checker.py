@@ -223,7 +223,11 @@ class Checker:
                 after = run_outputs(change.after, probe.inputs, precise=True)
             except (GraphoptError, RuntimeError, IndexError, ValueError, TypeError) as raised:
                 return Verdict(None, _broken(pass_, change.after, None, f"the graph does not run any more: {_one_line(raised)}"))
-            worst = max([worst, *(compare(old, new, NumericClass.LOSSY)[0] for old, new in zip(before, after, strict=True))])
+            for index, (old, new) in enumerate(zip(before, after, strict=True)):
+                error, mismatch = compare(old, new, NumericClass.LOSSY)
+                if mismatch is not None:
+                    return Verdict(error, _broken(pass_, change.after, _output(change, index, mismatch), mismatch.rule, error))
+                worst = max(worst, error)
         return Verdict(worst)
 
     # The whole pipeline

@@ -33,7 +33,7 @@ class Mismatch:
 def compare(old: torch.Tensor, new: torch.Tensor, numeric: NumericClass) -> tuple[float, Mismatch | None]:
     """The largest error of `new` against `old`, and how that breaks the numeric class, or None.
 
-    `LOSSY` is measured and never broken.
+    `LOSSY` is measured; only dtype and shape, and that finite numbers stay finite, are asked for.
     """
     if old.dtype != new.dtype or old.shape != new.shape:
         found = f"{new.dtype} {tuple(new.shape)}"
@@ -44,7 +44,8 @@ def compare(old: torch.Tensor, new: torch.Tensor, numeric: NumericClass) -> tupl
         return (error := largest_error(old, new)), Mismatch(error, "exact: the same bits, NaN positions and signs of zero")
     error = largest_error(old, new)
     if numeric is NumericClass.LOSSY:
-        return error, None
+        broke = error == float("inf") and _is_finite(old) and not _is_finite(new)
+        return error, Mismatch(error, "lossy: no NaN and infinities where everything was finite") if broke else None
     if not (old.is_floating_point() or old.is_complex()):
         return (error, None) if error == 0.0 else (error, Mismatch(error, "rounding: integers and bools stay the same"))
     magnitude = _magnitude(old)
@@ -99,6 +100,12 @@ def largest_error(old: torch.Tensor, new: torch.Tensor) -> float:
     settled = old_nan | (old == new)
     rest = difference[~settled]
     return float(rest.max()) if rest.numel() else 0.0
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    import torch
+
+    return bool(torch.isfinite(tensor).all())
 
 
 def _is_close(old: torch.Tensor, new: torch.Tensor, magnitude: float) -> bool:

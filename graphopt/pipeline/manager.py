@@ -2,12 +2,15 @@
 
 graph ── pass ── verify ── signature, ties ── numbers of the region ── next pass ... ── whole graph ── freeze
             │ any of them fails: back to the copy from before the pass, and the record names pass and node
+
+A lossy pass is also held against the user's metric and budget (`graphopt.pipeline.quality`).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from graphopt.errors import BrokenPromiseError, GraphoptError, PassError, UsageError
@@ -16,9 +19,10 @@ from graphopt.ir.printer import show
 from graphopt.pipeline.blame import find_culprit
 from graphopt.pipeline.checker import Change, Checker, CheckLevel, PutOffError, cannot_run
 from graphopt.pipeline.context import Context
-from graphopt.pipeline.passes import ContextPass, Outcome, Pass, Stage
+from graphopt.pipeline.passes import ContextPass, NumericClass, Outcome, Pass, Stage
 from graphopt.pipeline.probes import plant_special_values, random_inputs
 from graphopt.pipeline.promises import broken_promise, check_order
+from graphopt.pipeline.quality import Bisection, QualityGuard, Trial, check_context
 from graphopt.pipeline.recording import Probe
 from graphopt.pipeline.records import BrokenPromise, PassRecord, PipelineResult, StoredText
 from graphopt.pipeline.registry import Item, Repeat, Step, plan, resolve
@@ -50,7 +54,7 @@ class PassManager:
 
     Raises:
         PassError: a pass is unknown, an option does not fit, or the order can't work.
-        UsageError: `check` is no level, or `probes` is below 1.
+        UsageError: `check` is no level, `probes` is below 1, or there is a budget without a metric.
     """
 
     def __init__(
@@ -85,6 +89,8 @@ class PassManager:
         self._keep_texts = keep_texts
         self._after_pass = after_pass
         self._context = context or Context(seed=seed)
+        self._lossy = any(pass_.numeric is NumericClass.LOSSY for pass_ in resolve(self.steps))
+        check_context(self._context)
 
     def run(self, graph: Graph) -> PipelineResult:
         """Run the pipeline on a copy of `graph`, which stays as it is; numbers are shared, not copied.
@@ -92,21 +98,31 @@ class PassManager:
         Raises:
             VerifyError: the given graph is wrong before any pass ran.
             BrokenPromiseError, PassError: a pass failed and the manager is strict.
+            UsageError: the metric gives no number for the original model, or changes a model.
         """
         if self._verify:
             _verify(graph)
+        guard: QualityGuard | None = None
+        if self._lossy and self._context.metric is not None:
+            self._progress("evaluating the metric", 0.0)
+            guard = QualityGuard(graph, self._context.metric, self._context.budget)
         try:
-            return self._run(graph, defer=True)
+            return self._run(graph, guard, defer=True)
         except PutOffError as late:
-            result = self._run(graph, defer=False)
+            result = self._run(graph, guard, defer=False)
             result.notes += (f"{late.what}, which showed only at the end; the pipeline ran again with every region compared at once",)
             return result
 
-    def _run(self, graph: Graph, *, defer: bool) -> PipelineResult:
-        run = _Run(self, graph, defer=defer)
+    def _run(self, graph: Graph, guard: QualityGuard | None, *, defer: bool) -> PipelineResult:
+        run = _Run(self, graph, guard, defer=defer)
         run.steps(self.steps, round_=1)
+        self._progress("comparing with the original", 1.0)
         run.finish()
         return run.result
+
+    def _progress(self, what: str, fraction: float) -> None:
+        if self._context.progress is not None:
+            self._context.progress(what, fraction)
 
     def checker(self, graph: Graph, *, defer: bool) -> tuple[Checker | None, str]:
         """What compares the numbers of a pipeline over `graph`, or None and why they can't be compared."""
@@ -132,12 +148,18 @@ class PassManager:
 class _Run:
     """One run of a manager: the graph as it is now, and the result so far."""
 
-    def __init__(self, manager: PassManager, graph: Graph, *, defer: bool) -> None:
+    def __init__(self, manager: PassManager, graph: Graph, guard: QualityGuard | None, *, defer: bool) -> None:
         self._manager = manager
+        self._context = manager._context  # pyright: ignore[reportPrivateUsage]  # the run is the manager's other half
         self._original = graph
         self._graph = graph.clone()
+        self._guard = guard
+        if guard is not None:
+            guard.start()
         self._checker, reason = manager.checker(graph, defer=defer)
         self._fired: list[Pass] = []
+        self._total = len(resolve(manager.steps))
+        self._begun = 0
         self.result = PipelineResult(self._graph, original_nodes=graph.node_count, checked=reason)
 
     def steps(self, steps: Sequence[Step], round_: int) -> bool:
@@ -157,9 +179,24 @@ class _Run:
         return fired
 
     def _run_pass(self, pass_: Pass, round_: int) -> bool:
-        graph = self._graph
-        record = PassRecord.of(pass_, graph.node_count, round_)
+        """Run one pass, and weaker versions of it where it costs too much quality; True when it changed the graph."""
+        if round_ == 1:
+            self._begun = min(self._begun + 1, self._total)
+        record = PassRecord.of(pass_, self._graph.node_count, round_)
         self.result.records.append(record)
+        change = self._attempt(pass_, record)
+        if change is not None:
+            if pass_.numeric is NumericClass.LOSSY and self._guard is not None:
+                self._hold_to_budget(pass_, change, record)
+            else:
+                self._accept(pass_, change, record)
+        if self._manager._after_pass is not None:  # pyright: ignore[reportPrivateUsage]
+            self._manager._after_pass(record, self._graph)  # pyright: ignore[reportPrivateUsage]
+        return record.status == "applied"
+
+    def _attempt(self, pass_: Pass, record: PassRecord) -> Change | None:
+        """Run one pass and judge it; the change that it made, or None where it made none or was undone."""
+        graph = self._graph
         mapping: dict[Value, Value] = {}
         backup: list[Graph] = []
         outputs: list[Operand] = []
@@ -179,31 +216,92 @@ class _Run:
             outcome = self._apply(pass_, rewriter)
         except Exception as error:  # noqa: BLE001  # a pass is foreign code: whatever it raises is its failure, not ours
             self._fail(record, backup, mapping, error)
-            return False
+            return None
         finally:
-            record.seconds = time.perf_counter() - start - copying
+            record.seconds += time.perf_counter() - start - copying
         _describe(record, outcome)
         if not backup:
-            self._report(record)
-            return False
+            return None
         record.nodes_after = graph.node_count
         pairs = [*rewriter.replacements, *_output_pairs(outputs, graph.outputs)]
         change = Change(backup[0], graph, mapping, rewriter.created, pairs)
         broken = self._judge(pass_, change, record)
         if broken is not None:
             self._roll_back(record, change, broken)
-            return False
+            return None
+        return change
+
+    def _accept(self, pass_: Pass, change: Change, record: PassRecord) -> None:
+        """The pass stays."""
+        if self._checker is not None:
+            self._checker.accept(pass_, change)
+        self._graph = self.result.graph = change.after
         record.status = "applied"
         self._fired.append(pass_)
-        if self._manager._keep_texts:  # pyright: ignore[reportPrivateUsage]  # the run is the manager's other half
-            record.text = StoredText(show(graph))
-        self._report(record)
-        return True
+        if self._manager._keep_texts:  # pyright: ignore[reportPrivateUsage]
+            record.text = StoredText(show(change.after))
+
+    def _hold_to_budget(self, pass_: Pass, change: Change, record: PassRecord) -> None:
+        """Keep a lossy pass where the metric stays within the budget, else the strongest weaker version that does, else none."""
+        trial = self._measure(change, record.spec, record)
+        best = (pass_, change, record, trial) if trial.holds else None
+        trials = [trial]
+        if best is None:
+            self._undo(change)
+            budget = self._context.budget
+            bisection = Bisection(pass_, budget.tries if budget is not None else 0)
+            for weaker in bisection:
+                attempt = PassRecord.of(weaker, record.nodes_before, record.round)
+                changed = self._attempt(weaker, attempt)
+                record.seconds += attempt.seconds
+                record.check_seconds += attempt.check_seconds
+                record.verify_seconds += attempt.verify_seconds
+                if changed is None:
+                    trial = Trial(attempt.spec, None, None, attempt.status == "unchanged", reason=_why_not(attempt))
+                else:
+                    trial = self._measure(changed, attempt.spec, record)
+                    if trial.holds:
+                        best = (weaker, changed, attempt, trial)
+                    self._undo(changed)
+                trials.append(trial)
+                bisection.result(trial.holds)
+        if best is None:
+            record.status = "over budget"
+            record.rewritten = 0
+            record.nodes_after = record.nodes_before
+            record.trials = tuple(trials)
+            return
+        kept_pass, kept_change, attempt, kept_trial = best
+        record.take(attempt)
+        record.trials = tuple(replace(trial, kept=trial is kept_trial) for trial in trials)
+        assert self._guard is not None, "trials are made by a guard"
+        self._guard.keep(kept_trial)
+        self._accept(kept_pass, kept_change, record)
+
+    def _measure(self, change: Change, spec: str, record: PassRecord) -> Trial:
+        assert self._guard is not None, "only a guard measures"
+        self._tell(f"evaluating the metric after {spec}", 0.5)
+        start = time.perf_counter()
+        trial = self._guard.measure(change.after, spec)
+        record.metric_seconds += time.perf_counter() - start
+        return trial
+
+    def _undo(self, change: Change) -> None:
+        """Back to the graph from before a change."""
+        if self._checker is not None:
+            self._checker.reject(change)
+        self._graph = self.result.graph = change.before
 
     def _apply(self, pass_: Pass, rewriter: Rewriter) -> Outcome:
-        if isinstance(pass_, ContextPass):
-            return pass_.apply_with(rewriter, self._manager._context)  # pyright: ignore[reportPrivateUsage]
-        return pass_.apply(rewriter)
+        self._tell(pass_.name, 0.0)
+        if not isinstance(pass_, ContextPass):
+            return pass_.apply(rewriter)
+        return pass_.apply_with(rewriter, replace(self._context, progress=self._tell if self._context.progress else None))
+
+    def _tell(self, what: str, inner: float) -> None:
+        """Report progress; `inner` is how far the pass that runs has come."""
+        if self._context.progress is not None:
+            self._context.progress(what, (max(self._begun - 1, 0) + min(max(inner, 0.0), 1.0)) / max(self._total, 1))
 
     def _judge(self, pass_: Pass, change: Change, record: PassRecord) -> BrokenPromise | None:
         start = time.perf_counter()
@@ -234,8 +332,6 @@ class _Run:
         finally:
             record.check_seconds = time.perf_counter() - start
         record.error = verdict.error
-        if verdict.broken is None:
-            self._checker.accept(pass_, change)
         return verdict.broken
 
     def _fail(self, record: PassRecord, backup: list[Graph], mapping: dict[Value, Value], error: Exception) -> None:
@@ -251,7 +347,6 @@ class _Run:
                 self._checker.reject(Change(backup[0], self._graph, mapping, (), ()))
             self._graph = self.result.graph = backup[0]
         record.nodes_after = record.nodes_before
-        self._report(record)
 
     def _roll_back(self, record: PassRecord, change: Change, broken: BrokenPromise) -> None:
         record.status = "rolled back"
@@ -260,19 +355,14 @@ class _Run:
         record.nodes_after = record.nodes_before
         if self._manager._strict:  # pyright: ignore[reportPrivateUsage]
             raise BrokenPromiseError(str(broken), where=broken.node or None, fix=f"leave {broken.pass_name} out, and report it")
-        if self._checker is not None:
-            self._checker.reject(change)
-        self._graph = self.result.graph = change.before
-        self._report(record)
-
-    def _report(self, record: PassRecord) -> None:
-        if self._manager._after_pass is not None:  # pyright: ignore[reportPrivateUsage]
-            self._manager._after_pass(record, self._graph)  # pyright: ignore[reportPrivateUsage]
+        self._undo(change)
 
     def finish(self) -> None:
         """Compare the whole, round derived data to its dtypes, and compare again."""
         start = time.perf_counter()
         checker, result = self._checker, self.result
+        result.notes += self._notes_on_quality()
+        result.quality = self._guard.quality if self._guard is not None else None
         if checker is None or not self._fired:
             freeze(self._graph)
             result.checked = result.checked or "nothing changed, so nothing was compared"
@@ -289,12 +379,27 @@ class _Run:
         result.final_seconds = time.perf_counter() - start
         if mismatch is None:
             return
-        result.broken = find_culprit(self._original, self._fired, checker.probes, mismatch)
+        result.broken = find_culprit(self._original, self._fired, checker.probes, mismatch, self._context)
         result.graph = self._original.clone()
+        if result.quality is not None:
+            result.quality.after = result.quality.before
         if self._manager._strict:  # pyright: ignore[reportPrivateUsage]
             raise BrokenPromiseError(
                 str(result.broken), where=result.broken.node or None, fix=f"leave {result.broken.pass_name} out, and report it"
             )
+
+    def _notes_on_quality(self) -> tuple[str, ...]:
+        """What the user should know about data, metric and budget."""
+        context = self._context
+        notes = list(context.calibration.notes) if context.calibration is not None else []
+        lossy = list(dict.fromkeys(pass_.name for pass_ in self._fired if pass_.numeric is NumericClass.LOSSY))
+        if lossy and context.metric is None:
+            notes.append(f"nothing guarded the quality: {', '.join(lossy)} changed the model and no metric was given")
+        elif lossy and context.budget is None:
+            notes.append("no budget was given, so no pass was held to the metric")
+        if context.metric is not None and self._guard is None:
+            notes.append("the metric was not evaluated: the pipeline has no lossy pass")
+        return tuple(notes)
 
 
 def freeze(graph: Graph) -> None:
@@ -314,6 +419,14 @@ def _describe(record: PassRecord, outcome: Outcome) -> None:
     record.rewritten = outcome.rewritten
     record.skipped = outcome.skipped
     record.notes = outcome.notes
+    record.shrinks = outcome.shrinks
+
+
+def _why_not(record: PassRecord) -> str:
+    """Why an attempt changed nothing."""
+    if record.broken is not None:
+        return record.broken.rule
+    return record.exception or record.declined or "it changes nothing"
 
 
 def _output_pairs(old: Sequence[Operand], new: Sequence[Operand]) -> list[tuple[Value, Any]]:

@@ -10,14 +10,17 @@ from typing import Any, Literal, TypeAlias
 
 from graphopt.ir.graph import Graph
 from graphopt.pipeline.passes import NumericClass, Pass, Stage
+from graphopt.pipeline.quality import Quality, Trial
+from graphopt.rewrite.cut import CutRecord
 
 __all__ = ["COLUMNS", "BrokenPromise", "PassRecord", "PipelineResult", "Status", "StoredText", "aggregate"]
 
 COLUMNS = ("pass", "class", "status", "fired", "nodes", "ms", "check ms", "error")
 """Heads of the table of passes."""
 
-Status: TypeAlias = Literal["applied", "unchanged", "rolled back", "failed"]
-"""`rolled back`: it broke its promise; `failed`: it raised an exception. Both leave the graph as it was."""
+Status: TypeAlias = Literal["applied", "unchanged", "rolled back", "failed", "over budget"]
+"""`rolled back`: it broke its promise; `failed`: it raised an exception; `over budget`: it cost too much quality.
+All three leave the graph as it was."""
 
 
 class StoredText:
@@ -65,8 +68,10 @@ class BrokenPromise:
 class PassRecord:
     """One run of one pass.
 
-    Times are in seconds. `error` is the largest absolute error that was measured against the graph before
-    the pass, None where nothing was compared. `skipped` are (node name, reason) of places left alone.
+    Times are in seconds. `error` is the largest absolute error that was measured against the graph before the
+    pass, None where nothing was compared. `trials` are evaluations of the user's metric: of the pass as it was asked
+    for, and of weaker versions where that cost too much; `kept` is the weaker version that stayed, as text. `skipped`
+    are (node name, reason) of places left alone, `shrinks` the cuts made.
     """
 
     spec: str
@@ -77,9 +82,11 @@ class PassRecord:
     rewritten: int = 0
     skipped: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    shrinks: tuple[CutRecord, ...] = ()
     seconds: float = 0.0
     verify_seconds: float = 0.0
     check_seconds: float = 0.0
+    metric_seconds: float = 0.0
     error: float | None = None
     nodes_before: int = 0
     nodes_after: int = 0
@@ -87,11 +94,20 @@ class PassRecord:
     broken: BrokenPromise | None = None
     exception: str = ""
     text: StoredText | None = None
+    trials: tuple[Trial, ...] = ()
+    kept: str = ""
 
     @staticmethod
     def of(pass_: Pass, nodes: int, round_: int) -> PassRecord:
         """An empty record for a pass that is about to run."""
         return PassRecord(repr(pass_), pass_.name, pass_.numeric, pass_.stage, nodes_before=nodes, nodes_after=nodes, round=round_)
+
+    def take(self, attempt: PassRecord) -> None:
+        """What a weaker version of the pass did, which is kept instead."""
+        self.rewritten, self.skipped, self.notes = attempt.rewritten, attempt.skipped, attempt.notes
+        self.shrinks = attempt.shrinks
+        self.error, self.nodes_after = attempt.error, attempt.nodes_after
+        self.kept = attempt.spec if attempt.spec != self.spec else ""
 
     @property
     def declined(self) -> str:
@@ -100,7 +116,8 @@ class PassRecord:
 
     def row(self) -> tuple[str, ...]:
         """The record as cells under `COLUMNS`."""
-        spec = self.spec if self.round == 1 else f"{self.spec} (round {self.round})"
+        spec = self.kept or self.spec
+        spec = spec if self.round == 1 else f"{spec} (round {self.round})"
         nodes = str(self.nodes_after) if self.nodes_before == self.nodes_after else f"{self.nodes_before} -> {self.nodes_after}"
         error = "" if self.error is None else f"{self.error:.2g}"
         check = self.verify_seconds + self.check_seconds
@@ -108,9 +125,9 @@ class PassRecord:
         return spec, self.numeric.value, self.status, str(self.rewritten), nodes, *times, error
 
     def details(self) -> list[str]:
-        """What the pass declined, noted, raised or broke, each behind its name."""
+        """What the pass declined, noted, raised or broke, each behind its name, and what it cost in quality."""
         texts = [self.declined, *self.notes, self.exception, str(self.broken or "")]
-        return [f"{self.name}: {text}" for text in texts if text]
+        return [*(f"{self.name}: {text}" for text in texts if text), *map(str, self.trials)]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `json.dumps`."""
@@ -123,11 +140,13 @@ class PassRecord:
             "rewritten": self.rewritten,
             "declined": [{"reason": reason, "count": count} for reason, count in _counted(self.skipped)],
             "notes": list(self.notes),
-            "seconds": {"pass": self.seconds, "verify": self.verify_seconds, "check": self.check_seconds},
+            "seconds": {"pass": self.seconds, "verify": self.verify_seconds, "check": self.check_seconds, "metric": self.metric_seconds},
             "largest_error": _finite(self.error),
             "nodes": {"before": self.nodes_before, "after": self.nodes_after},
             "broken": str(self.broken) if self.broken else None,
             "exception": self.exception or None,
+            "kept": self.kept or None,
+            "trials": [trial.to_json() for trial in self.trials],
         }
 
 
@@ -138,7 +157,7 @@ class PipelineResult:
     `original_nodes` counts before the pipeline. `checked` says how numbers were compared. `final_error` and
     `final_error_declared` are the largest absolute errors of the outputs against the original in float64
     and in the graph's own dtypes. `broken` is set when only the final comparison failed: then `graph` is
-    the original.
+    the original. `quality` is the user's metric before and after, where there was one to evaluate.
     """
 
     graph: Graph
@@ -150,11 +169,17 @@ class PipelineResult:
     final_seconds: float = 0.0
     broken: BrokenPromise | None = None
     notes: tuple[str, ...] = ()
+    quality: Quality | None = None
 
     @property
     def failures(self) -> list[PassRecord]:
         """Records of passes that broke their promise or raised."""
         return [record for record in self.records if record.status in ("rolled back", "failed")]
+
+    @property
+    def shrinks(self) -> tuple[CutRecord, ...]:
+        """The cuts that stayed, in order; `graphopt.rewrite.cut.replay` makes them again on another checkpoint."""
+        return tuple(shrink for record in self.records if record.status == "applied" for shrink in record.shrinks)
 
     @property
     def rewritten(self) -> int:
@@ -171,6 +196,7 @@ class PipelineResult:
             "final_seconds": self.final_seconds,
             "broken": str(self.broken) if self.broken else None,
             "notes": list(self.notes),
+            "quality": self.quality.to_json() if self.quality is not None else None,
             "passes": [record.to_json() for record in self.records],
         }
 
@@ -186,7 +212,10 @@ class PipelineResult:
         """
         last = {record.spec: record for record in self.records}
         lines = [
-            line for record in self.records if last[record.spec] is record or record.broken or record.exception for line in record.details()
+            line
+            for record in self.records
+            if last[record.spec] is record or record.broken or record.exception or record.trials
+            for line in record.details()
         ]
         idle = [spec for spec in last if all(record.status == "unchanged" for record in self.records if record.spec == spec)]
         if idle:
@@ -196,6 +225,8 @@ class PipelineResult:
         for label, error in (("float64", self.final_error), ("own dtypes", self.final_error_declared)):
             if error is not None:
                 lines.append(f"  largest error of the outputs, {label}: {error:.3g}")
+        if self.quality is not None:
+            lines.append(str(self.quality))
         lines += [f"note: {note}" for note in self.notes]
         if self.broken is not None:
             lines += ["the original graph is returned:", str(self.broken)]

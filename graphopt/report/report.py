@@ -68,7 +68,7 @@ class Report:
         from rich.table import Table
 
         passes = Table("pass", "class", "status", "fired", "nodes", "ms", "check ms", "error", box=None, pad_edge=False)
-        styles = {"applied": "green", "unchanged": "dim", "rolled back": "bold red", "failed": "bold red"}
+        styles = {"applied": "green", "unchanged": "dim", "rolled back": "bold red", "failed": "bold red", "over budget": "yellow"}
         for record in self.pipeline.shown:
             passes.add_row(*record.row(), style=styles[record.status])
         yield passes
