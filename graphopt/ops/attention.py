@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from graphopt.ir.dims import Dim, product
 from graphopt.ir.types import DType, TensorType
+from graphopt.ops.axes.attention import attention_axes
 from graphopt.ops.broadcasting import broadcast_shapes, is_expandable
 from graphopt.ops.checks import known_different, require_float
 from graphopt.ops.kinds import BOOL, NUMBER, optional
@@ -75,5 +76,6 @@ register(
         _attention_flops,
         "softmax(q @ k.T * scale + mask) @ v; scale none is 1 / sqrt(features); a bool mask keeps where true",
         kinds={"dropout_p": NUMBER, "causal": BOOL, "scale": optional(NUMBER), "grouped": BOOL},
+        axes=attention_axes,
     )
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from graphopt.ir.dims import Dim, product
 from graphopt.ir.types import TensorType
+from graphopt.ops.axes.conv import conv_axes
 from graphopt.ops.checks import known_different, require_count, require_same_dtype, require_shape
 from graphopt.ops.kinds import INT, ints
 from graphopt.ops.registry import Call, OpDef, register
@@ -90,6 +91,7 @@ def _register(spatial: int) -> None:
             _conv_flops,
             "convolution (cross-correlation)",
             kinds={**shared, **tail},
+            axes=lambda call: conv_axes(call, spatial),
         )
     )
     register(
@@ -101,6 +103,7 @@ def _register(spatial: int) -> None:
             _conv_transpose_flops,
             "transposed convolution: the gradient of a convolution by its operand",
             kinds={**shared, "output_padding": numbers, **tail},
+            axes=lambda call: conv_axes(call, spatial, transposed=True),
         )
     )
 

@@ -9,6 +9,7 @@ import math
 
 from graphopt.ir.dims import Dim, Expression
 from graphopt.ir.types import DType, TensorType
+from graphopt.ops.axes.control import counting_axes, full_axes
 from graphopt.ops.checks import require_count
 from graphopt.ops.flops import zero
 from graphopt.ops.kinds import DIM, DIMS, DTYPE, NUMBER, SCALAR
@@ -70,6 +71,7 @@ register(
         zero,
         "every element is value; also zeros, ones",
         kinds={"shape": DIMS, "value": SCALAR, "dtype": DTYPE},
+        axes=full_axes,
     )
 )
 register(
@@ -81,10 +83,20 @@ register(
         zero,
         "start, start + step, ... below stop",
         kinds={"start": NUMBER, "stop": NUMBER, "step": NUMBER, "dtype": DTYPE},
+        axes=counting_axes,
     )
 )
 register(
-    OpDef("eye", "create", (), _eye, zero, "ones on the diagonal, zeros elsewhere", kinds={"rows": DIM, "columns": DIM, "dtype": DTYPE})
+    OpDef(
+        "eye",
+        "create",
+        (),
+        _eye,
+        zero,
+        "ones on the diagonal, zeros elsewhere",
+        kinds={"rows": DIM, "columns": DIM, "dtype": DTYPE},
+        axes=counting_axes,
+    )
 )
 register(
     OpDef(
@@ -95,5 +107,6 @@ register(
         zero,
         "steps numbers from start to stop, both ends included",
         kinds={"start": NUMBER, "stop": NUMBER, "steps": DIM, "dtype": DTYPE},
+        axes=counting_axes,
     )
 )

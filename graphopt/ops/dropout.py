@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from graphopt.ir.types import TensorType
+from graphopt.ops.axes.elementwise import unary_axes
 from graphopt.ops.flops import zero
 from graphopt.ops.kinds import NUMBER
 from graphopt.ops.norm import MODE
@@ -26,4 +27,5 @@ for _name, _summary in (
     ("feature_dropout", "dropout of whole channels"),
     ("alpha_dropout", "dropout that keeps mean and variance of selu networks"),
 ):
-    register(OpDef(_name, "dropout", ("x",), _dropout, zero, _summary, kinds={"p": NUMBER, "mode": MODE}, effect=Effect.RANDOM))
+    _kinds = {"p": NUMBER, "mode": MODE}
+    register(OpDef(_name, "dropout", ("x",), _dropout, zero, _summary, kinds=_kinds, effect=Effect.RANDOM, axes=unary_axes))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graphopt.ir.types import DType, TensorType
+from graphopt.ops.axes.elementwise import broadcast_axes, prelu_axes, unary_axes
 from graphopt.ops.broadcasting import broadcast
 from graphopt.ops.checks import known_different, require_dtype, require_float, require_same_dtype
 from graphopt.ops.flops import per_result, zero
@@ -148,11 +149,21 @@ _WITH_ATTRIBUTES: tuple[tuple[str, Infer, Mapping[str, Kind], str], ...] = (
 def _register_unary() -> None:
     for infer, names in _UNARY:
         for name in names.split():
-            register(OpDef(name, "unary", ("x",), infer, per_result(1), _SUMMARIES.get(name, f"{name} of each element")))
+            register(OpDef(name, "unary", ("x",), infer, per_result(1), _SUMMARIES.get(name, f"{name} of each element"), axes=unary_axes))
     for name, infer, kinds, summary in _WITH_ATTRIBUTES:
-        register(OpDef(name, "unary", ("x",), infer, per_result(1), summary, kinds=kinds))
-    register(OpDef("cast", "unary", ("x",), _cast, zero, "convert to another dtype", kinds={"dtype": DTYPE}))
-    register(OpDef("prelu", "unary", ("x", "weight"), _prelu, per_result(1), "leaky_relu with a learned slope per channel of axis 1"))
+        register(OpDef(name, "unary", ("x",), infer, per_result(1), summary, kinds=kinds, axes=unary_axes))
+    register(OpDef("cast", "unary", ("x",), _cast, zero, "convert to another dtype", kinds={"dtype": DTYPE}, axes=unary_axes))
+    register(
+        OpDef(
+            "prelu",
+            "unary",
+            ("x", "weight"),
+            _prelu,
+            per_result(1),
+            "leaky_relu with a learned slope per channel of axis 1",
+            axes=prelu_axes,
+        )
+    )
 
 
 # Binary
@@ -262,11 +273,32 @@ _BINARY: tuple[tuple[str, Infer, str], ...] = (
 def _register_binary() -> None:
     literals = frozenset({"a", "b"})
     for name, infer, summary in _BINARY:
-        register(OpDef(name, "binary", ("a", "b"), infer, per_result(1), summary, literals=literals))
+        register(OpDef(name, "binary", ("a", "b"), infer, per_result(1), summary, literals=literals, axes=broadcast_axes))
     rounding = {"rounding": choice(None, "floor", "trunc")}
-    register(OpDef("div", "binary", ("a", "b"), _divide, per_result(1), "a / b, rounded where asked", kinds=rounding, literals=literals))
     register(
-        OpDef("where", "select", ("condition", "a", "b"), _where, per_result(1), "a where condition is true, else b", literals=literals)
+        OpDef(
+            "div",
+            "binary",
+            ("a", "b"),
+            _divide,
+            per_result(1),
+            "a / b, rounded where asked",
+            kinds=rounding,
+            literals=literals,
+            axes=broadcast_axes,
+        )
+    )
+    register(
+        OpDef(
+            "where",
+            "select",
+            ("condition", "a", "b"),
+            _where,
+            per_result(1),
+            "a where condition is true, else b",
+            literals=literals,
+            axes=broadcast_axes,
+        )
     )
 
 

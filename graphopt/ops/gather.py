@@ -12,6 +12,15 @@ from collections.abc import Sequence
 
 from graphopt.ir.dims import Dim
 from graphopt.ir.types import DType, TensorType
+from graphopt.ops.axes.gather import (
+    embedding_axes,
+    gather_axes,
+    index_axes,
+    index_put_axes,
+    index_select_axes,
+    scatter_axes,
+    slice_scatter_axes,
+)
 from graphopt.ops.broadcasting import broadcast_shapes, is_expandable
 from graphopt.ops.checks import axis_of, known_different, require_dtype, require_same_dtype
 from graphopt.ops.flops import zero
@@ -155,9 +164,31 @@ def _check_source(call: Call, source: TensorType, place: TensorType) -> None:
 _SLICE = {"axis": AXIS, "start": DIM, "stop": DIM, "step": AXIS}
 _NUMBER = frozenset({"source"})
 
-register(OpDef("gather", "gather", ("x", "index"), _gather, zero, "x at index along an axis, position by position", kinds={"axis": AXIS}))
-register(OpDef("index_select", "gather", ("x", "index"), _index_select, zero, "rows of x along an axis", kinds={"axis": AXIS}))
-register(OpDef("index", "gather", ("x", "*indices?"), _index, zero, "x[indices], numpy's advanced indexing with integers"))
+register(
+    OpDef(
+        "gather",
+        "gather",
+        ("x", "index"),
+        _gather,
+        zero,
+        "x at index along an axis, position by position",
+        kinds={"axis": AXIS},
+        axes=gather_axes,
+    )
+)
+register(
+    OpDef(
+        "index_select",
+        "gather",
+        ("x", "index"),
+        _index_select,
+        zero,
+        "rows of x along an axis",
+        kinds={"axis": AXIS},
+        axes=index_select_axes,
+    )
+)
+register(OpDef("index", "gather", ("x", "*indices?"), _index, zero, "x[indices], numpy's advanced indexing with integers", axes=index_axes))
 register(
     OpDef(
         "embedding",
@@ -167,6 +198,7 @@ register(
         zero,
         "rows of a table; the row padding_idx gets no gradient",
         kinds={"padding_idx": optional(INT)},
+        axes=embedding_axes,
     )
 )
 register(
@@ -179,6 +211,7 @@ register(
         "x with source written at index along an axis, or added, or multiplied",
         kinds={"axis": AXIS, "reduce": choice(None, "add", "multiply")},
         literals=_NUMBER,
+        axes=scatter_axes,
     )
 )
 register(
@@ -191,9 +224,21 @@ register(
         "x with x[indices] = values, or += where it accumulates",
         kinds={"accumulate": BOOL},
         literals=frozenset({"values"}),
+        axes=index_put_axes,
     )
 )
-register(OpDef("slice_scatter", "gather", ("x", "source"), _slice_scatter, zero, "x with a slice replaced by source", kinds=_SLICE))
+register(
+    OpDef(
+        "slice_scatter",
+        "gather",
+        ("x", "source"),
+        _slice_scatter,
+        zero,
+        "x with a slice replaced by source",
+        kinds=_SLICE,
+        axes=slice_scatter_axes,
+    )
+)
 register(
     OpDef(
         "select_scatter",
@@ -203,5 +248,6 @@ register(
         zero,
         "x with one element along an axis replaced",
         kinds={"axis": AXIS, "index": DIM},
+        axes=slice_scatter_axes,
     )
 )

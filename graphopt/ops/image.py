@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from graphopt.ir.dims import Dim, product
 from graphopt.ir.types import TensorType
+from graphopt.ops.axes.windows import col2im_axes, grid_sample_axes, im2col_axes, resize_axes
 from graphopt.ops.checks import known_different, require_count, require_float, require_same_dtype
 from graphopt.ops.kinds import BOOL, DIMS, choice, dims, ints, numbers, optional
 from graphopt.ops.registry import Call, OpDef, register
@@ -103,6 +104,7 @@ register(
             "align_corners": BOOL,
             "scales": optional(numbers()),
         },
+        axes=resize_axes,
     )
 )
 register(
@@ -118,9 +120,19 @@ register(
             "padding_mode": choice("zeros", "border", "reflection"),
             "align_corners": BOOL,
         },
+        axes=grid_sample_axes,
     )
 )
-register(OpDef("im2col", "image", ("x",), _im2col, lambda call, results: 0, "each window as a column", kinds=_WINDOW))
+register(OpDef("im2col", "image", ("x",), _im2col, lambda call, results: 0, "each window as a column", kinds=_WINDOW, axes=im2col_axes))
 register(
-    OpDef("col2im", "image", ("x",), _col2im, _fold_flops, "columns added back into an image", kinds={"output_size": dims(2), **_WINDOW})
+    OpDef(
+        "col2im",
+        "image",
+        ("x",),
+        _col2im,
+        _fold_flops,
+        "columns added back into an image",
+        kinds={"output_size": dims(2), **_WINDOW},
+        axes=col2im_axes,
+    )
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from graphopt.ir.dims import Dim, product
 from graphopt.ir.types import TensorType
+from graphopt.ops.axes.matmul import einsum_axes, linear_axes, matmul_axes
 from graphopt.ops.broadcasting import broadcast_shapes
 from graphopt.ops.checks import known_different, require_same_dtype, require_shape
 from graphopt.ops.einsum import EinsumEquation, parse_equation
@@ -77,6 +78,28 @@ def _einsum_flops(call: Call, results: tuple[TensorType, ...]) -> Dim:
     return len(call.operands) * product(tuple(sizes.values()))
 
 
-register(OpDef("linear", "matmul", ("x", "weight", "bias?"), _linear, _product_flops, "x @ weight.T + bias; weight is [out, in]"))
-register(OpDef("matmul", "matmul", ("a", "b"), _matmul, _product_flops, "matrix product over the last two axes; batch axes broadcast"))
-register(OpDef("einsum", "matmul", ("*xs",), _einsum, _einsum_flops, "sum of products by named axes", kinds={"equation": TEXT}))
+register(
+    OpDef(
+        "linear",
+        "matmul",
+        ("x", "weight", "bias?"),
+        _linear,
+        _product_flops,
+        "x @ weight.T + bias; weight is [out, in]",
+        axes=linear_axes,
+    )
+)
+register(
+    OpDef(
+        "matmul",
+        "matmul",
+        ("a", "b"),
+        _matmul,
+        _product_flops,
+        "matrix product over the last two axes; batch axes broadcast",
+        axes=matmul_axes,
+    )
+)
+register(
+    OpDef("einsum", "matmul", ("*xs",), _einsum, _einsum_flops, "sum of products by named axes", kinds={"equation": TEXT}, axes=einsum_axes)
+)

@@ -9,6 +9,14 @@ from __future__ import annotations
 
 from graphopt.ir.dims import Dim
 from graphopt.ir.types import TensorType
+from graphopt.ops.axes.norm import (
+    batch_norm_axes,
+    group_norm_axes,
+    instance_norm_axes,
+    last_axes_norm_axes,
+    softmax_axes,
+    weight_norm_axes,
+)
 from graphopt.ops.checks import axis_of, known_different, require_float, require_shape
 from graphopt.ops.flops import per_operand, per_result
 from graphopt.ops.kinds import AXIS, DIMS, INT, NUMBER, Kind, choice, optional
@@ -116,6 +124,7 @@ register(
         _batch_norm_flops,
         "normalise each channel by stored or batch statistics",
         kinds=_BATCH,
+        axes=batch_norm_axes,
     )
 )
 register(
@@ -127,6 +136,7 @@ register(
         _normalise_flops(5),
         "normalise over the last axes",
         kinds={"normalized_shape": DIMS, "eps": NUMBER},
+        axes=last_axes_norm_axes,
     )
 )
 register(
@@ -138,10 +148,20 @@ register(
         _normalise_flops(5),
         "normalise over groups of channels",
         kinds={"groups": INT, "eps": NUMBER},
+        axes=group_norm_axes,
     )
 )
 register(
-    OpDef("instance_norm", "norm", _STATISTICS, _instance_norm, _normalise_flops(5), "normalise each channel of each sample", kinds=_BATCH)
+    OpDef(
+        "instance_norm",
+        "norm",
+        _STATISTICS,
+        _instance_norm,
+        _normalise_flops(5),
+        "normalise each channel of each sample",
+        kinds=_BATCH,
+        axes=instance_norm_axes,
+    )
 )
 register(
     OpDef(
@@ -152,10 +172,13 @@ register(
         _normalise_flops(3),
         "divide by the root mean square of the last axes; eps none is the dtype's epsilon",
         kinds={"normalized_shape": DIMS, "eps": optional(NUMBER)},
+        axes=last_axes_norm_axes,
     )
 )
-register(OpDef("softmax", "norm", ("x",), _softmax, per_result(5), "exp(x) / sum(exp(x)) along an axis", kinds={"axis": AXIS}))
-register(OpDef("log_softmax", "norm", ("x",), _softmax, per_result(5), "log(softmax(x))", kinds={"axis": AXIS}))
+register(
+    OpDef("softmax", "norm", ("x",), _softmax, per_result(5), "exp(x) / sum(exp(x)) along an axis", kinds={"axis": AXIS}, axes=softmax_axes)
+)
+register(OpDef("log_softmax", "norm", ("x",), _softmax, per_result(5), "log(softmax(x))", kinds={"axis": AXIS}, axes=softmax_axes))
 register(
     OpDef(
         "weight_norm",
@@ -165,5 +188,6 @@ register(
         per_operand(3),
         "g * v / norm(v), the norm over all axes but one",
         kinds={"axis": AXIS},
+        axes=weight_norm_axes,
     )
 )

@@ -11,6 +11,7 @@ import math
 
 from graphopt.ir.dims import Dim, product
 from graphopt.ir.types import TensorType
+from graphopt.ops.axes.windows import pool_axes
 from graphopt.ops.checks import require_count, require_float
 from graphopt.ops.kinds import BOOL, DIM, Kind, dims, ints, optional
 from graphopt.ops.registry import Call, OpDef, register
@@ -79,7 +80,18 @@ def _register(spatial: int) -> None:
     window: dict[str, Kind] = {"kernel": sizes, "stride": sizes, "padding": sizes}
 
     def add(name: str, summary: str, kinds: dict[str, Kind]) -> None:
-        register(OpDef(f"{name}_pool{spatial}d", "pool", ("x",), lambda call: _pool(call, spatial), _pool_flops, summary, kinds=kinds))
+        register(
+            OpDef(
+                f"{name}_pool{spatial}d",
+                "pool",
+                ("x",),
+                lambda call: _pool(call, spatial),
+                _pool_flops,
+                summary,
+                kinds=kinds,
+                axes=lambda call: pool_axes(call, spatial),
+            )
+        )
 
     def add_adaptive(name: str, summary: str) -> None:
         kinds = {"output_size": sizes}
@@ -92,6 +104,7 @@ def _register(spatial: int) -> None:
                 _adaptive_flops,
                 summary,
                 kinds=kinds,
+                axes=lambda call: pool_axes(call, spatial),
             )
         )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from graphopt.ir.dims import Dim
 from graphopt.ir.types import TensorType
+from graphopt.ops.axes.control import recurrent_axes
 from graphopt.ops.checks import known_different, require_rank, require_same_dtype, require_shape
 from graphopt.ops.kinds import BOOL, INT, NUMBER
 from graphopt.ops.norm import MODE
@@ -74,7 +75,9 @@ def _recurrent_flops(call: Call, results: tuple[TensorType, ...]) -> Dim:
 
 def _register(name: str, states: tuple[str, ...], summary: str) -> None:
     kinds = {"has_biases": BOOL, "layers": INT, "dropout": NUMBER, "mode": MODE, "bidirectional": BOOL, "batch_first": BOOL}
-    register(OpDef(name, "recurrent", ("x", *states, "*weights"), _recurrent, _recurrent_flops, summary, kinds=kinds, effect=Effect.RANDOM))
+    operands = ("x", *states, "*weights")
+    effect = Effect.RANDOM
+    register(OpDef(name, "recurrent", operands, _recurrent, _recurrent_flops, summary, kinds=kinds, effect=effect, axes=recurrent_axes))
 
 
 _register("lstm", ("h0", "c0"), "long short-term memory -> out, h, c")

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from graphopt.ir.dims import Dim
 from graphopt.ir.types import DType, TensorType
+from graphopt.ops.axes.reduce import argument_axes, reduce_axes, scan_axes, sort_axes
 from graphopt.ops.checks import axis_of, require_float, unique_axes
 from graphopt.ops.flops import per_operand, zero
 from graphopt.ops.kinds import AXIS, BOOL, DIM, INTS, NUMBER, Kind, optional
@@ -144,7 +145,7 @@ _REDUCTIONS: tuple[tuple[str, Infer, FlopRule, Mapping[str, Kind], str], ...] = 
 )
 
 for _name, _infer, _flops, _kinds, _summary in _REDUCTIONS:
-    register(OpDef(_name, "reduce", ("x",), _infer, _flops, _summary, kinds={**_kinds, **_AXES}))
+    register(OpDef(_name, "reduce", ("x",), _infer, _flops, _summary, kinds={**_kinds, **_AXES}, axes=reduce_axes))
 
 _ARGUMENT: Mapping[str, Kind] = {"axis": optional(AXIS), "keepdims": BOOL}
 register(
@@ -156,6 +157,7 @@ register(
         per_operand(1),
         "index of the largest, of the flat tensor where axis is none",
         kinds=_ARGUMENT,
+        axes=argument_axes,
     )
 )
 register(
@@ -167,12 +169,12 @@ register(
         per_operand(1),
         "index of the smallest, of the flat tensor where axis is none",
         kinds=_ARGUMENT,
+        axes=argument_axes,
     )
 )
-register(OpDef("cumsum", "reduce", ("x",), _scan, per_operand(1), "running sum along an axis; integers become i64", kinds={"axis": AXIS}))
-register(
-    OpDef("cumprod", "reduce", ("x",), _scan, per_operand(1), "running product along an axis; integers become i64", kinds={"axis": AXIS})
-)
+for _name, _summary in (("cumsum", "running sum"), ("cumprod", "running product")):
+    _text = f"{_summary} along an axis; integers become i64"
+    register(OpDef(_name, "reduce", ("x",), _scan, per_operand(1), _text, kinds={"axis": AXIS}, axes=scan_axes))
 register(
     OpDef(
         "topk",
@@ -182,6 +184,7 @@ register(
         zero,
         "the k largest or smallest along an axis -> values, indices",
         kinds={"k": DIM, "axis": AXIS, "largest": BOOL, "sorted": BOOL},
+        axes=sort_axes,
     )
 )
 register(
@@ -193,5 +196,6 @@ register(
         zero,
         "sorted along an axis -> values, indices",
         kinds={"axis": AXIS, "descending": BOOL, "stable": BOOL},
+        axes=sort_axes,
     )
 )

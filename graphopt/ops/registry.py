@@ -13,7 +13,7 @@ is that of the torch op (`aten.index_put.default`), its stored types are believe
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
@@ -23,9 +23,11 @@ from graphopt.ir.attributes import Attribute, attribute_text
 from graphopt.ir.dims import Dim, Expression
 from graphopt.ir.graph import Graph, Node, Operand, Value
 from graphopt.ir.types import DType, TensorType
+from graphopt.ops.axes.links import AxisLink
 from graphopt.ops.kinds import Kind
 
 __all__ = [
+    "AxisRule",
     "Call",
     "CallOperand",
     "Effect",
@@ -146,6 +148,9 @@ Infer: TypeAlias = Callable[[Call], Sequence[TensorType]]
 FlopRule: TypeAlias = Callable[[Call, tuple[TensorType, ...]], Dim]
 """Counts the floating-point operations of a call with these results; see `graphopt.ops.flops`."""
 
+AxisRule: TypeAlias = Callable[[Call], Iterable[AxisLink]]
+"""Says how axes of a call's operands and results hang together; see `graphopt.ops.axes.links`."""
+
 
 @dataclass(frozen=True, slots=True)
 class OpDef:
@@ -156,7 +161,8 @@ class OpDef:
     operands that may be a number instead of a tensor. `regions` is the number of sub-graphs.
     `infer` gives the types of the results. `flops` counts floating-point operations of one run (a
     multiply-add is 2), 0 for pure data movement. `view` is True when the result holds the operand's numbers
-    in the same order of memory, so that no bytes need to move.
+    in the same order of memory, so that no bytes need to move. `axes` says which positions of which axes can only
+    go together; without a rule no axis of a call can be cut.
     """
 
     name: str
@@ -170,6 +176,7 @@ class OpDef:
     view: bool = False
     literals: frozenset[str] = frozenset()
     regions: int = 0
+    axes: AxisRule | None = None
 
     @property
     def attributes(self) -> tuple[str, ...]:

@@ -11,11 +11,25 @@ from __future__ import annotations
 from graphopt.ir.attributes import Attribute
 from graphopt.ir.dims import Dim, Expression
 from graphopt.ir.types import TensorType
+from graphopt.ops.axes.shape import (
+    concat_axes,
+    expand_axes,
+    flip_axes,
+    pad_axes,
+    permute_axes,
+    reshape_axes,
+    roll_axes,
+    select_axes,
+    slice_axes,
+    split_axes,
+    tile_axes,
+    triangle_axes,
+)
 from graphopt.ops.checks import axis_of, known_different, require_count, unique_axes
 from graphopt.ops.flops import zero
 from graphopt.ops.kinds import AXIS, DIM, DIMS, INTS, SCALAR, Kind, choice, pairs
 from graphopt.ops.promotion import result_type
-from graphopt.ops.registry import Call, Infer, OpDef, register
+from graphopt.ops.registry import AxisRule, Call, Infer, OpDef, register
 
 __all__ = ["check_index", "check_slice", "pad_pairs", "slice_length", "with_axis"]
 
@@ -204,27 +218,28 @@ def _triangle(call: Call) -> tuple[TensorType, ...]:
     return (call.type(0),)
 
 
-def _add(name: str, infer: Infer, summary: str, operands: str = "x", *, view: bool = False, **kinds: Kind) -> None:
-    register(OpDef(name, "shape", tuple(operands.split()), infer, zero, summary, kinds=kinds, view=view))
+def _add(name: str, infer: Infer, rule: AxisRule, summary: str, operands: str = "x", *, view: bool = False, **kinds: Kind) -> None:
+    register(OpDef(name, "shape", tuple(operands.split()), infer, zero, summary, kinds=kinds, view=view, axes=rule))
 
 
-_add("reshape", _reshape, "same elements in the same order, another shape", view=True, shape=DIMS)
-_add("permute", _permute, "axis i of the result is axis axes[i] of x", axes=INTS)
-_add("expand", _expand, "repeat axes of size 1; new axes come first", shape=DIMS)
-_add("slice", _slice, "every step-th element of start to stop along an axis", axis=AXIS, start=DIM, stop=DIM, step=AXIS)
-_add("select", _select, "one element along an axis; the axis goes", axis=AXIS, index=DIM)
-_add("split", _split, "consecutive pieces along an axis, one result each", axis=AXIS, sizes=DIMS)
-_add("concat", _concat, "tensors one after the other along an axis", "*xs", axis=AXIS)
-_add("tile", _tile, "the whole tensor repeated along each axis; new axes come first", repeats=DIMS)
-_add("roll", _roll, "elements moved along axes, wrapping around", shifts=DIMS, axes=INTS)
-_add("flip", _flip, "order reversed along axes", axes=INTS)
+_add("reshape", _reshape, reshape_axes, "same elements in the same order, another shape", view=True, shape=DIMS)
+_add("permute", _permute, permute_axes, "axis i of the result is axis axes[i] of x", axes=INTS)
+_add("expand", _expand, expand_axes, "repeat axes of size 1; new axes come first", shape=DIMS)
+_add("slice", _slice, slice_axes, "every step-th element of start to stop along an axis", axis=AXIS, start=DIM, stop=DIM, step=AXIS)
+_add("select", _select, select_axes, "one element along an axis; the axis goes", axis=AXIS, index=DIM)
+_add("split", _split, split_axes, "consecutive pieces along an axis, one result each", axis=AXIS, sizes=DIMS)
+_add("concat", _concat, concat_axes, "tensors one after the other along an axis", "*xs", axis=AXIS)
+_add("tile", _tile, tile_axes, "the whole tensor repeated along each axis; new axes come first", repeats=DIMS)
+_add("roll", _roll, roll_axes, "elements moved along axes, wrapping around", shifts=DIMS, axes=INTS)
+_add("flip", _flip, flip_axes, "order reversed along axes", axes=INTS)
 _add(
     "pad",
     _pad,
+    pad_axes,
     "add elements at the ends of each axis, or take away where a pad is negative",
     pads=pairs(),
     mode=choice("constant", "reflect", "replicate", "circular"),
     value=SCALAR,
 )
-_add("tril", _triangle, "zero above a diagonal of the last two axes", diagonal=DIM)
-_add("triu", _triangle, "zero below a diagonal of the last two axes", diagonal=DIM)
+_add("tril", _triangle, triangle_axes, "zero above a diagonal of the last two axes", diagonal=DIM)
+_add("triu", _triangle, triangle_axes, "zero below a diagonal of the last two axes", diagonal=DIM)

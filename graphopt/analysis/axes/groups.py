@@ -67,12 +67,15 @@ class AxisGroup:
     the same for equal graphs. `kind` is "channel" (outputs of convolutions), "neuron" (of linear layers), "head"
     (whole attention heads), "feature" (inside heads) or "embedding". `members` come in execution order, states
     beside their nodes. A value may be in it with several axes (a weight that is both written and read).
+    `renormalised` are the nodes that average or normalise over an axis of the group, so that even units of zeros have
+    a say in their results; where there are none, taking out units that are zero leaves the output unchanged.
     """
 
     name: str
     kind: str
     size: int
     members: tuple[Member, ...]
+    renormalised: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<AxisGroup {self.name}: {self.size} {self.kind} units, {len(self.members)} members>"

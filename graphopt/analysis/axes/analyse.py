@@ -1,0 +1,58 @@
+"""From a graph to its axis groups: `axis_groups`."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Sequence
+
+from graphopt.analysis.axes.bundles import Bundles, Reason
+from graphopt.analysis.axes.choices import Heads, decide
+from graphopt.analysis.axes.groups import AxisGroups
+from graphopt.analysis.axes.members import execution_order, make_groups
+from graphopt.analysis.axes.units import group_units
+from graphopt.errors import UsageError
+from graphopt.ir.graph import Graph
+
+__all__ = ["axis_groups"]
+
+
+def axis_groups(graph: Graph, *, exclude: Sequence[str] = (), heads: Heads = "whole") -> AxisGroups:
+    """Which positions of which axes have to be taken out together.
+
+    `exclude` are patterns (`*` and `?` as in file names) of values that keep all their axes: names of parameters
+    (`layer1.0.conv1.weight`), of nodes, or of what comes before the last dot of a parameter (`layer1.0.conv1`).
+    `heads` says how attention is cut: "whole" heads, or the features "inside" every head. Time and memory are about
+    linear in nodes and positions. Source of the idea: Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023;
+    here positions and not layers are what is grouped.
+
+    Raises:
+        UsageError: a pattern of `exclude` matches nothing.
+    """
+    bundles = Bundles(graph)
+    _exclude(bundles, exclude)
+    kinds = decide(bundles, heads)
+    order = execution_order(graph)
+    roots = dict.fromkeys(bundles.find(bundles.number(value, axis)) for value in order for axis in range(len(value.shape)))
+    found, fixed = group_units(bundles, list(roots))
+    return make_groups(bundles, order, found, kinds, fixed)
+
+
+def _exclude(bundles: Bundles, patterns: Sequence[str]) -> None:
+    states = bundles.graph.states
+    for pattern in patterns:
+        names = [
+            value.name
+            for value in bundles.first
+            if fnmatch.fnmatchcase(value.name, pattern)
+            or (value.name in states and fnmatch.fnmatchcase(value.name.rpartition(".")[0], pattern))
+        ]
+        if not names:
+            known = [value.name for value in bundles.first]
+            near = difflib.get_close_matches(pattern, [*known, *(name.rpartition(".")[0] for name in known)], n=3)
+            raise UsageError(
+                f"nothing in graph '{bundles.graph.name}' matches exclude '{pattern}'",
+                fix=f"near names: {', '.join(near)}" if near else None,
+            )
+        for name in names:
+            bundles.fix_all(bundles.graph.value(name), Reason(f"excluded by '{pattern}'"))
