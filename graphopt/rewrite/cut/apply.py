@@ -24,7 +24,7 @@ from graphopt.rewrite.rewriter import Rewriter
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["NodePlan", "Plan", "apply_plan", "make_plan", "replay", "slice_of"]
+__all__ = ["NodePlan", "Plan", "apply_plan", "apply_record", "make_plan", "replay", "slice_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,17 @@ def replay(graph: Graph, record: CutRecord) -> Graph:
         PassError: the record does not fit: a state or a node is missing, or has other sizes.
     """
     copy = graph.clone()
-    apply_plan(Rewriter(copy), make_plan(copy, record))
+    apply_record(Rewriter(copy), record)
     return copy
+
+
+def apply_record(rewriter: Rewriter, record: CutRecord) -> None:
+    """The same in place.
+
+    Raises:
+        PassError: the record does not fit; nothing was edited.
+    """
+    apply_plan(rewriter, make_plan(rewriter.graph, record))
 
 
 def make_plan(graph: Graph, record: CutRecord) -> Plan:

@@ -1,0 +1,44 @@
+"""Make the cuts again that another run made, on another checkpoint of the same model.
+
+    param %conv1.weight: f32[64,3,7,7]     a file says: positions 0, 2, 5, ... of axis 0 are kept
+    -> param %conv1.weight: f32[32,3,7,7]
+
+The file is what `graphopt optimize --save-shrink` or `graphopt.rewrite.cut.save_records(result.shrinks, path)` wrote. It
+names states, nodes and positions, no numbers, so the passes before this one have to be those that ran before the cuts.
+
+Numeric class: lossy. Stage: training-safe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from graphopt.pipeline.passes import NumericClass, Outcome, Pass
+from graphopt.rewrite.cut import apply_record, load_records
+from graphopt.rewrite.rewriter import Rewriter
+
+__all__ = ["ReplayShrink"]
+
+
+@dataclass(frozen=True)
+class ReplayShrink(Pass):
+    """Apply recorded cuts."""
+
+    name = "replay-shrink"
+    numeric = NumericClass.LOSSY
+
+    path: str = field(metadata={"help": "file of recorded cuts"})
+
+    def apply(self, rewriter: Rewriter) -> Outcome:
+        """Apply the cuts in their order.
+
+        Raises:
+            ArtifactError: the file is missing or damaged.
+            PassError: a cut does not fit the graph.
+        """
+        records = load_records(self.path)
+        for record in records:
+            apply_record(rewriter, record)
+        units = sum(removed for record in records for removed, _ in record.groups.values())
+        groups = len({name for record in records for name in record.groups})
+        return Outcome(units, notes=(f"{units} units of {groups} groups taken out as recorded in {self.path}",), shrinks=records)
