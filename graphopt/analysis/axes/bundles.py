@@ -102,6 +102,8 @@ class Bundles:
             self.fix_all(value, Reason(f"it is an axis of the input %{value.name}"))
         for state in self.graph.states.values():
             self._add(state.value)
+            if not state.value.use_count:
+                self.fix_all(state.value, Reason("no node reads it"))
         for index, node in enumerate(self.graph.nodes):
             for value in node.results:
                 self._add(value)

@@ -79,7 +79,7 @@ class _Assembly:
 
     def _group(self, units: UnitGroup, members: list[Member], kinds: Mapping[int, str], taken: set[str]) -> AxisGroup:
         writers = [self._uses[self._bundles.number(m.value, m.axis)] for m in members if m.role is Role.WRITTEN]
-        node = next((use.node for use in writers if use.word == "rows"), None) or next((use.node for use in writers), None)
+        node = writers[0].node if writers else None
         name = base = node.name if node is not None else members[0].value.name
         number = 1
         while name in taken:

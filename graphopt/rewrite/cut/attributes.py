@@ -120,6 +120,8 @@ def _slice(site: Site) -> Changes:
     start, stop, step = call.dim("start"), call.dim("stop"), call.integer("step")
     if not isinstance(start, int) or not isinstance(stop, int):
         raise site.fail(f"the slice goes from {start} to {stop} along an axis that is cut, needs numbers")
+    if start == stop:  # empty, and stays so
+        return {"start": int(mask[:start].sum()), "stop": int(mask[:start].sum())}
     new = _new_positions(mask)
     picked = new[start:stop:step][mask[start:stop:step]]
     spacing = numpy.unique(numpy.diff(picked)) if len(picked) > 1 else numpy.ones(1, dtype=numpy.int64)
