@@ -26,7 +26,7 @@ from graphopt.ir.types import DType
 if TYPE_CHECKING:
     from torch._ops import OpOverload
 
-__all__ = ["EagerEmitter", "Interpreter", "bind_dims", "precise_dtype", "state_tensor"]
+__all__ = ["EagerEmitter", "Interpreter", "bind_dims", "last_uses", "precise_dtype", "state_tensor"]
 
 Watcher = Callable[[Value, torch.Tensor], None]
 
@@ -130,7 +130,7 @@ class Interpreter:
         self.graph = graph
         self.precise = precise
         self.training = training
-        self._last_uses = _last_uses(graph)
+        self._last_uses = last_uses(graph)
 
     def run(self, *inputs: torch.Tensor, on_value: Watcher | None = None) -> tuple[torch.Tensor, ...]:
         """The flat outputs for flat inputs. A value is freed after its last use.
@@ -223,7 +223,7 @@ def _shown(handle: Any) -> str:
     return f"{str(handle.dtype).removeprefix('torch.')}{list(handle.shape)}"
 
 
-def _last_uses(graph: Graph) -> dict[Node, list[Value]]:
+def last_uses(graph: Graph) -> dict[Node, list[Value]]:
     """For each node, the values that nobody reads after it, its own unread results among them."""
     seen: set[Value] = {operand for operand in graph.outputs if isinstance(operand, Value)}
     last: dict[Node, list[Value]] = {}

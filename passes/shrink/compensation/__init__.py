@@ -1,0 +1,79 @@
+"""Compensation without training: what stays makes up for what went, on calibration data.
+
+    before = graph.clone()
+    record = cut(rewriter, groups, removal)
+    notes = compensate(rewriter, before, record, context, "least-squares")
+
+| method | changes |
+|---|---|
+| `none` | nothing |
+| `bias` | biases and shifts of batch norms, by the mean difference of each layer's outputs |
+| `least-squares` | weights, biases, scales, shifts and running statistics of every layer that reads something else than before |
+
+Other passes that change what layers read use `compensate_layers`; to fit one layer to targets of your own, see `fit_layer`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from graphopt.errors import PassOptionError
+from graphopt.ir.graph import Graph
+from graphopt.passes.shrink.compensation.changes import Kept
+from graphopt.passes.shrink.compensation.fit import RIDGES, Fit, Sample, fit_layer, fit_shift
+from graphopt.passes.shrink.compensation.layers import LinearLayer, linear_layer
+from graphopt.passes.shrink.compensation.sequence import LIMIT_BYTES, Compensation
+from graphopt.pipeline.context import Context
+from graphopt.rewrite.cut import CutRecord
+from graphopt.rewrite.rewriter import Rewriter
+
+__all__ = [
+    "LIMIT_BYTES",
+    "METHODS",
+    "RIDGES",
+    "Fit",
+    "LinearLayer",
+    "Sample",
+    "compensate",
+    "compensate_layers",
+    "fit_layer",
+    "fit_shift",
+    "linear_layer",
+]
+
+METHODS: tuple[str, ...] = ("none", "bias", "least-squares")
+
+
+def compensate(
+    rewriter: Rewriter, before: Graph, record: CutRecord, context: Context, method: Literal["none", "bias", "least-squares"]
+) -> tuple[str, ...]:
+    """Give the layers of a cut graph new numbers, so that its outputs come near to those of `before`.
+
+    Called right after the cut, `before` is the graph as it was then: values are matched by name. Only numbers of
+    states change. On the held-out quarter of the calibration data no layer's outputs, and not the graph's either, are
+    further off than those of the plain cut. Without calibration data nothing is done. Returns notes for the report.
+
+    Raises:
+        PassOptionError: no such method.
+        RunInputError: a batch does not fit the graph.
+    """
+    return compensate_layers(rewriter, before, record.states, context, method)
+
+
+def compensate_layers(rewriter: Rewriter, before: Graph, kept: Kept, context: Context, method: str) -> tuple[str, ...]:
+    """The same after any change: `kept` says which positions of which states are left, where some were taken out.
+
+    Layers that read other values than in `before` are fitted; values that changed are found by comparing the graphs.
+
+    Raises:
+        PassOptionError: no such method.
+        RunInputError: a batch does not fit the graph.
+    """
+    if method not in METHODS:
+        raise PassOptionError(f"compensation is '{method}', needs one of {', '.join(METHODS)}")
+    if method == "none":
+        return ()
+    if context.calibration is None or not len(context.calibration):
+        return (f"no compensation: '{method}' needs calibration data, pass it as optimize(..., calibration=loader)",)
+    chosen = "bias" if method == "bias" else "least-squares"
+    return Compensation(rewriter, before, kept, context.calibration, chosen, seed=context.seed, progress=context.progress).run()

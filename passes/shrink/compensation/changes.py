@@ -1,0 +1,79 @@
+"""What a cut changed: which layers read other values than before, and which positions of their results are left.
+
+before:  %c = conv2d(%x, %w1)   %y = linear(%c, %w2)
+after:   %c = conv2d(%x, %w1)   fewer rows of %w1: what is left of %c is as it was
+         %y = linear(%c, %w2)   reads less than before: has to make up for it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from graphopt.ir.graph import Graph, Node, Value
+
+__all__ = ["Kept", "changed_values", "kept_positions", "select_kept", "twin_of"]
+
+Kept = Mapping[str, Sequence[tuple[int, Sequence[int]]]]
+"""State name -> (axis, positions that are kept), as in `graphopt.rewrite.cut.CutRecord.states`."""
+
+_OUTPUT_AXES = {"conv1d": 0, "conv2d": 0, "conv3d": 0, "linear": 0, "matmul": 1}
+
+
+def twin_of(before: Graph, node: Node) -> Node | None:
+    """The node that computed values of the same names before, or None."""
+    if not node.results or not before.has_value(node.name):
+        return None
+    twin = before.value(node.name).producer
+    same = twin is not None and twin.op == node.op and [r.name for r in twin.results] == [r.name for r in node.results]
+    return twin if same else None
+
+
+def changed_values(before: Graph, after: Graph) -> set[Value]:
+    """The values of `after` that are no longer what they were: those of changed nodes, and whatever depends on them.
+
+    A node has changed where its op, attributes, operands or the numbers of its states have. Linear in nodes.
+    """
+    changed: set[Value] = set()
+    for node in after.nodes:
+        twin = twin_of(before, node)
+        same = (
+            twin is not None
+            and twin.attrs == node.attrs
+            and len(twin.operands) == len(node.operands)
+            and all(_same(before, after, old, new) for old, new in zip(twin.operands, node.operands, strict=True))
+            and not any(operand in changed for operand in node.operands if isinstance(operand, Value))
+        )
+        if not same:
+            changed.update(node.results)
+    return changed
+
+
+def _same(before: Graph, after: Graph, old: object, new: object) -> bool:
+    if not isinstance(old, Value) or not isinstance(new, Value):
+        return type(old) is type(new) and old == new
+    was, now = before.state_of(old), after.state_of(new)
+    return old.name == new.name and (was is None) == (now is None) and (was is None or now is None or was.data is now.data)
+
+
+def kept_positions(kept: Kept, node: Node) -> tuple[int, ...] | None:
+    """The channels of a layer's or norm's result that are left, from what was taken of its states; None where all are."""
+    axis = _OUTPUT_AXES.get(node.op)
+    places = (
+        [(1, axis), (2, 0)] if axis is not None else [(2, 0)] if node.op.startswith("conv_transpose") else [(i, 0) for i in range(1, 5)]
+    )
+    for index, wanted in places:
+        operand = node.operands[index] if index < len(node.operands) else None
+        if isinstance(operand, Value):
+            for found, positions in kept.get(operand.name, ()):
+                if found == wanted:
+                    return tuple(positions)
+    return None
+
+
+def select_kept(tensor: torch.Tensor, axis: int, positions: Sequence[int] | None) -> torch.Tensor:
+    """The positions of an axis that are left; all where `positions` is None."""
+    if positions is None:
+        return tensor
+    return tensor.index_select(axis, torch.tensor(positions, dtype=torch.int64, device=tensor.device))

@@ -1,0 +1,280 @@
+"""Goes through a cut graph in execution order and makes every layer up for what it no longer reads.
+
+    for each layer whose inputs have changed, first to last:
+        targets   what the uncut layer gave, of the channels that are left, plus what a shortcut behind it lacks
+        inputs    what the layer really reads now, behind all layers that were fitted before it
+        fit       weights, bias, or scale and statistics of a batch norm; see `fit` and `batch_norm`
+
+Both graphs run side by side, all batches at once, so each is computed once, and once more for the comparison at the
+end. Memory: the values of both graphs at their busiest node times the batches (as many as fit into `LIMIT_BYTES` are
+used), and for one layer at a time the matrices of `graphopt.passes.shrink.statistics.normal_equations`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Literal
+
+import torch
+
+from graphopt.ir.data import TensorData
+from graphopt.ir.graph import Graph, Node, Operand, State, Value
+from graphopt.passes.shrink.compensation.batch_norm import NormFit, fit_batch_norm
+from graphopt.passes.shrink.compensation.changes import Kept, changed_values, kept_positions, select_kept, twin_of
+from graphopt.passes.shrink.compensation.fit import Fit, Sample, fit_layer, fit_shift
+from graphopt.passes.shrink.compensation.layers import is_linear_layer, linear_layer
+from graphopt.passes.shrink.compensation.outputs import output_error
+from graphopt.passes.shrink.compensation.shortcuts import shortcut_of
+from graphopt.passes.shrink.statistics.stream import Stream, batches_that_fit, computes_in_double
+from graphopt.pipeline.calibration import Calibration
+from graphopt.rewrite.rewriter import Rewriter
+
+__all__ = ["LIMIT_BYTES", "Compensation", "Method"]
+
+Method = Literal["bias", "least-squares"]
+
+LIMIT_BYTES = 2 << 30
+"""Most memory for values of all batches in both graphs (bytes)."""
+
+
+class Compensation:
+    """One compensation of one cut graph; `run` does it."""
+
+    def __init__(
+        self,
+        rewriter: Rewriter,
+        before: Graph,
+        kept: Kept,
+        calibration: Calibration,
+        method: Method,
+        *,
+        seed: int = 0,
+        progress: Callable[[str, float], None] | None = None,
+        limit: int = LIMIT_BYTES,
+    ) -> None:
+        self._rewriter = rewriter
+        self._graph = rewriter.graph
+        self._before = before
+        self._kept = kept
+        self._method: Method = method
+        self._seed = seed
+        self._progress = progress
+        self._precise = computes_in_double(before)
+        batches = [batch.inputs for batch in calibration]
+        count = batches_that_fit((before, self._graph), batches, limit, precise=self._precise)
+        self._batches = batches[:count]
+        self._left_out = len(batches) - count
+        self._old = Stream(before, self._batches, precise=self._precise)
+        self._new = Stream(self._graph, self._batches, precise=self._precise)
+        self._originals: dict[str, State] = {}
+        self._fitted: list[str] = []
+        self._as_they_were: list[str] = []
+        self._reasons: dict[str, list[str]] = {}
+
+    def run(self) -> tuple[str, ...]:
+        """Fit all layers, compare the outputs, and say what was done.
+
+        Where the outputs on held-out samples are not nearer to the old ones than those of the plain cut, all
+        numbers are put back.
+        """
+        plain = self._graph.clone()
+        changed = changed_values(self._before, self._graph)
+        jobs = [node for node in self._graph.nodes if self._wants(node, changed)]
+        for number, node in enumerate(jobs):
+            if self._progress is not None:
+                self._progress(f"compensate {node.name}", number / len(jobs))
+            reason = self._fit(node, changed)
+            if reason is not None:
+                self._reasons.setdefault(reason, []).append(node.name)
+        if not self._originals:
+            return self._notes()
+        wanted = self._old.finish()
+        error = output_error(wanted, self._new.finish())
+        plain_error = output_error(wanted, Stream(plain, self._batches, precise=self._precise).finish())
+        if not error < plain_error:
+            for state in self._originals.values():
+                self._rewriter.update_state(state)
+            return (
+                f"compensation ({self._method}) was taken back: on held-out samples the outputs are off by {error:.3g} with it "
+                f"and by {plain_error:.3g} without",
+                *self._notes(),
+            )
+        return (
+            f"compensation ({self._method}) of {len(self._fitted)} layers: "
+            f"outputs on held-out samples are off by {error:.3g}, by {plain_error:.3g} without it",
+            *self._notes(),
+        )
+
+    def _notes(self) -> tuple[str, ...]:
+        notes = [f"not compensated, {reason}: {_listed(names)}" for reason, names in self._reasons.items()]
+        if self._as_they_were:
+            notes.append(f"kept as cut, no better on held-out samples: {_listed(self._as_they_were)}")
+        if self._left_out:
+            notes.append(
+                f"{self._left_out} calibration batches were not used for compensation: they need more than {LIMIT_BYTES >> 20} MiB"
+            )
+        return tuple(notes)
+
+    def _wants(self, node: Node, changed: set[Value]) -> bool:
+        """True for layers and norms that read changed values, or whose own columns have changed."""
+        weighted = is_linear_layer(node) or node.op.startswith("conv_transpose")
+        if not weighted and node.op != "batch_norm":
+            return False
+        if any(operand in changed for operand in node.operands if isinstance(operand, Value)):
+            return True
+        twin = twin_of(self._before, node)
+        return weighted and twin is not None and twin.value(1).shape[1:] != node.value(1).shape[1:] and node.op != "matmul"
+
+    def _fit(self, node: Node, changed: set[Value]) -> str | None:
+        """Fit one node; the reason where that can't be done."""
+        twin = twin_of(self._before, node)
+        if twin is None or self._old.has_passed(twin):
+            return "there was no such layer before"
+        self._new.advance(node)
+        self._old.advance(twin, through=True)
+        kept = kept_positions(self._kept, node)
+        axis = _channel_axis(node)
+        left = len(kept) if kept is not None else twin.result.shape[axis]
+        if left != node.result.shape[axis]:
+            return "its channels before and after can't be matched"
+        try:
+            if self._is_exact(node, twin, kept, axis):
+                return None
+            if node.op == "batch_norm":
+                return self._fit_norm(node, twin, kept)
+            return self._fit_layer(node, twin, kept, axis)
+        except KeyError:
+            return "nobody reads it"
+
+    def _is_exact(self, node: Node, twin: Node, kept: tuple[int, ...] | None, axis: int) -> bool:
+        """True where what is left of the result is what it was, up to rounding: only rows were taken out so far."""
+        for sample in self._samples(node, twin, kept, axis):
+            rounding = 100 * torch.finfo(sample.targets.dtype).eps
+            if not bool((sample.targets - sample.outputs).abs().amax() <= rounding * sample.targets.abs().amax()):
+                return False
+        return True
+
+    def _fit_layer(self, node: Node, twin: Node, kept: tuple[int, ...] | None, axis: int) -> str | None:
+        bias = self._own_state(node, 2)
+        has_bias = len(node.operands) > 2 and node.operands[2] is not None
+        weight = self._own_state(node, 1)
+        takes_weight = self._method == "least-squares" and is_linear_layer(node) and isinstance(weight, State)
+        if takes_weight and isinstance(weight, State) and weight.type.sparsity is not None:
+            takes_weight = False
+        absorbed = not has_bias and self._followed_by_norm(node)
+        samples = self._samples(node, twin, kept, axis)
+        fit: Fit | None = None
+        if takes_weight and isinstance(weight, State):
+            fits_shift = isinstance(bias, State) or absorbed
+            fit = fit_layer(linear_layer(node), samples, len(self._batches), fits_shift=fits_shift, seed=self._seed)
+            if fit is not None and fit.weight is not None:
+                self._write(weight, fit.weight, added=True)
+        elif isinstance(bias, State):
+            fit = fit_shift(samples, axis)
+        else:
+            if not has_bias and absorbed:
+                return None  # the batch norm behind it does what a bias would do
+            return weight if isinstance(weight, str) else bias if isinstance(bias, str) else "it has no bias"
+        if fit is not None and isinstance(bias, State):
+            self._write(bias, fit.shift, added=True)
+        self._tell(node, fit)
+        return None
+
+    def _fit_norm(self, node: Node, twin: Node, kept: tuple[int, ...] | None) -> str | None:
+        if node.attrs["mode"] == "train":
+            return "it uses the statistics of each batch"
+        states = [self._own_state(node, index) for index in range(1, 5)]
+        missing = [state for state in states if isinstance(state, str)]
+        if missing:
+            return missing[0]
+        owned = [state for state in states if isinstance(state, State)]
+        samples = list(self._samples(node, twin, kept, 1))
+        if self._method == "bias":
+            shift = fit_shift(samples, 1)
+            if shift is not None:
+                self._write(owned[1], shift.shift, added=True)
+            self._tell(node, shift)
+            return None
+        fit = fit_batch_norm(node, [tensor for state in owned if (tensor := self._new.state(state.value)) is not None], samples)
+        if fit is None:
+            return "its statistics are not finite"
+        for state, numbers in zip(owned, (fit.weight, fit.bias, fit.statistics.mean, fit.statistics.var), strict=True):
+            self._write(state, numbers, added=False)
+        self._tell(node, fit)
+        return None
+
+    def _samples(self, node: Node, twin: Node, kept: tuple[int, ...] | None, axis: int) -> Iterator[Sample]:
+        """What a node reads, gives and should give, batch by batch."""
+        shortcut = self._shortcut(node)
+        for batch in range(len(self._batches)):
+            inputs = self._new.operand(batch, node.operands[0])
+            (outputs,) = self._new.compute(batch, node)
+            targets = select_kept(self._old.operand(batch, twin.result), axis, kept)
+            if shortcut is not None:
+                old, new = shortcut
+                targets = targets + (select_kept(self._old.operand(batch, old), axis, kept) - self._new.operand(batch, new))
+            yield Sample(inputs, outputs, targets)
+
+    def _shortcut(self, node: Node) -> tuple[Value, Value] | None:
+        """The value that the node's result is added to, before and after; None where there is none or it comes later."""
+        found = shortcut_of(node)
+        twin = twin_of(self._before, found[0]) if found is not None else None
+        if found is None or twin is None:
+            return None
+        old, new = twin.operands[found[1]], found[0].operands[found[1]]
+        if not isinstance(old, Value) or not isinstance(new, Value) or old.name != new.name:
+            return None
+        return (old, new) if self._old.knows(old) and self._new.knows(new) else None
+
+    def _followed_by_norm(self, node: Node) -> bool:
+        """True when a batch norm alone reads the result and is fitted too."""
+        users = node.result.users
+        if len(users) != 1 or users[0].op != "batch_norm" or users[0].attrs["mode"] == "train" or self._method != "least-squares":
+            return False
+        return all(isinstance(self._own_state(users[0], index), State) for index in range(1, 5))
+
+    def _own_state(self, node: Node, index: int) -> State | str:
+        """The state that this node alone reads at an operand, or why its numbers can't be changed."""
+        operand: Operand = node.operands[index] if index < len(node.operands) else None
+        if operand is None:
+            return f"it has no {_operand_name(node, index)}"
+        state = self._graph.state_of(operand)
+        if state is None:
+            return f"its {_operand_name(node, index)} is computed at run time"
+        if state.value.use_count > 1 or state.tied:
+            return f"its {_operand_name(node, index)} is shared"
+        return state
+
+    def _write(self, state: State, numbers: torch.Tensor, *, added: bool) -> None:
+        """Give a state new numbers, or add a change to those that it has."""
+        assert state.data is not None, "both graphs run, so they have numbers"
+        self._originals.setdefault(state.name, state)
+        current = state.data.precise()
+        total = current + numbers.to(current.device) if added else numbers.to(current.device)
+        dtype: torch.dtype = getattr(torch, state.type.dtype.torch_name)
+        self._rewriter.update_state(replace(state, data=TensorData(total.to(dtype).contiguous()), digest=None))
+
+    def _tell(self, node: Node, fit: Fit | NormFit | None) -> None:
+        if fit is None:
+            self._as_they_were.append(node.name)
+            return
+        self._fitted.append(node.name)
+        self._rewriter.touch(node)
+
+
+def _channel_axis(node: Node) -> int:
+    rank = node.result.type.rank
+    if node.op in ("linear", "matmul"):
+        return rank - 1
+    return 1 if node.op == "batch_norm" else rank - 1 - (node.value(1).type.rank - 2)
+
+
+def _operand_name(node: Node, index: int) -> str:
+    names = {"batch_norm": ("x", "scale", "shift", "mean", "variance")}.get(node.op, ("x", "weight", "bias"))
+    return names[index]
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(f"%{name}" for name in names[:3])
+    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown

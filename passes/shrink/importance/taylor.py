@@ -1,0 +1,39 @@
+"""Importance "taylor": how much the loss changes to first order when a unit's weights become zero.
+
+    score[u] = mean over batches of  sum over all parameters w of unit u of (g w)^2,   g = gradient of the batch's mean loss
+
+All parameters of a unit are summed: written rows, read columns, scales and shifts. Scores are squared changes of the
+loss, so those of different groups compare.
+
+Source: Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019, equations 7 and 8. The loss is
+that of `graphopt.passes.shrink.importance.loss`: with targets cross-entropy, without the distance to the own outputs.
+"""
+
+from __future__ import annotations
+
+import numpy
+
+from graphopt.analysis.axes import AxisGroup, AxisGroups
+from graphopt.ir.graph import Graph
+from graphopt.passes.shrink.importance.gradients import Differentiable
+from graphopt.passes.shrink.importance.members import Scores
+from graphopt.passes.shrink.importance.unit_losses import UnitLosses
+from graphopt.pipeline.calibration import Calibration
+
+__all__ = ["taylor_scores"]
+
+
+def taylor_scores(graph: Graph, groups: AxisGroups, calibration: Calibration, seed: int) -> dict[AxisGroup, Scores]:
+    """The scores of all groups, from one backward pass per batch.
+
+    Raises:
+        PassError: the graph has no gradients, or its outputs do not fit the targets.
+    """
+    losses = UnitLosses(graph, groups)
+    model = Differentiable(graph, losses.names, seed)
+    total = {group: numpy.zeros(group.size) for group in groups}
+    for index, batch in enumerate(calibration):
+        gradients = model.gradients(batch.inputs, batch.target, model.signs(batch, index))
+        for group, numbers in losses.squared_changes(gradients).items():
+            total[group] += numbers
+    return {group: numbers / len(calibration) for group, numbers in total.items()}
