@@ -12,11 +12,11 @@ graph.gir                            IR text, without weights
 from __future__ import annotations
 
 import importlib.util
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graphopt.cli.functions import import_file
 from graphopt.errors import UsageError
 from graphopt.ir.graph import Graph
 
@@ -193,17 +193,7 @@ def _load_weights(module: torch.nn.Module, path: Path) -> None:
 def _from_file(path: Path, function: str) -> Subject:
     import torch
 
-    if not path.is_file():
-        raise UsageError(f"there is no file {path}")
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    if specification is None or specification.loader is None:
-        raise UsageError(f"{path} can't be imported as Python", fix="give a file that ends in .py")
-    loaded = importlib.util.module_from_spec(specification)
-    sys.modules[path.stem] = loaded
-    try:
-        specification.loader.exec_module(loaded)
-    except Exception as error:
-        raise UsageError(f"{path} fails when imported: {type(error).__name__}: {error}", fix="run it with python to see why") from error
+    loaded = import_file(path)
     builder = getattr(loaded, function, None)
     if not callable(builder):
         raise UsageError(f"{path} has no function '{function}'", fix=_near(function, [n for n in vars(loaded) if not n.startswith("_")]))

@@ -8,9 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from graphopt.cli.functions import call_function, load_function
 from graphopt.cli.models import load_subject, parse_dynamic, parse_shapes
 from graphopt.cli.options import Dynamic, Json, Model, Passes, Shapes, Threads, Weights
 from graphopt.cli.output import print_json, print_text, step, steps
+from graphopt.errors import UsageError
+from graphopt.pipeline.calibration import DEFAULT_SAMPLES
 
 __all__ = ["Check", "optimize"]
 
@@ -38,6 +41,24 @@ def optimize(
     bench: Annotated[bool, typer.Option("--bench", help="Measure latency before and after, interleaved.")] = False,
     rounds: Annotated[int, typer.Option("--rounds", min=3, help="Rounds of the measurement.")] = 20,
     threads: Threads = 0,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            "--calibration",
+            help="FILE.py:FUNCTION (or module:FUNCTION) that returns data for lossy passes: a DataLoader, a list of batches, or one batch.",
+        ),
+    ] = None,
+    calibration_samples: Annotated[
+        int, typer.Option("--calibration-samples", min=1, help="Samples that are read of the calibration data.")
+    ] = DEFAULT_SAMPLES,
+    metric: Annotated[
+        str | None,
+        typer.Option("--metric", help="FILE.py:FUNCTION (or module:FUNCTION) of a module that returns its quality, higher is better."),
+    ] = None,
+    metric_drop: Annotated[
+        float | None,
+        typer.Option("--metric-drop", help="How far the metric may fall, in its own unit; lossy passes that cost more are weakened."),
+    ] = None,
     shape: Shapes = None,
     dynamic: Dynamic = None,
     weights: Weights = None,
@@ -47,14 +68,29 @@ def optimize(
     import graphopt
     from graphopt.report.measure import compare
 
+    if metric_drop is not None and metric is None:
+        raise UsageError("--metric-drop needs a metric to hold it against", fix="add --metric FILE.py:FUNCTION")
+    budget = graphopt.Budget(metric_drop=metric_drop) if metric_drop is not None else None
     with steps(quiet=json_) as progress:
         with step(progress, f"loading {model}"):
             subject = load_subject(model, weights=weights)
+        quality = load_function(metric, "--metric") if metric is not None else None
+        data = call_function(calibration, "--calibration") if calibration is not None else None
         with step(progress, "capturing"):
             graph = subject.captured(shapes=parse_shapes(shape), dynamic=parse_dynamic(dynamic))
         before = graph.clone()
-        with step(progress, "running passes"):
-            result = graphopt.optimize(graph, passes or ["lossless"], check=check.value, strict=strict)
+        with step(progress, "running passes") as update:
+            result = graphopt.optimize(
+                graph,
+                passes or ["lossless"],
+                check=check.value,
+                strict=strict,
+                calibration=data,
+                calibration_samples=calibration_samples,
+                metric=quality,
+                budget=budget,
+                progress=update,
+            )
         executable = None
         options: dict[str, Any] = {"threads": threads} if threads and target == "onnxruntime" else {}
         if target is not None:

@@ -211,6 +211,18 @@ def _raise(module: nn.Module) -> float:
     raise KeyError("validation set")
 
 
+def _nan(module: nn.Module) -> float:
+    return float("nan")
+
+
+def _text(module: nn.Module) -> str:
+    return "good"
+
+
+def _pair(module: nn.Module) -> torch.Tensor:
+    return torch.ones(2)
+
+
 def _training(module: nn.Module) -> float:
     with torch.no_grad():
         next(module.parameters()).add_(1.0)
@@ -224,9 +236,9 @@ def _training(module: nn.Module) -> float:
         ({"metric": 0.5}, "metric is a float, needs a function of a module"),
         ({"metric": size, "budget": 0.1}, r"budget is 0.1, needs a Budget\n  fix: pass budget=graphopt.Budget\(metric_drop=0.01\)"),
         ({"metric": _raise}, "the metric raised KeyError: 'validation set' on the original model"),
-        ({"metric": lambda module: float("nan")}, "the metric is nan on the original model, so no drop can be measured"),
-        ({"metric": lambda module: "good"}, "the metric returned a str, needs one number on the original model"),
-        ({"metric": lambda module: torch.ones(2)}, "the metric returned a Tensor, needs one number on the original model"),
+        ({"metric": _nan}, "the metric is nan on the original model, so no drop can be measured"),
+        ({"metric": _text}, "the metric returned a str, needs one number on the original model"),
+        ({"metric": _pair}, "the metric returned a Tensor, needs one number on the original model"),
         ({"metric": _training}, r"the metric changed %w of the module that it was given.*\n  fix: work on a copy"),
     ],
 )
