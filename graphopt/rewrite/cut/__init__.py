@@ -30,11 +30,18 @@ def cut(rewriter: Rewriter, groups: AxisGroups, removal: Removal) -> CutRecord:
             a node can say.
     """
     kept = KeptPositions(groups, removal)
+    stranger = next((value for value in kept.values if not _is_of(rewriter.graph, value)), None)
+    if stranger is not None:
+        raise PassError(f"the groups are not of this graph: %{stranger.name} is of another one", fix="analyse the graph that is cut")
     record = _record(rewriter.graph, kept, removal)
     plan = make_plan(rewriter.graph, record)
     _compare(rewriter.graph, kept, plan)
     apply_plan(rewriter, plan)
     return record
+
+
+def _is_of(graph: Graph, value: Value) -> bool:
+    return graph.has_value(value.name) and graph.value(value.name) is value
 
 
 def _record(graph: Graph, kept: KeptPositions, removal: Removal) -> CutRecord:

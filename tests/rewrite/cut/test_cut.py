@@ -146,6 +146,8 @@ def test_a_removal_has_to_fit_its_group() -> None:
         cut(Rewriter(graph), AxisGroups((group,), ()), {group: numpy.zeros(3, dtype=bool)})
     with pytest.raises(PassError, match=r"group other is not one of this graph's\n  fix: analyse the graph again after every edit"):
         cut(Rewriter(graph), AxisGroups((group,), ()), removal_of(other, [0]))
+    with pytest.raises(PassError, match=r"the groups are not of this graph: %w1 is of another one"):
+        cut(Rewriter(graph.clone()), AxisGroups((group,), ()), removal_of(group, [0]))
 
 
 def test_nothing_may_be_left_of_an_axis() -> None:
