@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from graphopt.backends.cpu.arrays import ArrayData
+from graphopt.backends.cpu.isa import available_cores
 from graphopt.backends.cpu.kernel import ReadState
 from graphopt.backends.cpu.options import CpuOptions
 from graphopt.backends.cpu.plan import Plan
@@ -80,7 +81,7 @@ def plan(graph: Graph, sizes: Mapping[str, int], options: CpuOptions, saved: Seq
                 return program
     if not options.measure:
         return plan_graph(graph, sizes)
-    return plan_measured(graph, sizes, Timings(default_timings(), options.isa, options.thread_count))
+    return plan_measured(graph, sizes, Timings(default_timings(), options.isa, available_cores()))
 
 
 def plan_measured(graph: Graph, sizes: Mapping[str, int], timings: Timings) -> Program:

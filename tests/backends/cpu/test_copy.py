@@ -52,7 +52,7 @@ def _check(cases: list[tuple[Storage, Storage]], isa: str = "avx512") -> None:
         first = first or found
 
 
-@pytest.mark.parametrize("isa", ["avx512", "avx2", "generic"])
+@pytest.mark.parametrize("isa", ["avx512", "generic"])
 def test_layouts_of_images(isa: str) -> None:
     cases: list[tuple[Storage, Storage]] = []
     for shape in ((2, 17, 1, 1), (1, 64, 8, 16)):
@@ -62,6 +62,8 @@ def test_layouts_of_images(isa: str) -> None:
     for shape in _SHAPES if isa == "avx512" else _SHAPES[:1]:
         for source in _LAYOUTS:
             for target in _LAYOUTS:
+                if isa != "avx512" and "halo" in source + target:
+                    continue
                 number = len(cases)
                 cases.append((_LAYOUTS[source](f"x{number}", F32, shape), _LAYOUTS[target](f"y{number}", F32, shape)))
     _check(cases, isa)

@@ -105,7 +105,7 @@ _BINARY: dict[str, Callable[[Any, Any], torch.Tensor]] = {
     "bitwise_left_shift": torch.bitwise_left_shift,
     "bitwise_right_shift": torch.bitwise_right_shift,
 }
-_DTYPES = (F32, DType.f64, DType.i64, DType.i32, DType.u8, DType.boolean)
+_DTYPES = (F32, DType.f64, DType.i64, DType.u8, DType.boolean)
 
 
 def _of_torch(dtype: torch.dtype) -> DType:
@@ -148,12 +148,7 @@ class _Cases:
 def test_binary_ops_of_all_dtypes() -> None:
     cases = _Cases()
     for name, function in _BINARY.items():
-        for left, right in [(dtype, dtype) for dtype in _DTYPES] + [
-            (DType.i64, F32),
-            (DType.boolean, DType.i32),
-            (DType.u8, DType.i64),
-            (F32, DType.f64),
-        ]:
+        for left, right in [(dtype, dtype) for dtype in _DTYPES] + [(DType.i64, F32), (DType.boolean, DType.i32)]:
             shift = "shift" in name
             integer_division = name in ("remainder", "fmod", "pow", "bitwise_left_shift", "bitwise_right_shift")
             a, va = cases.operand(left, positive=name == "pow", special=name != "pow")

@@ -141,7 +141,7 @@ def test_few_rows_stream_the_weights() -> None:
 
 def test_plan_text() -> None:
     kernel = _candidates(128, 768, 3072)[0]
-    assert kernel.describe() == "128 x 768->3072, tile 3x8 chunk 96 block 16 shared"
+    assert kernel.describe() == "128 x 768->3072, tile 3x8 chunk 768 block 16 shared"
     assert kernel.flops == 2 * 128 * 768 * 3072
 
 

@@ -99,6 +99,31 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
+class Halving(nn.Module):
+    """3x3 convolutions with 2x2 max pools behind them: of even and odd images, and one that someone else reads too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(16, 24, 3, padding=1)
+        self.second = nn.Conv2d(24, 33, 3, padding=1)
+        self.third = nn.Conv2d(33, 16, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = nn.functional.max_pool2d(torch.relu(self.first(x)), 2)
+        x = nn.functional.max_pool2d(torch.relu(self.second(x)), 2)
+        y = self.third(x)
+        return nn.functional.max_pool2d(y, 2), y
+
+
+@pytest.mark.parametrize("size", [(28, 30), (26, 27)])
+def test_pools_ride_on_winograd_convolutions(size: tuple[int, int]) -> None:
+    x = torch.randn(2, 16, *size)
+    executable = _lower(Halving, x)
+    assert _error(executable, x) < 1e-5  # what a Winograd layer may have
+    steps = [line for line in str(executable.plan).splitlines() if "max_pool2d" in line]
+    assert [("winograd" in line, "conv 3x3" in line) for line in steps] == [(True, True)] * 2 + [(False, False)], "\n".join(steps)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_numbers_are_those_of_float64(name: str) -> None:
     make, shape = CASES[name]

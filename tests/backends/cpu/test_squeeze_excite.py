@@ -9,7 +9,9 @@ from torch.nn import functional
 from graphopt.backends.cpu.chain import Chain, Operation, TheValue
 from graphopt.backends.cpu.frame import image_frame
 from graphopt.backends.cpu.kernels.layers import Layer
-from graphopt.backends.cpu.kernels.squeeze_excite import SqueezeExcite, gated_candidates
+from graphopt.backends.cpu.kernels.pixel_tiles import PixelTile
+from graphopt.backends.cpu.kernels.squeeze_excite import GatedPointwise, SqueezeExcite, gated_candidates
+from graphopt.backends.cpu.planner.layouts import make_storage
 from graphopt.backends.cpu.storage import plain
 from graphopt.ir.types import DType
 from tests.backends.cpu.image_cases import ISAS, Cases, add_then_relu, hardswish, relu
@@ -71,8 +73,16 @@ def test_gated_convolutions_agree_with_torch(isa: str) -> None:
         other, added = cases.input(cases.array(n, outputs, *size), layout)
         plain_result = functional.conv2d(x_numbers * gate_numbers, w, b)
         for chain, expected in ((add_then_relu(other), (plain_result + added).relu()), (hardswish(), functional.hardswish(plain_result))):
-            for number in range(1, 3):
-                y = cases.output(expected, layout)
-                found = gated_candidates(x, gate, y, Layer(weight, bias, outputs, chain), image_frame())
-                cases.add(found[min(number, len(found)) - 1])
+            for tile in (PixelTile(2, min(5, size[1])), PixelTile(3, 1)):
+                cases.add(GatedPointwise(x, gate, cases.output(expected, layout), Layer(weight, bias, outputs, chain), image_frame(), tile))
     cases.check(isa)
+
+
+def test_gates_go_into_weights_where_these_are_fewer() -> None:
+    def candidates(size: int) -> list[GatedPointwise]:
+        x, y = (make_storage("blocked", name, DType.f32, (1, 64, size, size)) for name in "xy")
+        gate = make_storage("plain", "gate", DType.f32, (1, 64, 1, 1))
+        return gated_candidates(x, gate, y, Layer("w", None, 64, relu()), image_frame())
+
+    assert candidates(14)[0].describe() == "gate + conv 1x1 64->64 @14x14 + relu, tile 2x14"
+    assert not candidates(7)

@@ -113,7 +113,7 @@ template <class S> class Attention {
   // Packed rows lie densely in whole vectors; single queries alone do not repay the packing.
   static constexpr bool HAS_BLOCKS = QUERY_PIECES.count > 0;
   static constexpr bool PACK_K = S::K_STEP != 1 || (HAS_BLOCKS && S::K_ROW != S::FEATURES);
-  static constexpr bool PACK_V = S::V_STEP != 1 || (HAS_BLOCKS && S::V_ROW != VALUE_WIDTH);
+  static constexpr bool PACK_V = S::V_STEP != 1 || (HAS_BLOCKS && (S::V_ROW != VALUE_WIDTH || S::VALUES != VALUE_WIDTH));
   static constexpr long K_ROW = PACK_K ? FEATURE_WIDTH : S::K_ROW;
   static constexpr long V_ROW = PACK_V ? VALUE_WIDTH : S::V_ROW;
   static constexpr int WIDTH = HAS_BLOCKS ? S::QUERY_VECTORS * LANES : LANES;

@@ -52,8 +52,11 @@ template <class S> struct DirectShape {
   static constexpr bool CHUNKED = S::CHUNK < DEPTH;
   // floats of weights of `channels` input channels and `vectors` output vectors
   static constexpr long weights(int channels, int vectors) { return static_cast<long>(channels) * TAPS * vectors * LANES; }
-  // Cache lines of the next chunk's weights that each tile asks for per tap and 16 channels: together, all of them.
-  static constexpr int lines_ahead(int vectors) { return ceil_div(LANES * vectors, BLOCK < TILES ? BLOCK : TILES); }
+  static constexpr long near(int vectors) { return weights_ahead(weights(CHUNKED ? S::CHUNK : DEPTH, vectors) * 4, vectors); }
+  // What is summed in one go: 16 channels of a tap, or a row of taps of a plane.
+  static constexpr int RUN = S::X_LANE == 1 ? LANES : S::KERNEL_W, RUNS = S::X_LANE == 1 ? TAPS : S::KERNEL_H;
+  // Cache lines of the next chunk's weights that each tile asks for per run: together, all of them.
+  static constexpr int lines_ahead(int vectors) { return ceil_div(RUN * vectors, BLOCK < TILES ? BLOCK : TILES); }
 };
 
 // Input channels that a pass sums, and the weights that will be needed after them.
@@ -62,33 +65,42 @@ struct DirectChannels {
   const float* ahead;
 };
 
+// Asks for the pixels of a tile in the next run. They share no cache lines, and all would miss L1 at once.
+template <class S, class T> GRAPHOPT_INLINE void direct_prefetch(const float* x) {
+  constexpr int COLUMNS = DirectShape<S>::COLUMNS;
+  GRAPHOPT_UNROLL for (int p = 0; p < T::PIXELS; ++p) prefetch_near(x + p / COLUMNS * S::X_ROW + p % COLUMNS * S::X_COLUMN);
+}
+
 // The part of a tile's sum that some channels make. `after` is where x goes on after these channels: the next tile.
 template <class S, int WIDTH, class T> GRAPHOPT_INLINE void direct_add(T& sums, const float* x, const float* after, const float* w, DirectChannels channels) {
   using D = DirectShape<S>;
   constexpr int STEP = WIDTH * LANES, LINES = D::lines_ahead(WIDTH);
+  constexpr long NEAR = D::near(WIDTH);
   const auto [begin, end, first_ahead] = channels;
   const float* ahead = first_ahead;
   if constexpr (S::X_LANE == 1) {
     for (int c = begin, lanes = LANES; c < end; c += lanes) {
       if constexpr (D::GROUP_IN % LANES != 0) lanes = LANES - c % LANES < end - c ? LANES - c % LANES : end - c;
       const float* group = x + c / LANES * S::X.block + c % LANES;
-      // Pixels of one tap share no cache lines: all miss L1 at once, unless they were asked for.
-      if constexpr (D::TAPS == 1) {
-        const float* soon = c + lanes < end ? group + S::X.block : after;
-        GRAPHOPT_UNROLL for (int p = 0; p < T::PIXELS; ++p) prefetch_near(soon + p / D::COLUMNS * S::X_ROW + p % D::COLUMNS * S::X_COLUMN);
-      }
+      if constexpr (D::TAPS == 1) direct_prefetch<S, T>(c + lanes < end ? group + S::X.block : after);
       for (int h = 0; h < S::KERNEL_H; ++h)
         for (int k = 0; k < S::KERNEL_W; ++k) {
           GRAPHOPT_UNROLL for (int line = 0; line < LINES; ++line) prefetch(ahead + line * LANES);
-          sums.template add<1, S::X_ROW, S::X_COLUMN, STEP>(group + h * S::X_TAP_H + k * S::X_TAP_W, w, lanes);
+          sums.template add<1, S::X_ROW, S::X_COLUMN, STEP, NEAR>(group + h * S::X_TAP_H + k * S::X_TAP_W, w, lanes);
           w += lanes * STEP;
           ahead += LINES * LANES;
         }
     }
   } else {
     for (int c = begin; c < end; ++c)
-      for (int h = 0; h < S::KERNEL_H; ++h, w += S::KERNEL_W * STEP)
-        sums.template add<S::X_TAP_W, S::X_ROW, S::X_COLUMN, STEP>(x + c * S::X_LANE + h * S::X_TAP_H, w, S::KERNEL_W);
+      for (int h = 0; h < S::KERNEL_H; ++h) {
+        const float* row = x + c * S::X_LANE + h * S::X_TAP_H;
+        if constexpr (S::X_COLUMN >= LANES) direct_prefetch<S, T>(h + 1 < S::KERNEL_H ? row + S::X_TAP_H : x + (c + 1) * S::X_LANE);
+        GRAPHOPT_UNROLL for (int line = 0; line < LINES; ++line) prefetch(ahead + line * LANES);
+        sums.template add<S::X_TAP_W, S::X_ROW, S::X_COLUMN, STEP, NEAR>(row, w, S::KERNEL_W);
+        w += S::KERNEL_W * STEP;
+        ahead += LINES * LANES;
+      }
   }
 }
 
@@ -146,7 +158,7 @@ __attribute__((noinline)) void direct_block(const float* x, const float* w, cons
   for (int first = from, last; first < to; first = last) {
     last = D::CHUNKED && first / LANES * LANES + S::CHUNK < to ? first / LANES * LANES + S::CHUNK : to;
     const float* ahead = w + D::weights(last - first, WIDTH);
-    const int ahead_step = ceil_div(last - first, LANES) * D::TAPS * D::lines_ahead(WIDTH) * LANES;
+    const int ahead_step = (S::X_LANE == 1 ? ceil_div(last - first, LANES) : last - first) * D::RUNS * D::lines_ahead(WIDTH) * LANES;
     float* saved = scratch;
     for (int tile = begin; tile < end; ++tile, ahead += ahead_step) {
       const int wanted_row = tile / D::TILES_W * D::ROWS, wanted_column = tile % D::TILES_W * D::COLUMNS;

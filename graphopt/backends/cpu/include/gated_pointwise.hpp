@@ -20,11 +20,12 @@ template <class S> struct GatedShape {
   static constexpr int ROWS = IS_FLAT ? 1 : S::HEIGHT, COUNT = IS_FLAT ? S::HEIGHT * S::WIDTH : S::WIDTH;
   static constexpr int GROUPS = ceil_div(S::OUT_CHANNELS, LANES), SETS = ceil_div(GROUPS, S::VECTORS);
   static constexpr int LAST = GROUPS - (SETS - 1) * S::VECTORS;
+  static constexpr int LINES = lines_ahead(S::VECTORS, ROWS * COUNT / fit_pixels(S::PIXELS));
 };
 
 // Tiles [begin, end) of an image, counted through all rows, and WIDTH output vectors.
 template <class S, int WIDTH, class Epilogue>
-__attribute__((noinline)) void gated_set(const float* x, const float* gate, const float* w, const float* bias, float* y, float* gated, int n, int group,
+__attribute__((noinline)) void gated_set(const float* x, const float* gate, const float* w, const float* bias, float* y, float* gated, Ahead ahead, int n, int group,
                                          int begin, int end, Epilogue epilogue) {
   using G = GatedShape<S>;
   for (int c = 0; c < S::IN_CHANNELS; ++c) {
@@ -32,11 +33,10 @@ __attribute__((noinline)) void gated_set(const float* x, const float* gate, cons
     GRAPHOPT_UNROLL for (int v = 0; v < WIDTH; ++v) store(gated + (c * WIDTH + v) * LANES, load(w + (c * WIDTH + v) * LANES) * factor);
   }
   const int tiles = pixel_tiles<S::PIXELS>(G::COUNT);
-  Ahead none;
   for (int tile = begin; tile < end;) {
     const int row = tile / tiles, first = tile % tiles, last = end - tile < tiles - first ? first + end - tile : tiles;
-    pointwise_tiles<WIDTH, S::PIXELS, S::IN_CHANNELS, S::X.block, S::X.w, true, S::BUFFERED, 1>(
-        x + row * S::X.h, gated, bias, none, first, last, G::COUNT, [&](Vec sum, int v, int pixel) __attribute__((always_inline)) {
+    pointwise_tiles<WIDTH, S::PIXELS, S::IN_CHANNELS, S::X.block, S::X.w, true, S::BUFFERED, G::LINES>(
+        x + row * S::X.h, gated, bias, ahead, first, last, G::COUNT, [&](Vec sum, int v, int pixel) __attribute__((always_inline)) {
           const Vec value = epilogue(sum, n, (group + v) * LANES, row + pixel / S::WIDTH, pixel % S::WIDTH);
           float* const to = y + v * S::Y.block + row * S::Y.h + pixel * S::Y.w;
           store_channels<S::OUT_CHANNELS, S::Y_PADDED>(to, value, (group + v) * LANES);
@@ -56,8 +56,9 @@ void gated_pointwise(const Worker& worker, const float* x, const float* gate, co
     const float *const weights = w + 1L * group * LANES * S::IN_CHANNELS, *const start = bias + group * LANES;
     const float *const from = x + n * S::X.n, *const gates = gate + n * S::GATE.n;
     float* const to = y + n * S::Y.n + group * S::Y.block;
-    if (G::LAST != S::VECTORS && set == G::SETS - 1) gated_set<S, G::LAST>(from, gates, weights, start, to, worker.scratch, n, group, begin, end, epilogue);
-    else gated_set<S, S::VECTORS>(from, gates, weights, start, to, worker.scratch, n, group, begin, end, epilogue);
+    const Ahead ahead = i + end - begin < range.end ? set_ahead<S::VECTORS, G::GROUPS, S::IN_CHANNELS>(w, set + 1) : Ahead{};
+    if (G::LAST != S::VECTORS && set == G::SETS - 1) gated_set<S, G::LAST>(from, gates, weights, start, to, worker.scratch, ahead, n, group, begin, end, epilogue);
+    else gated_set<S, S::VECTORS>(from, gates, weights, start, to, worker.scratch, ahead, n, group, begin, end, epilogue);
     i += end - begin;
   }
 }

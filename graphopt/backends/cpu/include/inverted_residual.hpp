@@ -49,15 +49,9 @@ template <class S> struct MobileShape {
   static constexpr int WIDEN_LINES = lines_ahead(S::WIDEN_VECTORS, WIDENED_ROWS * S::IN_WIDTH / fit_pixels(S::WIDEN_PIXELS));
   static constexpr int NARROW_LINES = lines_ahead(S::NARROW_VECTORS, S::BAND * S::OUT_WIDTH / fit_pixels(S::NARROW_PIXELS));
 
-  // The weights of a chunk of the middle; of a set of output vectors. Of none, if there is no such.
-  static Ahead widen_weights(const float* w, int chunk) {
-    constexpr long CHUNK = 1L * S::WIDEN_VECTORS * LANES * S::IN_CHANNELS, ALL = 1L * GROUPS * LANES * S::IN_CHANNELS;
-    return {w + chunk * CHUNK, w + ((chunk + 1) * CHUNK < ALL ? (chunk + 1) * CHUNK : ALL)};
-  }
-  static Ahead narrow_weights(const float* w, int set) {
-    constexpr long SET = 1L * S::NARROW_VECTORS * LANES * S::MIDDLE_CHANNELS, ALL = 1L * OUT_GROUPS * LANES * S::MIDDLE_CHANNELS;
-    return {w + set * SET, w + ((set + 1) * SET < ALL ? (set + 1) * SET : ALL)};
-  }
+  // The weights of a chunk of the middle, and of a set of output vectors.
+  static Ahead widen_weights(const float* w, int chunk) { return set_ahead<S::WIDEN_VECTORS, GROUPS, S::IN_CHANNELS>(w, chunk); }
+  static Ahead narrow_weights(const float* w, int set) { return set_ahead<S::NARROW_VECTORS, OUT_GROUPS, S::MIDDLE_CHANNELS>(w, set); }
 
   static constexpr int band_end(int band) { return (band + 1) * S::BAND < S::OUT_HEIGHT ? (band + 1) * S::BAND : S::OUT_HEIGHT; }
 };

@@ -87,6 +87,7 @@ __attribute__((noinline)) void linear_block(const float* packed, const float* w,
   using L = LinearShape<S>;
   constexpr int VECTORS = fit_vectors(WIDTH), TILE = L::TILE, STEP = WIDTH * LANES, AHEAD = L::lines_ahead(WIDTH);
   constexpr int TAIL = S::IN_CHANNELS % LANES;
+  constexpr long NEAR = weights_ahead(4L * S::CHUNK * STEP, WIDTH);
   using T = Sums<VECTORS, 1, TILE>;
   const int first_tile = block * L::BLOCK, tiles = L::TILES - first_tile < L::BLOCK ? L::TILES - first_tile : L::BLOCK;
   for (int chunk = 0; chunk < L::CHUNKS; ++chunk, w += S::CHUNK * STEP) {
@@ -110,7 +111,7 @@ __attribute__((noinline)) void linear_block(const float* packed, const float* w,
               GRAPHOPT_UNROLL for (int i = 0; i < VECTORS; ++i) prefetch_for_write(soon + i * S::Y.block);
               soon += S::Y.w;
             }
-          sums.template add<TILE, 0, 1, STEP>(numbers, weights, LANES);
+          sums.template add<TILE, 0, 1, STEP, NEAR>(numbers, weights, LANES);
         }
         if constexpr (TAIL != 0)
           if (last) sums.template add<TILE, 0, 1, STEP>(numbers, weights, TAIL);

@@ -18,6 +18,10 @@ constexpr int fit_pixels(int wanted) { return REGISTERS >= 32 || wanted < REGIST
 // `total` pixels in tiles of at most `most`, as even as they can be.
 constexpr int even_tile(int total, int most) { return ceil_div(total, ceil_div(total, most)); }
 
+// Floats between weights that are used and weights to ask for, `width` vectors a step; 0 where `bytes` of them that many
+// tiles use one after the other stay in the first cache level anyway.
+constexpr long weights_ahead(long bytes, int width) { return bytes > 24 << 10 ? 12L * width * LANES : 0; }
+
 template <int VECTORS, int ROWS, int COLUMNS> struct Sums {
   static constexpr int PIXELS = ROWS * COLUMNS;
   Vec at[VECTORS][PIXELS];
@@ -53,12 +57,15 @@ template <int VECTORS, int ROWS, int COLUMNS> struct Sums {
   // of pixels are ROW and COLUMN floats apart. Asks for the weights AHEAD floats after those that it uses, if not 0.
   // (Unrolling over k makes no difference, or a small one to the worse.)
   template <long LANE, long ROW, long COLUMN, int WIDTH, long AHEAD = 0> GRAPHOPT_INLINE void add(const float* x, const float* w, int count) {
-    for (int k = 0; k < count; ++k) {
+    for (int k = 0; k < count; ++k, x += LANE) {
+      // Where pixels are neighbours of each other's neighbours, the compiler would keep numbers for later steps, in
+      // registers that it does not have.
+      if constexpr (COLUMN % LANE == 0 && COLUMN < LANES * LANE) x = opaque(x);
       if constexpr (AHEAD != 0) GRAPHOPT_UNROLL for (int v = 0; v < VECTORS; ++v) prefetch_near(w + AHEAD + k * WIDTH + v * LANES);
       Vec weights[VECTORS];
       GRAPHOPT_UNROLL for (int v = 0; v < VECTORS; ++v) weights[v] = load(w + k * WIDTH + v * LANES);
       GRAPHOPT_UNROLL for (int p = 0; p < PIXELS; ++p) {
-        const Vec value = splat(x[k * LANE + p / COLUMNS * ROW + p % COLUMNS * COLUMN]);
+        const Vec value = splat(x[p / COLUMNS * ROW + p % COLUMNS * COLUMN]);
         GRAPHOPT_UNROLL for (int v = 0; v < VECTORS; ++v) at[v][p] = fma(weights[v], value, at[v][p]);
       }
     }

@@ -19,6 +19,12 @@ struct Ahead {
   }
 };
 
+// The weights of a set of VECTORS output vectors, of GROUPS in all; nothing if there is no such set.
+template <int VECTORS, int GROUPS, int DEPTH> GRAPHOPT_INLINE Ahead set_ahead(const float* w, int set) {
+  constexpr long SET = 1L * VECTORS * LANES * DEPTH, ALL = 1L * GROUPS * LANES * DEPTH;
+  return {w + set * SET, w + ((set + 1) * SET < ALL ? (set + 1) * SET : ALL)};
+}
+
 // So many lines per 16 channels of a tile's sum, if as many tiles are to ask for all weights of WIDTH output vectors.
 constexpr int lines_ahead(int width, int tiles) { return ceil_div(LANES * width, tiles > 0 ? tiles : 1); }
 

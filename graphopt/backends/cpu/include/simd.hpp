@@ -143,6 +143,12 @@ GRAPHOPT_INLINE void store_first(float* p, Vec v, int count) {
 #endif
 }
 
+// The same pointer, of which the compiler knows nothing.
+GRAPHOPT_INLINE const float* opaque(const float* p) {
+  __asm__("" : "+r"(p));
+  return p;
+}
+
 // Lanes 0 to 7 to one place, 8 to 15 to another.
 GRAPHOPT_INLINE void store_halves(float* low, float* high, Vec v) {
 #if defined(__AVX512F__)

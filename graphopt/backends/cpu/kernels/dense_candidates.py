@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from graphopt.backends.cpu.chain import Chain
@@ -19,6 +20,16 @@ __all__ = ["direct_candidates", "linear_candidates"]
 
 BLOCK_TILES = 16
 """Tiles that share a chunk of weights; their partial sums, 28 KB, live in the second cache."""
+LEAST_UNITS = 8
+"""Pieces of work, so that workers get equal shares."""
+WHOLE_BYTES = 160 << 10
+"""Weights of a set that may come from the second cache for each tile, instead of in chunks from the first."""
+MANY_TILES = 14
+"""So many make up for the first one's wait for weights."""
+LEAST_DEPTH = 64
+"""Input channels of a 1x1 convolution that are worth packing."""
+FEW_SUMS = 20
+"""A tile with fewer sums reads too much for what it computes."""
 BLOCK_BYTES = 384 << 10
 """Of packed x: less than half of the second cache, 1 MiB."""
 BLOCK_PIXELS = 192
@@ -53,7 +64,9 @@ def direct_candidates(
     packed = linear_candidates(x, y, weight, bias, frame, chain, convolution.stride)
     if first.pixels <= FEW_PIXELS:
         return [*packed, *direct[:1]]
-    return [*direct[:2], *[kernel for kernel in packed if isinstance(kernel, Linear)][:2]]
+    if first.in_channels < LEAST_DEPTH or first.out_channels < first.in_channels:
+        return direct
+    return [*direct[:2], *[kernel for kernel in packed if isinstance(kernel, Linear)][:1]]
 
 
 def _direct_tilings(kernel: DirectConv, lanes: bool) -> list[Tiling]:
@@ -69,20 +82,25 @@ def _direct_tilings(kernel: DirectConv, lanes: bool) -> list[Tiling]:
         # sets within one group, or vectors that share as few groups as can be
         tiles = [tile for tile in tiles if tile.vectors == 1 or outputs // groups % (tile.vectors * LANES) == 0]
     tilings: list[Tiling] = []
-    for tile in tiles[:3]:
+    for tile in tiles[:2]:
         depth = kernel.tiled(Tiling(tile, LANES, 1, False)).depth
-        chunk = chunk_for(depth, taps, tile.vectors) if lanes else depth
         count = -(-height // tile.rows) * -(-width // tile.columns)
-        sets = -(-vectors // tile.vectors)
         block = cut(count, BLOCK_TILES)
-        # few pieces of work can't be shared evenly
-        if sets * images * -(-count // block) < 16:
-            block = cut(count, max(1, block // 2))
+        while block > 4 and -(-vectors // tile.vectors) * images * -(-count // block) < LEAST_UNITS:
+            block = cut(count, block // 2)
         weights, numbers = depth * taps * outputs, kernel.x.elements
-        tilings.append(Tiling(tile, chunk, block, weights > numbers))
-        if chunk < depth and depth * taps * tile.vectors * LANES * 4 <= 5 * BLOCK_BYTES // 12:
-            tilings.append(replace(tilings[-1], chunk=depth))
-    return tilings[:4]
+        for chunk in _chunks(depth, taps, tile.vectors, count) if lanes else (depth,):
+            tilings.append(Tiling(tile, chunk, block, weights > numbers))
+    # the best tile in two ways, and the next best in one
+    return [*tilings[:2], *[tiling for tiling in tilings[2:] if tiling.tile != tilings[0].tile][:1]]
+
+
+def _chunks(depth: int, taps: int, vectors: int, tiles: int) -> Sequence[int]:
+    """Input channels per pass, the most promising first: all, where their weights stay in L2, or as many as stay in L1."""
+    near = chunk_for(depth, taps, vectors)
+    if near == depth or depth * taps * vectors * LANES * 4 > WHOLE_BYTES:
+        return (near,)
+    return (depth, near) if tiles >= MANY_TILES else (near, depth)
 
 
 def linear_candidates(
@@ -110,12 +128,14 @@ def _linear_tilings(kernel: Linear) -> list[LinearTiling]:
     vectors, depth, pixels = vectors_of(kernel.out_channels), kernel.in_channels, kernel.pixels
     tilings: list[LinearTiling] = []
     for tile in tiles_for(vectors, 1, pixels, most_pixels=LANES)[:2]:
-        chunk = chunk_for(depth, 1, tile.vectors)
+        if tilings and tile.vectors * tile.pixels < FEW_SUMS:
+            continue
+        far = cut(depth, WHOLE_BYTES // (tile.vectors * LANES * 4))
+        chunks = (vectors_of(far) * LANES if far < depth else depth, chunk_for(depth, 1, tile.vectors))
         tiles = -(-pixels // tile.columns)
         # A block that is too small reads the weights too often, which costs more than a packed block that leaves L2.
         most = max(BLOCK_PIXELS, BLOCK_BYTES // (4 * depth))
-        if pixels <= most * 4 // 3:
-            tilings.append(LinearTiling(tile.vectors, tile.columns, chunk, tiles, True))
-        else:
-            tilings.append(LinearTiling(tile.vectors, tile.columns, chunk, cut(tiles, most // tile.columns), False))
-    return tilings
+        is_one = pixels <= most * 4 // 3
+        for chunk in dict.fromkeys(chunks):
+            tilings.append(LinearTiling(tile.vectors, tile.columns, chunk, tiles if is_one else cut(tiles, most // tile.columns), is_one))
+    return tilings[:3]

@@ -211,10 +211,16 @@ class GatedPointwise(Kernel):
 
 
 def gated_candidates(x: Storage, gate: Storage, y: Storage, layer: Layer, frame: Frame) -> list[GatedPointwise]:
-    """Kernels worth measuring for conv1x1(x * gate), best guess first; none where strides can't tell."""
+    """Kernels worth measuring for conv1x1(x * gate), best guess first.
+
+    None where strides can't tell, and where an image has fewer pixels than y has channels: then there is more to
+    multiply with the gates in the weights than in x.
+    """
     found = [frame.strides(storage) for storage in (x, y, gate)]
     if any(strides is None or strides.lane == 0 for strides in found):
         return []
     _, _, h, w = frame.sizes(x.shape)
+    if h * w < layer.channels:
+        return []
     runs = [h * w] if is_flat(x, frame) and is_flat(y, frame) else [w]
     return [GatedPointwise(x, gate, y, layer, frame, tile) for tile in pixel_tiles(vectors_of(layer.channels), runs)[:2]]

@@ -5,6 +5,7 @@
     widen:     conv 1x1 -> depthwise conv                      the same, where a gate follows
     squeeze:   conv 1x1 -> conv 1x1 on images of one pixel     squeeze-and-excitation
     gated:     mul by a gate per channel -> conv 1x1           what uses the excitation
+    pooled:    conv 3x3 -> max pool 2x2                        VGG
 
 Whether a block pays is measured against its groups one by one.
 """
@@ -23,7 +24,7 @@ __all__ = ["Block", "find_blocks"]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """`kind` is `expand`, `separable`, `widen`, `squeeze` or `gated`; the groups follow each other."""
+    """`kind` is `expand`, `separable`, `widen`, `squeeze`, `gated` or `pooled`; the groups follow each other."""
 
     kind: str
     groups: tuple[Group, ...]
@@ -34,7 +35,7 @@ def find_blocks(groups: Sequence[Group], shapes: Shapes) -> list[Group | Block]:
     by_result = {group.result: group for group in groups}
     taken: set[int] = set()
     block_at: dict[int, Block] = {}
-    for ending in (_ending_at, _widening):
+    for ending in (_ending_at, _widening, _pooling):
         for group in groups:
             block = ending(group, by_result, shapes)
             if block is not None and not any(id(member) in taken for member in block.groups):
@@ -72,6 +73,25 @@ def _widening(last: Group, by_result: dict[Value, Group], shapes: Shapes) -> Blo
     if first is None or first.path or last.path or not _is_pointwise(first, shapes) or not _is_unary(first):
         return None
     return Block("widen", (first, last))
+
+
+def _pooling(last: Group, by_result: dict[Value, Group], shapes: Shapes) -> Block | None:
+    """Only where no row or column is left over or pooled with padding."""
+    first = _source(last, by_result) if _is_halving(last, shapes) else None
+    if first is None or first.path or first.anchor.op != "conv2d" or first.anchor.attrs["groups"] != 1:
+        return None
+    is_small = shapes.of(first.anchor.value(1))[2:] == (3, 3) and shapes.dims(first.anchor.attrs["stride"]) == (1, 1)
+    return Block("pooled", (first, last)) if is_small else None
+
+
+def _is_halving(group: Group, shapes: Shapes) -> bool:
+    """max_pool2d of 2x2 pixels each that no chain rides on."""
+    node = group.anchor
+    if node.op != "max_pool2d" or group.chain:
+        return False
+    wanted = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "dilation": (1, 1)}
+    sizes = zip(shapes.of(node.value(0))[2:], shapes.of(node.results[0])[2:], strict=True)
+    return all(shapes.dims(node.attrs[name]) == value for name, value in wanted.items()) and all(half == size // 2 for size, half in sizes)
 
 
 def _source(group: Group, by_result: dict[Value, Group]) -> Group | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from graphopt.backends.cpu.frame import image_frame
 from graphopt.backends.cpu.kernel import Kernel
 from graphopt.backends.cpu.kernels.chain_code import chain_fits
@@ -14,10 +16,14 @@ from graphopt.backends.cpu.planner.builder import Builder
 from graphopt.backends.cpu.planner.choice import Alternative, Stage
 from graphopt.backends.cpu.planner.groups import Group
 from graphopt.backends.cpu.planner.makers.convolution import convolution_candidates, state_name
+from graphopt.backends.cpu.planner.makers.dense import pooled_candidates
 from graphopt.backends.cpu.planner.makers.elementwise import elementwise_candidates
+from graphopt.backends.cpu.planner.makers.pool import window_candidates
 from graphopt.backends.cpu.planner.makers.table import block_maker
 from graphopt.backends.cpu.storage import Storage
 from graphopt.ir.types import DType
+
+_CANDIDATES: dict[str, Callable[[Builder, Group], Sequence[Kernel]]] = {"mul": elementwise_candidates, "max_pool2d": window_candidates}
 
 
 def _layer(builder: Builder, group: Group) -> Layer:
@@ -35,10 +41,7 @@ def _one_by_one(builder: Builder, block: Block) -> list[Stage] | None:
     for group in block.groups:
         before = len(builder.steps)
         with builder.working_on(group):
-            if group.anchor.op == "mul":
-                candidates = elementwise_candidates(builder, group)
-            else:
-                candidates = convolution_candidates(builder, group)
+            candidates = _CANDIDATES.get(group.anchor.op, convolution_candidates)(builder, group)
         if stages and len(builder.steps) > before:
             copies = builder.steps[before:]
             del builder.steps[before:]
@@ -90,6 +93,25 @@ def gated(builder: Builder, block: Block) -> None:
     frame = image_frame()
     if all(_has_lanes(storage) for storage in storages) and chain_fits(layer.chain, frame):
         kernels: list[Kernel] = list(gated_candidates(*storages, layer, frame))
+        if kernels:
+            alternatives.insert(0, [Stage(tuple(kernels), block.groups)])
+    builder.add_alternatives(alternatives)
+
+
+@block_maker("pooled")
+def pooled(builder: Builder, block: Block) -> None:
+    """A convolution that stores the largest of each 2x2 results."""
+    first, last = block.groups
+    stages = _one_by_one(builder, block)
+    if stages is None:
+        return
+    alternatives: list[Alternative] = [stages]
+    node = first.anchor
+    conv = Convolution.of(node.attrs, builder.shapes.of(node.value(1))[2:])
+    x, y = builder.image(builder.storage(node.value(0)), conv.padding), builder.storage(last.result)
+    layer = _layer(builder, first)
+    if _is_native(block) and all(_has_lanes(storage) for storage in (x, y)) and chain_fits(layer.chain, image_frame()):
+        kernels = pooled_candidates(x, y, layer.weight, layer.bias, conv, layer.chain, builder.numbers)
         if kernels:
             alternatives.insert(0, [Stage(tuple(kernels), block.groups)])
     builder.add_alternatives(alternatives)

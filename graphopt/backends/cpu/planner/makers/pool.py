@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from graphopt.backends.cpu.chain import Chain
 from graphopt.backends.cpu.frame import image_frame
+from graphopt.backends.cpu.kernel import Kernel
 from graphopt.backends.cpu.kernels.pool import adaptive_candidates, pool_candidates
 from graphopt.backends.cpu.kernels.windows import Window
 from graphopt.backends.cpu.planner.builder import Builder
@@ -33,6 +34,11 @@ def _pair(values: Sequence[int], missing: int) -> tuple[int, int]:
 @maker("max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d", unless=_refuse)
 def window_pool(builder: Builder, group: Group) -> None:
     """Sliding windows."""
+    builder.add(window_candidates(builder, group))
+
+
+def window_candidates(builder: Builder, group: Group) -> list[Kernel]:
+    """Kernels for the pool of a group."""
     node = group.anchor
     dims, attrs = builder.shapes.dims, node.attrs
     maximum = node.op.startswith("max")
@@ -46,7 +52,7 @@ def window_pool(builder: Builder, group: Group) -> None:
     divisor = None if maximum or attrs["divisor_override"] is None else builder.shapes.dim(attrs["divisor_override"])
     x, y, chain = _operands(builder, group)
     frame = image_frame(x.rank)
-    builder.add(pool_candidates(x, y, window, frame, maximum, counts, divisor, chain))
+    return list[Kernel](pool_candidates(x, y, window, frame, maximum, counts, divisor, chain))
 
 
 @maker("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d", unless=_refuse)
