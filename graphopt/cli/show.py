@@ -1,9 +1,9 @@
-"""`graphopt show`: the IR of a model or saved graph, whole or in part, or its cost."""
+"""`graphopt show`: the IR of a model or saved graph, whole or in part, its cost, or its axis groups."""
 
 from __future__ import annotations
 
 import fnmatch
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -22,8 +22,11 @@ def show(
     op: Annotated[list[str] | None, typer.Option("--op", help="Only nodes of this op (wildcards allowed); may be repeated.")] = None,
     name: Annotated[list[str] | None, typer.Option("--name", help="Only nodes whose name matches; may be repeated.")] = None,
     cost: Annotated[bool, typer.Option("--cost", help="FLOPs, bytes and parameters of each node, and totals.")] = False,
+    groups: Annotated[bool, typer.Option("--groups", help="Which channels, neurons and heads have to be cut together, and why.")] = False,
+    inside_heads: Annotated[bool, typer.Option("--inside-heads", help="With --groups: features inside heads, not whole heads.")] = False,
     ops: Annotated[bool, typer.Option("--ops", help="How often each op occurs.")] = False,
     sources: Annotated[bool, typer.Option("--sources", help="Module path and source line of each node.")] = False,
+    exclude: Annotated[list[str] | None, typer.Option("--exclude", help="With --groups: parameters and layers that keep all axes.")] = None,
     shape: Shapes = None,
     dynamic: Dynamic = None,
     weights: Weights = None,
@@ -40,6 +43,9 @@ def show(
         if passes:
             with step(progress, "running passes"):
                 graph = graphopt.optimize(graph, passes).graph
+    if groups:
+        _show_groups(graph, name, exclude, "inside" if inside_heads else "whole", json_)
+        return
     chosen = [node for node in graph.nodes if _matches(node, op, name)]
     if (op or name) and not chosen:
         known = ", ".join(sorted({node.op for node in graph.nodes}))
@@ -85,6 +91,37 @@ def _show_ops(nodes: list[Node], json_: bool) -> None:
         return
     for op, count in counts.most_common():
         print_text(f"{count:6d}  {op}{'' if is_canonical(op) else '  (opaque)'}")
+
+
+def _show_groups(graph: Graph, names: list[str] | None, exclude: list[str] | None, heads: Literal["whole", "inside"], json_: bool) -> None:
+    from graphopt.analysis.axes import axis_groups, show_groups
+    from graphopt.analysis.axes.text import positions_text
+
+    found = axis_groups(graph, exclude=exclude or (), heads=heads)
+    chosen = [group for group in found if not names or any(fnmatch.fnmatchcase(group.name, pattern) for pattern in names)]
+    if names and not chosen:
+        known = ", ".join(group.name for group in found)
+        raise UsageError(f"no axis group of {graph.name} matches", fix=f"its groups are {known or 'none'}")
+    if not json_:
+        print_text(show_groups(graph, found, names=[group.name for group in chosen] if names else None).rstrip())
+        return
+    document: dict[str, Any] = {"groups": []}
+    for group in chosen:
+        members = [
+            {
+                "value": member.value.name,
+                "axis": member.axis,
+                "role": member.role.value,
+                "positions": positions_text(member, group.size),
+                "reason": member.reason,
+            }
+            for member in group.members
+        ]
+        entry = {"name": group.name, "kind": group.kind, "size": group.size, "renormalised": group.renormalised, "members": members}
+        document["groups"].append(entry)
+    if not names:
+        document["fixed"] = [{"value": fixed.value.name, "axis": fixed.axis, "reason": fixed.reason} for fixed in found.fixed]
+    print_json(document)
 
 
 def _show_cost(graph: Graph, nodes: list[Node], json_: bool) -> None:

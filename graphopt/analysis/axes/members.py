@@ -8,13 +8,14 @@ from graphopt.analysis.axes.bundles import Bundles, Reason, Use
 from graphopt.analysis.axes.groups import AxisGroup, AxisGroups, Fixed, Member, Role
 from graphopt.analysis.axes.units import UnitGroup
 from graphopt.ir.graph import Graph, Node, State, Value
-from graphopt.ops import CONVOLUTIONS, TRANSPOSED_CONVOLUTIONS
+from graphopt.ops import CONVOLUTIONS, ELEMENTWISE, SHAPE, TRANSPOSED_CONVOLUTIONS
 from graphopt.ops.axes.links import Choice, Product, Tie
 from graphopt.ops.registry import call_of, definition, is_canonical
 
 __all__ = ["execution_order", "make_groups"]
 
 _CONVOLUTIONS = CONVOLUTIONS | TRANSPOSED_CONVOLUTIONS
+_COMBINING = ELEMENTWISE | SHAPE
 
 
 def execution_order(graph: Graph) -> list[Value]:
@@ -112,7 +113,10 @@ class _Assembly:
             return f"operand of {user.op} %{user.name}" if user is not None else "read by no node"
         if node.op in _CONVOLUTIONS or node.op == "linear":
             return f"{'features' if node.op == 'linear' else 'channels'} of {node.op} %{node.name}"
-        names = [f"%{operand.name}" for operand in node.operands if isinstance(operand, Value)]
+        values = [operand for operand in node.operands if isinstance(operand, Value)]
+        if node.op not in _COMBINING:  # weights have reasons of their own
+            values = [operand for operand in values if operand not in self._states] or values
+        names = [f"%{operand.name}" for operand in values]
         shown = names[:3] + (["..."] if len(names) > 3 else [])
         return f"{node.op} of {' and '.join(shown)}" if shown else f"made by {node.op}"
 
