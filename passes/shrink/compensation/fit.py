@@ -34,6 +34,8 @@ RIDGES = (1e-10, 1e-5, 1e-3, 1e-2, 1e-1)
 HELD_OUT = 0.25
 """The fraction of every batch, at its end, that weights are chosen by and not fitted to."""
 
+_ROUNDING = 1e-14
+"""Smaller gains, relative to the error without a change, are the rounding of float64 sums."""
 _ROWS_PER_FEATURE = 8
 _LEAST_ROWS = 8192
 
@@ -127,7 +129,7 @@ def choose(fitted: NormalEquations, held: NormalEquations, *, ridges: Sequence[f
         if candidate is None:
             continue
         errors = held.errors(candidate)
-        better = errors < least
+        better = errors < least - _ROUNDING * before
         least = torch.where(better, errors, least)
         best = Solution(torch.where(better.unsqueeze(1), candidate.slope, best.slope), torch.where(better, candidate.shift, best.shift))
     if not bool((least < before).any()):
