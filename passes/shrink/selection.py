@@ -18,8 +18,9 @@ from typing import Literal, TypeAlias
 import numpy
 from numpy.typing import NDArray
 
-from graphopt.analysis.axes.groups import AxisGroup, AxisGroups, Member, Removal, Role
+from graphopt.analysis.axes.groups import AxisGroup, AxisGroups, Fixed, Member, Removal, Role
 from graphopt.errors import PassOptionError
+from graphopt.ops import family
 from graphopt.passes.shrink.names import GroupNames
 
 __all__ = ["Ranking", "Scores", "Selection", "select", "structure_of", "width_step"]
@@ -72,7 +73,7 @@ class _Target:
 
 
 def select(groups: AxisGroups, scores: Scores, selection: Selection) -> tuple[Removal, Skipped]:
-    """The units to remove, and for each group that stays whole and each fixed axis the reason.
+    """The units to remove, and for each group that stays whole and each fixed axis (but windows of kernels) the reason.
 
     Raises:
         PassOptionError: a pattern means nothing, or nothing is left to cut.
@@ -87,8 +88,13 @@ def select(groups: AxisGroups, scores: Scores, selection: Selection) -> tuple[Re
                 removal[target.group] = _lowest(scores[target.group], gone)
             elif target.original == target.group.size:
                 skipped.append((target.group.name, _too_small(target)))
-    fixed = ((f"{entry.value.name} axis {entry.axis}", entry.reason) for entry in groups.fixed)
+    fixed = ((f"{entry.value.name} axis {entry.axis}", entry.reason) for entry in groups.fixed if not _is_window(entry))
     return removal, (*skipped, *fixed)
+
+
+def _is_window(fixed: Fixed) -> bool:
+    """The spatial axes of a kernel, which nobody expects to lose channels."""
+    return fixed.axis >= 2 and any(user.op in family("conv") for user in fixed.value.users)
 
 
 def width_step(group: AxisGroup, multiple_of: int) -> int:

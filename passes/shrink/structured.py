@@ -1,0 +1,119 @@
+"""What the passes that take out units of axis groups have in common: options, schedule, and the record of each cut.
+
+    analyse -> score -> select -> cut -> compensate      `steps` times, each time on what the last one left
+
+Numeric class: lossy. Stage: training-safe; parameters get smaller under their own names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, TypeAlias
+
+from graphopt.analysis.axes import axis_groups
+from graphopt.errors import PassOptionError
+from graphopt.passes.shrink.compensation import compensate
+from graphopt.passes.shrink.importance import score
+from graphopt.passes.shrink.selection import Selection, select
+from graphopt.pipeline.context import Context
+from graphopt.pipeline.passes import ContextPass, NumericClass, Outcome
+from graphopt.rewrite.cut import CutRecord, cut
+from graphopt.rewrite.rewriter import Rewriter
+
+__all__ = ["Compensation", "Importance", "ShrinkGroups"]
+
+Importance: TypeAlias = Literal["l1", "l2", "bn-scale", "taylor", "hessian", "activation", "geometric-median", "random"]
+Compensation: TypeAlias = Literal["none", "bias", "least-squares"]
+
+
+@dataclass(frozen=True)
+class ShrinkGroups(ContextPass):
+    """Base of the passes that remove units: channels, neurons, heads, whatever `kinds` says."""
+
+    numeric = NumericClass.LOSSY
+    kinds: ClassVar[frozenset[str]] = frozenset()
+    """Kinds of groups that the pass cuts; all where empty."""
+
+    ratio: float = field(metadata={"help": "fraction of the units to remove, above 0 and below 1"})
+    importance: Importance = field(default="l2", metadata={"help": "what makes a unit worth keeping"})
+    ranking: Literal["local", "global", "isomorphic"] = field(
+        default="local", metadata={"help": "units compete within their group, with all, or with groups of the same structure"}
+    )
+    multiple_of: int = field(default=1, metadata={"minimum": 1, "help": "widths stay multiples of this"})
+    ratios: tuple[tuple[str, float], ...] = field(default=(), metadata={"help": "(name pattern, ratio) for groups that differ"})
+    only: tuple[str, ...] = field(default=(), metadata={"help": "name patterns of the groups to cut"})
+    exclude: tuple[str, ...] = field(default=(), metadata={"help": "name patterns of the groups to leave whole"})
+    steps: int = field(default=1, metadata={"minimum": 1, "help": "number of cuts, with importance computed again before each"})
+    compensation: Compensation = field(default="none", metadata={"help": "how the layers that read the units make up for them"})
+    heads: Literal["whole", "inside"] = field(default="whole", metadata={"help": "take whole attention heads, or features inside each"})
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            PassOptionError: an option has the wrong type or is out of its range.
+        """
+        super().__post_init__()
+        if not 0 < self.ratio < 1:
+            raise PassOptionError(
+                f"option 'ratio' of {self.name} is {self.ratio}, needs a number above 0 and below 1",
+                where=self.name,
+                fix="it is the fraction of the units that is removed: 0.5 takes half of them",
+            )
+        for pattern, ratio in self.ratios:
+            if not 0 <= ratio < 1:
+                raise PassOptionError(
+                    f"option 'ratios' of {self.name} has {ratio} for '{pattern}', needs a number of at least 0 and below 1",
+                    where=self.name,
+                    fix="it is the fraction of the units that is removed: 0 leaves the group whole",
+                )
+
+    def apply_with(self, rewriter: Rewriter, context: Context) -> Outcome:
+        """Cut `steps` times."""
+        groups = axis_groups(rewriter.graph, heads=self.heads)
+        sizes = {group.name: group.size for group in groups}
+        kinds = {group.name: group.kind for group in groups}
+        records: list[CutRecord] = []
+        skipped: Sequence[tuple[str, str]] = ()
+        notes: list[str] = []
+        for step in range(1, self.steps + 1):
+            if step > 1:
+                groups = axis_groups(rewriter.graph, heads=self.heads)
+            removal, reasons = select(groups, score(rewriter.graph, groups, self.importance, context), self._selection(step, sizes))
+            skipped = reasons
+            if removal:
+                before = rewriter.graph.clone()
+                records.append(cut(rewriter, groups, removal))
+                notes += compensate(rewriter, before, records[-1], context, self.compensation)
+            if context.progress is not None:
+                context.progress(f"{self.name}: cut {step} of {self.steps}", step / self.steps)
+        removed = _removed(records)
+        cuts = [f"{name}: {sizes[name]} -> {sizes[name] - count} {_units(kinds[name])}" for name, count in removed.items()]
+        return Outcome(sum(removed.values()), tuple((n, r) for n, r in skipped if n not in removed), (*cuts, *notes), tuple(records))
+
+    def _selection(self, step: int, sizes: dict[str, int]) -> Selection:
+        """What has to be gone after a step of the schedule: an equal part of the whole in each."""
+        part = step / self.steps
+        return Selection(
+            self.ratio * part,
+            self.ranking,
+            self.multiple_of,
+            tuple((pattern, ratio * part) for pattern, ratio in self.ratios),
+            self.only,
+            self.exclude,
+            self.kinds,
+            sizes,
+        )
+
+
+def _removed(records: Sequence[CutRecord]) -> dict[str, int]:
+    removed: dict[str, int] = {}
+    for record in records:
+        for name, (count, _) in record.groups.items():
+            removed[name] = removed.get(name, 0) + count
+    return removed
+
+
+def _units(kind: str) -> str:
+    return f"{kind}s" if kind != "embedding" else "embedding features"
