@@ -98,8 +98,8 @@ def test_grouped_convolutions_are_fitted_group_by_group() -> None:
     attrs = PLAIN.replace("groups=1", "groups=2")
     graph = filled(NETWORK.format(out=6, inner=4, size="5,5", plain=PLAIN, attrs=attrs))
     _pairs(graph, [0, 4], [1, 5])
-    members = [*CHANNELS[:4], ("w2", 1, "read", [0, 1, 2, 3])]
-    members[:4] = [(*member, [0, 1, 2, 3] * 2) for member in members[:4]]
+    written = [(value, axis, role, [0, 1, 2, 3] * 2) for value, axis, role in CHANNELS[:4]]
+    members = [*written, ("w2", 1, "read", [0, 1, 2, 3])]
     before, record = _cut(graph, hand_made_group(graph, "a", 4, members), [1])
     compensate(Rewriter(graph), before, record, _context((8, 3, 9, 9)), "least-squares")
     assert _difference(before, graph, (2, 3, 9, 9)) < 1e-8

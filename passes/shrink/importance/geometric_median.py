@@ -44,7 +44,8 @@ def _distance_sums(weight: Weight, size: int) -> Scores:
     rows = _unit_rows(weight, size)
     present = unit_counts(weight.member.units, size) > 0
     sums = numpy.zeros(size)
-    sums[present] = torch.cdist(rows[present], rows[present]).sum(1).numpy()
+    rows = rows[torch.from_numpy(present)]
+    sums[present] = torch.cdist(rows, rows).sum(1).numpy()
     return sums
 
 

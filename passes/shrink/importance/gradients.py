@@ -25,7 +25,7 @@ class Differentiable:
 
     def __init__(self, graph: Graph, names: Iterable[str], seed: int) -> None:
         self.module: nn.Module = to_module(graph, flat=True)
-        self.module.requires_grad_(requires_grad=False)
+        self.module.requires_grad_(False)
         known = dict(self.module.named_parameters()) | dict(self.module.named_buffers())
         self.weights: dict[str, torch.Tensor] = {name: known[name] for name in names}
         self._seed = seed
@@ -51,7 +51,7 @@ class Differentiable:
             PassError: the graph has no gradients; the message has torch's words.
         """
         for weight in self.weights.values():
-            weight.requires_grad_(requires_grad=True)
+            weight.requires_grad_(True)
         try:
             with torch.enable_grad(), torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)  # as every run of a graph that draws random numbers
@@ -63,7 +63,7 @@ class Differentiable:
             ) from error
         finally:
             for weight in self.weights.values():
-                weight.requires_grad_(requires_grad=False)
+                weight.requires_grad_(False)
         return dict(zip(self.weights, found, strict=True))
 
     def per_sample(

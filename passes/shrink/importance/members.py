@@ -83,7 +83,7 @@ def unit_sums(per_position: torch.Tensor, units: Units, size: int) -> Scores:
     """Sum numbers of the positions of an axis into numbers of units; positions that belong to none are left out."""
     inside = units >= 0
     numbers = per_position.detach().to("cpu", torch.float64).numpy()
-    return numpy.bincount(units[inside], weights=numbers[inside], minlength=size)
+    return numpy.bincount(units[inside], weights=numbers[inside], minlength=size).astype(numpy.float64)
 
 
 def unit_counts(units: Units, size: int) -> NDArray[numpy.int64]:
