@@ -3,107 +3,35 @@
     python -m tools.coverage                       # all 315, writes docs/coverage.md
     python -m tools.coverage --family timm -k vit  # some, prints the table
 
-Each model runs in its own process with a limit on time and memory, forked from a warm parent so that
-importing torch is paid once.
+    python -m tools.coverage --shrink              # every axis group cut by half, beside Torch-Pruning; see tools.coverage_shrink
+
+Each model runs in its own process with a limit on time and memory (tools.zoo.pool).
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
-import multiprocessing
-import os
 import platform
-import resource
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tools import zoo
+from tools.zoo.pool import run_all
 
 __all__ = ["main"]
 
 STEPS = ("build", "export", "capture", "round trip", "matches eager", "lossless", "onnxruntime")
-HEAVY = (
-    "regnet_y_128gf",
-    "regnet_y_32gf",
-    "regnet_x_32gf",
-    "regnet_y_16gf",
-    "regnet_x_16gf",
-    "vit_h_14",
-    "vit_l_",
-    "vgg",
-    "aimv2_large",
-    "deepseek_vit_412m",
-    "convnext_large",
-    "wide_resnet101",
-    "resnext101",
-    "mobilenetv5",
-    "samvit",
-    "naflexvit",
-)
-"""Parts of names of models that need more than half of the machine's memory in float64."""
 
 
-def _child(name: str, peer: bool, memory: int, channel: Connection) -> None:
-    import torch
-
+def _records(names: list[str], peer: bool, *, workers: int, limit: float, memory: int) -> Iterator[dict[str, Any]]:
     from tools.coverage_worker import examine
 
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # for the life of this process
-    torch.set_num_threads(1)
-    channel.send(examine(name, peer=peer))
-
-
-def run_all(names: list[str], *, workers: int, limit: float, memory: int, peer: bool) -> Iterator[dict[str, Any]]:
-    """Records of all models as they finish. Heavy ones run last, alone."""
-    import torch
-
-    for package in ("timm", "torchvision", "transformers", "graphopt.capture", "graphopt.pipeline.manager"):
-        importlib.import_module(package)  # before forking, so that every child has them
-
-    torch.set_num_threads(1)
-    light = [n for n in names if not any(h in n for h in HEAVY)]
-    heavy = [n for n in names if any(h in n for h in HEAVY)]
-    for group, parallel in ((light, workers), (heavy, 1)):
-        yield from _run_group(group, parallel, limit, memory if parallel > 1 else 2 * memory, peer)
-
-
-def _run_group(names: list[str], workers: int, limit: float, memory: int, peer: bool) -> Iterator[dict[str, Any]]:
-    context = multiprocessing.get_context("fork")
-    waiting = list(reversed(names))
-    running: dict[Connection, tuple[str, BaseProcess, float]] = {}
-    while waiting or running:
-        while waiting and len(running) < workers:
-            name = waiting.pop()
-            receive, send = context.Pipe(duplex=False)
-            process = context.Process(target=_child, args=(name, peer, memory, send), daemon=True)
-            process.start()
-            send.close()
-            running[receive] = (name, process, time.monotonic())
-        for ready in wait(list(running), timeout=1.0):
-            assert isinstance(ready, Connection)
-            name, process, _ = running.pop(ready)
-            try:
-                record = ready.recv()
-            except EOFError:
-                process.join()
-                record = {"name": name, "failed": "process", "reason": f"ended by exit code {process.exitcode} (memory limit or crash)"}
-            process.join()
-            yield record
-        for channel, (name, process, began) in list(running.items()):
-            if time.monotonic() - began > limit:
-                process.kill()
-                process.join()
-                del running[channel]
-                yield {"name": name, "failed": "process", "reason": f"time limit of {limit:.0f} s"}
+    return run_all(names, partial(examine, peer=peer), workers=workers, limit=limit, memory=memory)
 
 
 def _summary(records: list[dict[str, Any]]) -> list[str]:
@@ -171,10 +99,16 @@ def document(records: list[dict[str, Any]]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the zoo; 1 when something fails that `torch.export` can do."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if "--shrink" in arguments:
+        from tools.coverage_shrink.command import main as shrink
+
+        return shrink([argument for argument in arguments if argument != "--shrink"])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", choices=("torchvision", "timm", "transformers"), help="only this family")
     parser.add_argument("-k", dest="pattern", default="", help="only names that contain this")
-    parser.add_argument("--workers", type=int, default=2, help="models at once (default 2)")
+    parser.add_argument("--shrink", action="store_true", help="cut every axis group by half; `--shrink --help` lists its options")
+    parser.add_argument("--workers", "--jobs", type=int, default=2, help="models at once (default 2)")
     parser.add_argument("--limit", type=float, default=300, help="seconds for one model (default 300)")
     parser.add_argument("--memory", type=float, default=11, help="GiB of address space for one model (default 11, heavy ones twice)")
     parser.add_argument("--peer", action="store_true", help="also try torch.onnx.export(dynamo=True)")
@@ -188,7 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
         done = {r["name"] for r in records}
         chosen = [n for n in chosen if n not in done]
     memory = int(options.memory * 2**30)
-    for record in run_all(chosen, workers=options.workers, limit=options.limit, memory=memory, peer=options.peer):
+    for record in _records(chosen, options.peer, workers=options.workers, limit=options.limit, memory=memory):
         records.append(record)
         if options.records:
             with options.records.open("a") as stream:

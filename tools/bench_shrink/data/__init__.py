@@ -1,0 +1,1 @@
+"""Images, texts and tones, as arrays."""
