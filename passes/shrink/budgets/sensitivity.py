@@ -1,0 +1,98 @@
+"""How much the output changes when a group gets narrower, measured on calibration data.
+
+    error(group, width) = sum |y' - y|^2 / sum |y|^2        y: outputs of the graph, y': of the graph with only that group cut
+
+over all floating-point outputs and samples; with `metric`, the fall of the user's metric in the place of it. The
+graph is really cut, so that layers that normalise over the units see what they will see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy
+from numpy.typing import NDArray
+
+from graphopt.analysis.axes.groups import AxisGroup
+from graphopt.errors import PassError
+from graphopt.ir.graph import Graph
+from graphopt.passes.shrink.budgets.choices import Choice, least_important, narrowed
+from graphopt.passes.shrink.budgets.search import Curve
+from graphopt.pipeline.calibration import Calibration
+from graphopt.pipeline.context import Metric
+from graphopt.pipeline.recording import run_outputs
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["metric_falls", "output_errors", "sensitivities"]
+
+_HOPELESS = 1e30
+"""Error of a cut after which the outputs are no numbers."""
+
+Measure = Callable[[Graph], float]
+
+
+def sensitivities(
+    graph: Graph,
+    choices: Sequence[Choice],
+    scores: Mapping[AxisGroup, NDArray[numpy.float64]],
+    measure: Measure,
+    *,
+    points: int,
+    tell: Callable[[float], None],
+) -> list[Curve]:
+    """For each choice its error curve, through `points` of its widths, the narrowest among them."""
+    curves: list[Curve] = []
+    for number, choice in enumerate(choices):
+        tell(number / len(choices))
+        least = choice.widths[-1] / choice.group.size
+        widths = dict.fromkeys(choice.nearest(1 - (1 - least) * (index + 1) / points) for index in range(points))
+        measured: list[tuple[int, float]] = []
+        for width in widths:
+            gone = least_important(scores[choice.group], width)
+            error = measure(narrowed(graph, {choice.group: gone})[0])
+            measured.append((width, error if error < _HOPELESS else _HOPELESS))
+        curves.append(Curve.through(measured, choice.group.size))
+    return curves
+
+
+def output_errors(graph: Graph, calibration: Calibration, samples: int) -> Measure:
+    """A measure of the squared error of the outputs relative to those of `graph`, on the first batches of data.
+
+    Raises:
+        PassError: the graph has no floating-point output, or its outputs are all zero.
+    """
+    batches: list[tuple[torch.Tensor, ...]] = []
+    count = 0
+    for batch in calibration:
+        if count >= samples:
+            break
+        batches.append(batch.inputs)
+        count += int(batch.inputs[0].shape[0]) if batch.inputs and batch.inputs[0].dim() else 1
+    expected = [_floats(graph, inputs) for inputs in batches]
+    size = sum(float(tensor.square().sum()) for outputs in expected for tensor in outputs)
+    if not 0 < size < float("inf"):
+        raise PassError(
+            f"the outputs of graph '{graph.name}' on the calibration data have the squared sum {size}, so errors can't be measured",
+            fix='give data that the model answers to, or sensitivity="metric" with a metric',
+        )
+
+    def measure(other: Graph) -> float:
+        error = 0.0
+        for inputs, wanted in zip(batches, expected, strict=True):
+            error += sum(float((new - old).square().sum()) for new, old in zip(_floats(other, inputs), wanted, strict=True))
+        return error / size
+
+    return measure
+
+
+def metric_falls(graph: Graph, metric: Metric) -> Measure:
+    """A measure of how far the user's metric falls from that of `graph`; rises count as no fall."""
+    before = float(metric(graph.to_module()))
+    return lambda other: max(0.0, before - float(metric(other.to_module())))
+
+
+def _floats(graph: Graph, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [output.double() for output in run_outputs(graph, inputs, precise=False) if output.is_floating_point()]
