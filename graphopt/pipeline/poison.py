@@ -4,9 +4,10 @@
 
 Every position that would go holds NaN: in the states, and after each node in the results that the groups list. Then
 the node's real op runs, through the reference backend. Where the op sums over an axis (the columns of a layer, a mean,
-a layer norm), the positions to go are zeros for it, in every operand that has them: they add nothing, and 0 * NaN does
-not count. If the groups are closed, no NaN can stand anywhere but at listed positions of the result. One that does is
-a leak: taking the positions out would take something from a position that stays, or leave shapes that do not fit.
+a layer norm), the positions to go are zeros for it, if all operands that it multiplies there list them: they add
+nothing, and 0 * NaN does not count. If the groups are closed, no NaN can stand anywhere but at listed positions of
+the result. One that does is a leak: taking the positions out would take something from a position that stays, or
+leave shapes that do not fit.
 
 Each node is checked given that those before it hold, so one run proves the whole graph. What is not seen: integers and
 booleans can't hold NaN, so nodes behind a comparison get clean operands there.
@@ -27,12 +28,13 @@ from graphopt.backends.reference.binding import bind_results
 from graphopt.backends.reference.interpreter import Interpreter, bind_dims, state_tensor
 from graphopt.errors import BrokenPromiseError, PassError
 from graphopt.ir.graph import Graph, Node, Value
-from graphopt.ops.axes.links import Choice, Product, Sums
+from graphopt.ops.axes.links import Choice, Place, Product, Sums, Tie
 from graphopt.ops.registry import call_of, definition, is_canonical
 
 __all__ = ["Leak", "poison_check", "require_closed"]
 
-Gone: TypeAlias = "Mapping[Value, Mapping[int, NDArray[numpy.bool_]]]"
+Mask: TypeAlias = "NDArray[numpy.bool_]"
+Gone: TypeAlias = "Mapping[Value, Mapping[int, Mask]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +96,11 @@ class _Check:
         last = _last_readers(self._graph)
         leaks: list[Leak] = []
         for node in self._graph.nodes:
-            sums = self._summed_axes(node)
+            sums = self._summed(node)
             operands: list[object] = []
             for index, operand in enumerate(node.operands):
                 if isinstance(operand, Value):
-                    operands.append(self._cleared(operand, self._tensor(values, operand), sums.get(index, ())))
+                    operands.append(_filled(self._tensor(values, operand), sums.get(index, {}), 0.0))
                 else:
                     operands.append(operand)
             results = self._interpreter.evaluate(node, operands, dims)
@@ -113,21 +115,45 @@ class _Check:
                 values.pop(value, None)
         return tuple(leaks)
 
-    def _summed_axes(self, node: Node) -> dict[int, list[int]]:
-        """For each operand the axes that the node sums over."""
+    def _summed(self, node: Node) -> dict[int, dict[int, Mask]]:
+        """For each operand and axis that the node sums over: the positions that go, from whatever it is multiplied with too."""
         rule = definition(node.op).axes if is_canonical(node.op) else None
-        found: dict[int, list[int]] = {}
+        parts: list[object] = []
         for link in rule(call_of(node)) if rule is not None else ():
             if isinstance(link, Choice):
                 # The last alternative that explains what goes: whole groups are summed over by nobody.
-                fitting = [parts for parts in link.alternatives if self._explains(node, parts)]
-                parts = fitting[-1] if fitting else ()
+                fitting = [alternative for alternative in link.alternatives if self._explains(node, alternative)]
+                parts.extend(fitting[-1] if fitting else ())
             else:
-                parts = (link,)
-            for part in parts:
-                if isinstance(part, Sums):
-                    found.setdefault(part.place.slot, []).append(part.place.axis)
+                parts.append(link)
+        gone = {part.place: self._gone_of(node, part.place) for part in parts if isinstance(part, Sums)}
+        for part in parts:
+            if isinstance(part, Tie) and part.left in gone and part.right in gone:
+                gone[part.left] = gone[part.right] = gone[part.left] & gone[part.right]
+            elif isinstance(part, Product):
+                self._agree(part, gone)
+        found: dict[int, dict[int, Mask]] = {}
+        for place, mask in gone.items():
+            if mask.any():
+                found.setdefault(place.slot, {})[place.axis] = mask
         return found
+
+    def _agree(self, product: Product, gone: dict[Place, Mask]) -> None:
+        """Of members that are summed over, leave the values of the live digit that go in all of them."""
+        members = [(place, digits) for place, digits in product.members if place in gone and product.live in digits]
+        tables = [gone[place].reshape([product.digits[digit] for digit in digits]) for place, digits in members]
+        others = [tuple(axis for axis, digit in enumerate(digits) if digit != product.live) for _, digits in members]
+        if members:
+            shared = numpy.logical_and.reduce([table.any(axis=axes) for table, axes in zip(tables, others, strict=True)])
+            for (place, _), table, axes in zip(members, tables, others, strict=True):
+                gone[place] = (table & numpy.expand_dims(shared, axes)).reshape(-1)
+
+    def _gone_of(self, node: Node, place: Place) -> Mask:
+        value = node.operands[place.slot]
+        assert isinstance(value, Value), "a rule speaks of operands that are there"
+        size = value.shape[place.axis]
+        none = numpy.zeros(size if isinstance(size, int) else 0, dtype=bool)
+        return self._gone.get(value, {}).get(place.axis, none)
 
     def _explains(self, node: Node, parts: tuple[Product | Sums, ...]) -> bool:
         """True when of every member the same values of the live digit go, whatever the other digits are."""
@@ -153,17 +179,7 @@ class _Check:
         return values[value]
 
     def _poisoned(self, value: Value, tensor: torch.Tensor) -> torch.Tensor:
-        return self._filled(value, tensor, self._gone.get(value, {}), float("nan")) if tensor.is_floating_point() else tensor
-
-    def _cleared(self, value: Value, tensor: torch.Tensor, axes: Sequence[int]) -> torch.Tensor:
-        gone = self._gone.get(value, {})
-        return self._filled(value, tensor, {axis: gone[axis] for axis in axes if axis in gone}, 0.0)
-
-    def _filled(self, value: Value, tensor: torch.Tensor, gone: Mapping[int, NDArray[numpy.bool_]], number: float) -> torch.Tensor:
-        for axis, mask in gone.items():
-            indices = torch.from_numpy(mask.nonzero()[0]).to(tensor.device)
-            tensor = tensor.index_fill(axis, indices, number)
-        return tensor
+        return _filled(tensor, self._gone.get(value, {}), float("nan")) if tensor.is_floating_point() else tensor
 
     def _leak(self, node: Node, value: Value, tensor: torch.Tensor, inputs: Sequence[torch.Tensor]) -> Leak | None:
         if not tensor.is_floating_point():
@@ -171,8 +187,7 @@ class _Check:
         found = torch.isnan(tensor)
         if not bool(found.any()):
             return None
-        for axis, mask in self._gone.get(value, {}).items():
-            found = found.index_fill(axis, torch.from_numpy(mask.nonzero()[0]).to(tensor.device), False)
+        found = _filled(found, self._gone.get(value, {}), False)
         if not bool(found.any()):
             return None
         found &= ~torch.isnan(self._without_poison(inputs)[value])
@@ -186,8 +201,15 @@ class _Check:
         return self._clean
 
 
+def _filled(tensor: torch.Tensor, places: Mapping[int, Mask], number: float | bool) -> torch.Tensor:
+    """A copy with a number at some positions of some axes."""
+    for axis, mask in places.items():
+        tensor = tensor.index_fill(axis, torch.from_numpy(mask.nonzero()[0]).to(tensor.device), number)
+    return tensor
+
+
 def _gone_positions(removal: Removal) -> Gone:
-    found: dict[Value, dict[int, NDArray[numpy.bool_]]] = {}
+    found: dict[Value, dict[int, Mask]] = {}
     for group, units in removal.items():
         padded = numpy.append(units.astype(bool), False)  # unit -1 is nobody's and stays
         for member in group.members:

@@ -1,0 +1,149 @@
+"""What `axis_groups` promises: names, kinds, exclusion, reasons, heads, and the same answer every time."""
+
+from __future__ import annotations
+
+import numpy
+import pytest
+
+from graphopt import ops
+from graphopt.analysis.axes import Role, axis_groups, show_groups
+from graphopt.errors import UsageError
+from graphopt.ir.parser import parse
+from tests.support.axis_cases import CASES, Net
+
+
+def fixed_reasons(text: str, **options: str) -> dict[tuple[str, int], str]:
+    graph = parse(text)
+    return {(fixed.value.name, fixed.axis): fixed.reason for fixed in axis_groups(graph, **options).fixed}  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_clone_has_the_same_groups(name: str) -> None:
+    graph = CASES[name]()
+    assert show_groups(graph.clone(), axis_groups(graph.clone())) == show_groups(graph, axis_groups(graph))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_members_are_found_by_value_and_axis(name: str) -> None:
+    groups = axis_groups(CASES[name]())
+    assert len({group.name for group in groups}) == len(groups)
+    for group in groups:
+        assert groups[group.name] is group
+        for member in group.members:
+            assert (group, member) in groups.of(member.value, member.axis)
+            assert member.units.shape == (member.value.shape[member.axis],)
+            assert set(numpy.unique(member.units[member.units >= 0])) == set(range(group.size))
+
+
+def test_features_inside_heads_leave_the_heads_alone() -> None:
+    (group,) = [group for group in axis_groups(CASES["grouped_query_attention"](), heads="inside") if group.name == "q_proj"]
+    assert (group.kind, group.size) == ("feature", 3)
+    assert {member.value.name for member in group.members if member.role is Role.WRITTEN} == {
+        "q_proj.weight",
+        "q_proj.bias",
+        "k_proj.weight",
+        "k_proj.bias",
+    }
+
+
+def test_an_excluded_layer_keeps_its_axes_and_says_so() -> None:
+    graph = CASES["residual_block"]()
+    groups = axis_groups(graph, exclude=["conv1"])
+    assert [group.name for group in groups] == []
+    reasons = {(fixed.value.name, fixed.axis): fixed.reason for fixed in groups.fixed}
+    assert reasons["conv1.weight", 0] == reasons["conv2.weight", 1] == "excluded by 'conv1'"
+    assert reasons["fc.weight", 1] == "excluded by 'conv1'"
+
+
+def test_an_exclusion_that_matches_nothing_is_an_error() -> None:
+    with pytest.raises(UsageError, match="nothing in graph 'residual_block' matches exclude 'conv3'") as error:
+        axis_groups(CASES["residual_block"](), exclude=["conv3"])
+    assert "conv1" in (error.value.fix or "")
+
+
+def test_unknown_ops_fix_what_they_read() -> None:
+    reasons = fixed_reasons(
+        """graph g(%x: f32[2,3]) {
+          param %w: f32[4,3]
+          param %v: f32[5,4]
+          %a: f32[2,4] = linear(%x, %w, none)
+          %b: f32[2,4] = aten.strange.default(%a)
+          %c: f32[2,5] = linear(%b, %v, none)
+          return %c
+        }"""
+    )
+    assert reasons["w", 0] == reasons["v", 1] == "aten.strange.default is opaque (%b)"
+
+
+def test_tied_weights_are_named() -> None:
+    reasons = fixed_reasons(
+        """graph g(%x: i64[2,3]) {
+          param %table: f32[9,4] tied ("head.weight",)
+          %a: f32[2,3,4] = embedding(%table, %x) {padding_idx=none}
+          %b: f32[2,3,9] = linear(%a, %table, none)
+          return %b
+        }"""
+    )
+    assert reasons == {("table", 0): "embedding %a looks its rows up by number; the tensor is also head.weight"}
+
+
+def test_sizes_that_do_not_divide_can_not_be_cut() -> None:
+    reasons = fixed_reasons(
+        """graph g(%x: f32[2,3]) {
+          param %w: f32[24,3]
+          %a: f32[2,24] = linear(%x, %w, none)
+          %b: f32[2,4,6] = reshape(%a) {shape=(2, 4, 6)}
+          %c: f32[2,6,4] = reshape(%b) {shape=(2, 6, 4)}
+          %d: f32[2,4] = sum(%c) {axes=(1,), keepdims=false}
+          return %d
+        }"""
+    )
+    assert reasons["w", 0] == "reshape %c regroups it into sizes that do not divide one another"
+
+
+def test_symbolic_axes_are_left_alone() -> None:
+    graph = parse(
+        """graph g(%x: f32[batch,3]) where batch in [1, 8] {
+          param %w: f32[4,3]
+          param %v: f32[5,4]
+          %a: f32[batch,4] = linear(%x, %w, none)
+          %b: f32[batch,2,2] = reshape(%a) {shape=(batch, 2, 2)}
+          %c: f32[batch,4] = reshape(%b) {shape=(batch, 4)}
+          %d: f32[batch,5] = linear(%c, %v, none)
+          return %d
+        }"""
+    )
+    (group,) = axis_groups(graph)
+    assert (group.name, group.size) == ("a", 2)
+
+
+def test_transposed_and_depthwise_convolutions() -> None:
+    net = Net("net")
+    x = net.conv("stem", net.input(2, 3, 4, 4), 4)
+    multiplied = net.conv("depthwise", x, 8, 3, groups=4)
+    weight = net.state("up.weight", 8, 3, 2, 2)
+    options = {"stride": (2, 2), "padding": (0, 0), "output_padding": (0, 0), "dilation": (1, 1)}
+    up = net.op("up", "conv_transpose2d", multiplied, weight, net.state("up.bias", 6), groups=2, **options)  # pyright: ignore[reportArgumentType]
+    groups = axis_groups(net.done(net.conv("head", up, 5)))
+    text = show_groups(net.builder.graph, groups)
+    assert [(group.name, group.size) for group in groups] == [("stem", 4), ("up", 3)] or text
+    assert {m.value.name: m.role for m in groups["up"].members if m.role is not Role.CARRIED} == {
+        "up.weight": Role.WRITTEN,
+        "up.bias": Role.WRITTEN,
+        "head.weight": Role.READ,
+    }
+
+
+def test_weights_that_are_computed_keep_their_roles() -> None:
+    net = Net("net")
+    weight = net.op("double", "mul", net.state("w", 4, 3), 2.0)
+    x = net.op("layer", "linear", net.input(2, 3), weight, None)
+    (group,) = axis_groups(net.done(net.linear("head", x, 5)))
+    assert [(m.value.name, m.role) for m in group.members if m.role is not Role.CARRIED] == [
+        ("w", Role.WRITTEN),
+        ("head.weight", Role.READ),
+    ]
+
+
+def test_every_canonical_op_but_control_flow_has_a_rule() -> None:
+    assert [found.name for found in ops.definitions() if found.axes is None] == ["cond"]
