@@ -57,12 +57,13 @@ def require_closed(graph: Graph, groups: AxisGroups, removal: Removal, inputs: S
     Raises:
         BrokenPromiseError: a removed unit reaches what stays; the message names the first node where it does.
     """
-    leaks = poison_check(graph, groups, removal, inputs)
-    if leaks:
+    found = poison_check(graph, groups, removal, inputs)
+    if found:
+        leak, *others = found
         names = ", ".join(sorted(group.name for group in removal))
         raise BrokenPromiseError(
-            f"axis groups are not closed: {leaks[0]}" + (f", and {len(leaks) - 1} more nodes" if len(leaks) > 1 else ""),
-            where=repr(leaks[0].node),
+            f"axis groups are not closed: {leak}" + (f", and {len(others)} more nodes" if others else ""),
+            where=repr(leak.node),
             fix=f"report the model; until it is mended, exclude the layers of {names}",
         )
 
@@ -158,7 +159,9 @@ class _Check:
     def _explains(self, node: Node, parts: tuple[Product | Sums, ...]) -> bool:
         """True when of every member the same values of the live digit go, whatever the other digits are."""
         for part in parts:
-            for place, digits in part.members if isinstance(part, Product) else ():
+            if isinstance(part, Sums):
+                continue
+            for place, digits in part.members:
                 value = node.operands[place.slot] if place.slot >= 0 else node.results[-1 - place.slot]
                 gone = self._gone.get(value, {}).get(place.axis) if isinstance(value, Value) else None
                 if gone is None:
