@@ -122,10 +122,9 @@ def choose(fitted: NormalEquations, held: NormalEquations, *, ridges: Sequence[f
     """
     if not fitted.rows or not held.rows or not fitted.is_finite() or not held.is_finite():
         return None
-    shift_only = fitted.shift_only()
-    best = Solution(torch.zeros_like(shift_only.slope), torch.zeros_like(shift_only.shift))
+    best = fitted.no_change()
     before = least = held.errors(best)
-    for candidate in (shift_only, *others, *(fitted.solve(ridge) for ridge in ridges)):
+    for candidate in (fitted.shift_only(), *others, *(fitted.solve(ridge) for ridge in ridges)):
         if candidate is None:
             continue
         errors = held.errors(candidate)

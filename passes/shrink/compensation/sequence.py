@@ -228,9 +228,9 @@ class Compensation:
         return (old, new) if self._old.knows(old) and self._new.knows(new) else None
 
     def _followed_by_norm(self, node: Node) -> bool:
-        """True when a batch norm alone reads the result and is fitted too."""
+        """True when a batch norm alone reads the result; it is fitted next, whatever the method."""
         users = node.result.users
-        if len(users) != 1 or users[0].op != "batch_norm" or users[0].attrs["mode"] == "train" or self._method != "least-squares":
+        if len(users) != 1 or users[0].op != "batch_norm" or users[0].attrs["mode"] == "train":
             return False
         return all(isinstance(self._own_state(users[0], index), State) for index in range(1, 5))
 
