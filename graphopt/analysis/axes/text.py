@@ -30,7 +30,7 @@ def show_groups(graph: Graph, groups: AxisGroups, *, names: Collection[str] | No
 
     With `names` only the groups of these names, and nothing of what is fixed.
     """
-    lines = [f"{len(groups)} axis groups of {graph.name}"] if names is None else []
+    lines = [f"{len(groups)} axis group{'s' if len(groups) != 1 else ''} of {graph.name}"] if names is None else []
     for group in groups:
         if names is None or group.name in names:
             lines += _group_lines(group)
