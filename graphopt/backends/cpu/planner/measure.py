@@ -13,6 +13,7 @@ import json
 import math
 import os
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy
 
 from graphopt.backends.cpu.cache import private_folder
+from graphopt.backends.cpu.contention import waited_seconds
 from graphopt.backends.cpu.emit import emit_candidates, headers, needed_headers, weight_chunks
 from graphopt.backends.cpu.isa import cpu_name, resolve
 from graphopt.backends.cpu.kernel import Kernel, ReadState
@@ -30,11 +32,15 @@ from graphopt.backends.cpu.storage import LANES, Storage
 from graphopt.backends.cpu.toolchain import FLAGS, build, find_compiler
 from graphopt.ir.types import DType
 
-__all__ = ["Recorder", "TimingCache", "Timings", "canonical_text", "default_timings"]
+__all__ = ["Recorder", "TimingCache", "Timings", "canonical_text", "default_timings", "shortest"]
 
 REPEATS = 3
 ROUNDS = 4
 """Candidates take turns, and the shortest time counts: a machine that is slow for a while is so for all of them."""
+MOST_WAITING = 0.02
+"""Of a sample's time; where threads wait longer for a core, another process had it and the sample does not count."""
+MOST_ROUNDS = 24
+"""Until every candidate has its undisturbed samples; on a machine that is never quiet, the best of what there is."""
 BATCH = 48
 """Candidates compiled into one library."""
 
@@ -235,11 +241,30 @@ def _time(kernels: Sequence[Kernel], read: ReadState, isa: str, threads: int, co
     for offset, array in weight_chunks(plan, read):
         weights[offset : offset + array.nbytes] = array.reshape(-1).view(numpy.uint8)
     library = Library(build(sources, isa, keep=False), weights, threads)
-    result = [math.inf] * len(kernels)
     seconds = numpy.zeros(REPEATS)
-    for _ in range(ROUNDS):
-        for number in range(len(kernels)):
-            which = numpy.array([number, REPEATS], dtype=numpy.int32)
-            library.run([which.ctypes.data], [seconds.ctypes.data])
-            result[number] = min(result[number], float(seconds.min()))
-    return result
+
+    def sample(number: int) -> tuple[float, bool]:
+        """The shortest of a few runs, and whether all threads had their cores meanwhile."""
+        which = numpy.array([number, REPEATS], dtype=numpy.int32)
+        waited, start = waited_seconds(), time.perf_counter()
+        library.run([which.ctypes.data], [seconds.ctypes.data])
+        elapsed = time.perf_counter() - start
+        return float(seconds.min()), waited_seconds() - waited <= MOST_WAITING * elapsed
+
+    return shortest(sample, len(kernels))
+
+
+def shortest(sample: Callable[[int], tuple[float, bool]], count: int) -> list[float]:
+    """The shortest undisturbed sample of each of `count` candidates, which take turns; `sample(number)` gives seconds and
+    whether it was undisturbed. A candidate that is disturbed all the time has its shortest disturbed one."""
+    clean, disturbed, samples = [math.inf] * count, [math.inf] * count, [0] * count
+    for _ in range(MOST_ROUNDS):
+        open_ = [number for number in range(count) if samples[number] < ROUNDS]
+        for number in open_:
+            seconds, is_clean = sample(number)
+            times = clean if is_clean else disturbed
+            times[number] = min(times[number], seconds)
+            samples[number] += is_clean
+        if not open_:
+            break
+    return [least if least < math.inf else rest for least, rest in zip(clean, disturbed, strict=True)]
