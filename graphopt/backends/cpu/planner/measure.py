@@ -2,7 +2,7 @@
 
 A plan is made twice. The first time every list of candidates is noted; those that have no timing yet are compiled
 together, each is run alone with cold weights and warm activations, and the shortest times are kept on disk under what
-decides them: the code, the headers, the compiler, the number of threads and the CPU. The second plan takes the
+decides them: the code, the headers, the compiler, the number of cores and the CPU. The second plan takes the
 fastest. Timings are of this machine only and never leave the cache.
 """
 
