@@ -111,6 +111,8 @@ def _training(before: Graph, after: Graph, replaced: Sequence[tuple[Value, Opera
         if not lossy and state.kind == "param" and state.trainable and state.name not in known:
             return f"training-safe: %{state.name} is a new parameter, which no state_dict of the model has", f"%{state.name}"
     for old, new in replaced:
+        if lossy and isinstance(new, Value) and before.has_value(new.name):
+            continue  # readers go back to an earlier value: a part was taken out, with the norms and dropout in it
         node = old.producer
         if node is not None and node.graph is not after and _acts_in_training(node.attrs) and not _is_twin(node, new):
             return f"training-safe: %{node.name} ({node.op}) acts in train mode and was removed", repr(node)

@@ -1,0 +1,113 @@
+"""Linear layers as a product of two of low rank.
+
+    %y: f32[1,64] = linear(%x, %fc.weight, %fc.bias)                  %fc.weight: f32[64,64]
+    -> %y.low_rank: f32[1,16] = linear(%x, %fc.weight, none)          %fc.weight: f32[16,64]
+       %y: f32[1,64] = linear(%y.low_rank, %fc.factor.weight, %fc.bias)   %fc.factor.weight: f32[64,16]
+
+The rank r is the largest with `ratio` of the weight's parameters removed, or, where `energy` is given, the smallest
+that loses at most that fraction of the outputs' energy. A layer of m outputs and n inputs is only split where
+r (m + n) < m n. With calibration data the directions are those in which the layer's outputs really vary, and the bias
+takes up the mean of what is lost; without any, those of the weight alone. See `graphopt.passes.shrink.low_rank`.
+
+Names: `<layer>.weight` becomes the first factor [r, in]; the second is a new parameter `<layer>.factor.weight`
+[out, r]; the bias keeps its name.
+
+Numeric class: lossy. Stage: training-safe; both factors train.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from graphopt.ir.graph import Node, State
+from graphopt.passes.shrink.factors import split_layer
+from graphopt.passes.shrink.layers import check_patterns, excluded, layer_name, own_weight
+from graphopt.passes.shrink.low_rank import Basis, basis_of_inputs, basis_of_outputs, basis_of_weight, rank_for
+from graphopt.passes.shrink.streams import Stream
+from graphopt.pipeline.context import Context
+from graphopt.pipeline.passes import ContextPass, NumericClass, Outcome
+from graphopt.rewrite.rewriter import Rewriter
+
+__all__ = ["FactorLinear"]
+
+
+@dataclass(frozen=True)
+class FactorLinear(ContextPass):
+    """Split linear layers into two of low rank where that has fewer parameters."""
+
+    name = "factor-linear"
+    numeric = NumericClass.LOSSY
+
+    ratio: float = field(default=0.5, metadata={"minimum": 0.0, "maximum": 1.0, "help": "fraction of each weight's parameters to remove"})
+    energy: float | None = field(
+        default=None, metadata={"minimum": 0.0, "maximum": 1.0, "help": "largest fraction of the outputs' energy to lose; replaces ratio"}
+    )
+    use_data: bool = field(default=True, metadata={"help": "take the directions of the outputs on calibration data, where there is any"})
+    only: tuple[str, ...] = field(default=(), metadata={"help": "patterns of layer names to work on"})
+    exclude: tuple[str, ...] = field(default=(), metadata={"help": "patterns of layer names to leave alone"})
+
+    def apply_with(self, rewriter: Rewriter, context: Context) -> Outcome:
+        """Split each layer as far as it may.
+
+        Raises:
+            PassOptionError: a pattern means no linear layer.
+        """
+        graph = rewriter.graph
+        layers = [node for node in graph.nodes if node.op == "linear"]
+        check_patterns(map(layer_name, layers), only=self.only, exclude=self.exclude)
+        stream = Stream(graph, context.calibration) if self.use_data and context.calibration is not None else None
+        skipped: list[tuple[str, str]] = []
+        notes: list[str] = []
+        count = 0
+        for node in list(graph.nodes) if stream is not None else layers:
+            made: tuple[Node, ...] | str = self._split(rewriter, node, stream, notes) if node.op == "linear" else (node,)
+            if isinstance(made, str):
+                skipped.append((layer_name(node), made))
+                made = (node,)
+            count += len(made) == 2
+            if stream is not None:
+                stream.step(*made)
+        if stream is not None:
+            notes += stream.notes
+        elif self.use_data and count:
+            notes.append("directions are those of the weights alone: there is no calibration data")
+        return Outcome(count, tuple(skipped), tuple(notes))
+
+    def _split(self, rewriter: Rewriter, node: Node, stream: Stream | None, notes: list[str]) -> tuple[Node, ...] | str:
+        """The two layers, or why this one stays."""
+        name = layer_name(node)
+        reason = excluded(name, self.only, self.exclude)
+        weight = reason or own_weight(rewriter.graph, node)
+        if isinstance(weight, str):
+            return weight
+        assert weight.data is not None, "own_weight asked for numbers"
+        tensor = weight.data.precise().detach().cpu()
+        out, inputs = tensor.shape
+        bias = own_weight(rewriter.graph, node, 2) if node.operands[2] is not None else None
+        most = int((1 - self.ratio) * out * inputs / (out + inputs))
+        if self.energy is None and most < 1:
+            return (
+                f"rank 1 has {out + inputs} parameters, ratio {self.ratio} leaves {int((1 - self.ratio) * out * inputs)} of {out * inputs}"
+            )
+        basis = _basis(node, tensor, bias if isinstance(bias, State) else None, stream)
+        rank = rank_for(basis, self.energy) if self.energy is not None else min(most, len(basis.energies))
+        if rank * (out + inputs) >= out * inputs:
+            return f"rank {rank} has {rank * (out + inputs)} parameters, the layer has {out * inputs}"
+        vectors = basis.vectors[:, :rank]
+        made = split_layer(
+            rewriter, node, weight, vectors.T @ tensor, vectors, bias if isinstance(bias, State) else None, basis.shift(rank)
+        )
+        notes.append(f"{name}: rank {rank} of {min(out, inputs)}, loses {basis.lost(rank):.2%}")
+        return made
+
+
+def _basis(node: Node, weight: torch.Tensor, bias: State | None, stream: Stream | None) -> Basis:
+    if stream is None or not len(stream):
+        return basis_of_weight(weight)
+    centred = bias is not None
+    inputs = stream.tensors(node.operands[0])
+    if weight.shape[0] > weight.shape[1]:
+        return basis_of_inputs(weight, inputs, centred=centred)
+    return basis_of_outputs([x.cpu() @ weight.to(x.dtype).T for x in inputs], centred=centred)

@@ -1,0 +1,72 @@
+"""Which layers a pass may look at: name patterns, and weights that belong to one layer alone."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from graphopt.errors import PassOptionError
+from graphopt.ir.graph import Graph, Node, State
+from graphopt.passes.shrink.names import layer_of
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["check_patterns", "constant_numbers", "excluded", "layer_name", "own_weight"]
+
+
+def layer_name(node: Node) -> str:
+    """The module's name where the node reads a weight (`layer1.0.conv1`), else the node's own."""
+    state = node.graph.state_of(node.operands[1]) if node.graph is not None and len(node.operands) > 1 else None
+    return layer_of(state.name) if state is not None else node.name
+
+
+def excluded(name: str, only: Sequence[str], exclude: Sequence[str]) -> str | None:
+    """Why a name is not among those that a pass works on; None where it is. Patterns are those of `fnmatch`."""
+    for pattern in exclude:
+        if fnmatchcase(name, pattern):
+            return f"excluded by '{pattern}'"
+    if only and not any(fnmatchcase(name, pattern) for pattern in only):
+        return f"not in only={tuple(only)}"
+    return None
+
+
+def check_patterns(names: Iterable[str], **options: Sequence[str]) -> None:
+    """Refuse patterns that mean nothing.
+
+    Raises:
+        PassOptionError: with near names.
+    """
+    known = list(dict.fromkeys(names))
+    for option, patterns in options.items():
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in known):
+                near = difflib.get_close_matches(pattern, known, n=3, cutoff=0.4) or known[:3]
+                fix = f'near names: {", ".join(near)}; * stands for anything, as in "layer4.*"' if near else "the graph has none"
+                raise PassOptionError(f"'{pattern}' in {option} is the name of nothing that this pass works on", fix=fix)
+
+
+def own_weight(graph: Graph, node: Node, index: int = 1) -> State | str:
+    """The parameter that a layer alone reads, or why it can't get other numbers or another shape."""
+    operand = node.operands[index]
+    state = graph.state_of(operand)
+    if state is None:
+        return f"{operand!r} is computed at run time, needs a parameter"
+    if state.value.use_count > 1:
+        return f"%{state.name} has {state.value.use_count} readers, needs 1"
+    if state.tied:
+        return f"%{state.name} is tied to '{state.tied[0]}'"
+    if state.data is None:
+        return f"%{state.name} has no numbers, the graph was read from text alone"
+    return state
+
+
+def constant_numbers(tensor: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """For `Rewriter.replace_state`: these numbers, whatever the old ones were."""
+
+    def give(_: torch.Tensor) -> torch.Tensor:
+        return tensor
+
+    return give

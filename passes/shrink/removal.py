@@ -1,0 +1,121 @@
+"""Take out the parts of a network that matter least, one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
+
+from graphopt.errors import PassError
+from graphopt.ir.graph import Graph, Node, Value
+from graphopt.passes.remove.states import drop_orphans, state_operands
+from graphopt.passes.shrink.blocks import Block
+from graphopt.passes.shrink.influence import original_outputs, output_errors, similarity_scores
+from graphopt.passes.shrink.layers import check_patterns, excluded
+from graphopt.passes.shrink.names import layer_of
+from graphopt.pipeline.calibration import Calibration
+from graphopt.pipeline.context import Context
+from graphopt.pipeline.passes import ContextPass, NumericClass, Outcome
+from graphopt.rewrite.rewriter import Rewriter
+
+__all__ = ["PartRemoval", "take_out"]
+
+
+@dataclass(frozen=True)
+class PartRemoval(ContextPass):
+    """What `remove-blocks` and `remove-layers` have in common: measure, take out the least, measure again."""
+
+    part: ClassVar[str]
+    """What is taken out, in words."""
+    numeric = NumericClass.LOSSY
+
+    ratio: float = field(default=0.25, metadata={"minimum": 0.0, "maximum": 1.0, "help": "fraction to remove"})
+    count: int | None = field(default=None, metadata={"minimum": 0, "help": "how many to remove; replaces ratio"})
+    measure: Literal["output", "similarity"] = field(
+        default="output", metadata={"help": "error of the network's outputs without it, or 1 - cosine of its input and output"}
+    )
+    remeasure: bool = field(default=True, metadata={"help": "measure those that are left again after each removal"})
+    only: tuple[str, ...] = field(default=(), metadata={"help": "patterns of names to work on"})
+    exclude: tuple[str, ...] = field(default=(), metadata={"help": "patterns of names to leave alone"})
+
+    def find(self, graph: Graph) -> tuple[list[Block], list[tuple[str, str]]]:
+        """The parts that can go, in execution order, and what can't with the reason."""
+        raise NotImplementedError
+
+    def apply_with(self, rewriter: Rewriter, context: Context) -> Outcome:
+        """Measure and remove.
+
+        Raises:
+            PassError: there is no calibration data.
+            PassOptionError: a pattern means nothing.
+        """
+        found, skipped = self.find(rewriter.graph)
+        if not found:
+            return Outcome(0, tuple(skipped))
+        if context.calibration is None:
+            raise PassError(
+                f"{self.name} measures each {self.part} on calibration data, and there is none", fix="pass calibration=loader to optimize"
+            )
+        check_patterns((block.name for block in found), only=self.only, exclude=self.exclude)
+        left: list[Block] = []
+        for block in found:
+            reason = excluded(block.name, self.only, self.exclude)
+            if reason is None:
+                left.append(block)
+            else:
+                skipped.append((block.name, reason))
+        wanted = min(self.count, len(left)) if self.count is not None else int(self.ratio * len(left) + 1e-9)
+        notes = self._remove(rewriter, left, wanted, context.calibration)
+        if not notes:
+            asked = f"ratio {self.ratio}" if self.count is None else f"count {self.count}"
+            skipped.append((rewriter.graph.name, f"{asked} of {len(left)} {self.part}s is less than one {self.part}"))
+        return Outcome(len(notes), tuple(skipped), tuple(notes))
+
+    def _remove(self, rewriter: Rewriter, left: list[Block], wanted: int, calibration: Calibration) -> list[str]:
+        graph, notes = rewriter.graph, list[str]()
+        if not wanted:
+            return notes
+        original = original_outputs(graph, calibration) if self.measure == "output" else []
+        scores: dict[str, float] = {}
+        while len(notes) < wanted:
+            if not scores or self.remeasure:
+                found = (
+                    output_errors(graph, left, calibration, original)
+                    if self.measure == "output"
+                    else similarity_scores(graph, left, calibration)
+                )
+                scores = {block.name: score for block, score in zip(left, found, strict=True)}
+            least = min(left, key=lambda block: scores[block.name])
+            take_out(rewriter, least)
+            notes.append(f"{least.name} removed: {'error of the outputs' if original else 'block influence'} {scores[least.name]:.3g}")
+            left = [replace(b, entry=least.entry) if b.entry is least.exit else b for b in left if b is not least]
+        return notes
+
+
+def take_out(rewriter: Rewriter, block: Block) -> None:
+    """Let the readers of a block's exit read its entry, and remove what nobody reads any more, parameters included."""
+    end = block.exit.producer
+    assert end is not None, "exits are computed"
+    inside = _inside(block)
+    states = state_operands(*inside)
+    rewriter.replace_value(block.exit, block.entry)
+    rewriter.erase_unused(end)
+    drop_orphans(rewriter, states)
+    layers = {layer_of(state.name) for state in states if state.name not in rewriter.graph.states}
+    beside = [state for state in rewriter.graph.states.values() if layer_of(state.name) in layers]
+    drop_orphans(rewriter, beside)  # num_batches_tracked, which no node reads
+
+
+def _inside(block: Block) -> Sequence[Node]:
+    """The nodes between entry and exit, from the end."""
+    assert block.exit.producer is not None, "exits are computed"
+    found: dict[Node, None] = {block.exit.producer: None}
+    pending = [block.exit.producer]
+    while pending:
+        for operand in pending.pop().operands:
+            if isinstance(operand, Value) and operand is not block.entry and operand.producer is not None:
+                node = operand.producer
+                if node not in found:
+                    found[node] = None
+                    pending.append(node)
+    return tuple(found)
