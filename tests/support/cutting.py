@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy
 import torch
+from numpy.typing import NDArray
 
 from graphopt.analysis.axes.groups import AxisGroup, AxisGroups, Member, Removal, Role
 from graphopt.ir.data import TensorData
@@ -14,7 +15,7 @@ from graphopt.ir.graph import Graph, GraphEditor
 from graphopt.rewrite.cut import CutRecord, cut
 from graphopt.rewrite.rewriter import Rewriter
 
-__all__ = ["cut_group", "group_of", "removal_of", "with_dead_units"]
+__all__ = ["by_name", "cut_group", "group_of", "half_of", "removal_of", "with_dead_units"]
 
 
 def group_of(graph: Graph, size: int, members: Iterable[tuple[str, int] | tuple[str, int, Sequence[int]]], name: str = "g") -> AxisGroup:
@@ -54,3 +55,18 @@ def with_dead_units(graph: Graph, removal: Removal) -> Graph:
             lost = torch.from_numpy(padded[member.units].nonzero()[0])
             editor.update_state(replace(state, data=TensorData(tensor.index_fill(member.axis, lost, 0))))
     return copy
+
+
+def half_of(groups: AxisGroups, seed: int = 0, *, renormalised: bool = True) -> Removal:
+    """Half of the units of every group that has two or more, drawn at random."""
+    generator = numpy.random.default_rng(seed)
+    removal: dict[AxisGroup, NDArray[numpy.bool_]] = {}
+    for group in groups:
+        if group.size > 1 and (renormalised or not group.renormalised):
+            removal[group] = numpy.isin(numpy.arange(group.size), generator.permutation(group.size)[: group.size // 2])
+    return removal
+
+
+def by_name(removal: Removal, groups: AxisGroups) -> Removal:
+    """The same units of the groups of the same names, of a copy of the graph."""
+    return {groups[group.name]: gone for group, gone in removal.items()}
