@@ -38,6 +38,10 @@ LIMIT_BYTES = 2 << 30
 """Most memory for values of all batches in both graphs (bytes)."""
 
 
+_LEAST_SCALE = 0.05
+"""Batch norms with a scale below this part of the mean let through too little for the layer before them to mend anything."""
+
+
 class Compensation:
     """One compensation of one cut graph; `run` does it."""
 
@@ -162,7 +166,7 @@ class Compensation:
         takes_weight = self._method == "least-squares" and is_linear_layer(node) and isinstance(weight, State)
         if takes_weight and isinstance(weight, State) and weight.type.sparsity is not None:
             takes_weight = False
-        absorbed = not has_bias and self._followed_by_norm(node)
+        absorbed = not has_bias and self._norm_behind(node) is not None
         samples = self._samples(node, twin, kept, axis)
         fit: Fit | None = None
         if takes_weight and isinstance(weight, State):
@@ -212,27 +216,44 @@ class Compensation:
             (outputs,) = self._new.compute(batch, node)
             targets = select_kept(self._old.operand(batch, twin.result), axis, kept)
             if shortcut is not None:
-                old, new = shortcut
-                targets = targets + (select_kept(self._old.operand(batch, old), axis, kept) - self._new.operand(batch, new))
+                old, new, factor = shortcut
+                missing = select_kept(self._old.operand(batch, old), axis, kept) - self._new.operand(batch, new)
+                targets = targets + (missing if factor is None else missing * _along(factor, axis, missing.dim()))
             yield Sample(inputs, outputs, targets)
 
-    def _shortcut(self, node: Node) -> tuple[Value, Value] | None:
-        """The value that the node's result is added to, before and after; None where there is none or it comes later."""
-        found = shortcut_of(node)
+    def _shortcut(self, node: Node) -> tuple[Value, Value, torch.Tensor | None] | None:
+        """The value that the node's result is added to, before and after; None where there is none or it comes later.
+
+        Where a batch norm is in between, the factor that turns what is missing behind it into what is missing before it.
+        """
+        norm = self._norm_behind(node)
+        found = shortcut_of(norm or node)
         twin = twin_of(self._before, found[0]) if found is not None else None
         if found is None or twin is None:
             return None
         old, new = twin.operands[found[1]], found[0].operands[found[1]]
         if not isinstance(old, Value) or not isinstance(new, Value) or old.name != new.name:
             return None
-        return (old, new) if self._old.knows(old) and self._new.knows(new) else None
+        if not self._old.knows(old) or not self._new.knows(new):
+            return None
+        return old, new, None if norm is None else self._inverse_scale(norm)
 
-    def _followed_by_norm(self, node: Node) -> bool:
-        """True when a batch norm alone reads the result; it is fitted next, whatever the method."""
+    def _inverse_scale(self, norm: Node) -> torch.Tensor:
+        """sqrt(var + eps) / weight of each channel; 0 where the weight is too small to be divided by."""
+        weight, var = self._new.state(norm.operands[1]), self._new.state(norm.operands[4])
+        eps = norm.attrs["eps"]
+        assert isinstance(eps, int | float), "kinds of attributes are checked by the verifier"
+        if weight is None or var is None:
+            return torch.zeros(())
+        inverse = (var + eps).sqrt() / weight
+        return torch.where(weight.abs() > _LEAST_SCALE * weight.abs().mean(), inverse, torch.zeros_like(inverse))
+
+    def _norm_behind(self, node: Node) -> Node | None:
+        """The batch norm that alone reads the result of a layer; it is fitted next, whatever the method."""
         users = node.result.users
-        if len(users) != 1 or users[0].op != "batch_norm" or users[0].attrs["mode"] == "train":
-            return False
-        return all(isinstance(self._own_state(users[0], index), State) for index in range(1, 5))
+        if node.op == "batch_norm" or len(users) != 1 or users[0].op != "batch_norm" or users[0].attrs["mode"] == "train":
+            return None
+        return users[0] if all(isinstance(self._own_state(users[0], index), State) for index in range(1, 5)) else None
 
     def _own_state(self, node: Node, index: int) -> State | str:
         """The state that this node alone reads at an operand, or why its numbers can't be changed."""
@@ -268,6 +289,11 @@ def _channel_axis(node: Node) -> int:
     if node.op in ("linear", "matmul"):
         return rank - 1
     return 1 if node.op == "batch_norm" else rank - 1 - (node.value(1).type.rank - 2)
+
+
+def _along(numbers: torch.Tensor, axis: int, rank: int) -> torch.Tensor:
+    """Numbers of an axis, ready to be multiplied with a tensor of that rank."""
+    return numbers.reshape([-1 if other == axis else 1 for other in range(rank)])
 
 
 def _operand_name(node: Node, index: int) -> str:
