@@ -160,6 +160,7 @@ class _Run:
         self._fired: list[Pass] = []
         self._total = len(resolve(manager.steps))
         self._begun = 0
+        self._told = 0.0
         self.result = PipelineResult(self._graph, original_nodes=graph.node_count, checked=reason)
 
     def steps(self, steps: Sequence[Step], round_: int) -> bool:
@@ -280,7 +281,7 @@ class _Run:
 
     def _measure(self, change: Change, spec: str, record: PassRecord) -> Trial:
         assert self._guard is not None, "only a guard measures"
-        self._tell(f"evaluating the metric after {spec}", 0.5)
+        self._tell(f"evaluating the metric after {spec}", 1.0)
         start = time.perf_counter()
         trial = self._guard.measure(change.after, spec)
         record.metric_seconds += time.perf_counter() - start
@@ -301,7 +302,9 @@ class _Run:
     def _tell(self, what: str, inner: float) -> None:
         """Report progress; `inner` is how far the pass that runs has come."""
         if self._context.progress is not None:
-            self._context.progress(what, (max(self._begun - 1, 0) + min(max(inner, 0.0), 1.0)) / max(self._total, 1))
+            fraction = (max(self._begun - 1, 0) + min(max(inner, 0.0), 1.0)) / max(self._total, 1)
+            self._told = max(self._told, fraction)  # weaker versions of a pass and further rounds begin anew
+            self._context.progress(what, self._told)
 
     def _judge(self, pass_: Pass, change: Change, record: PassRecord) -> BrokenPromise | None:
         start = time.perf_counter()

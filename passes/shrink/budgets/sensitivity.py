@@ -31,6 +31,9 @@ __all__ = ["metric_falls", "output_errors", "sensitivities"]
 _HOPELESS = 1e30
 """Error of a cut after which the outputs are no numbers."""
 
+_ROUNDING = 1e-12
+"""Error that single precision makes by adding in another order: none."""
+
 Measure = Callable[[Graph], float]
 
 
@@ -53,7 +56,7 @@ def sensitivities(
         for width in widths:
             gone = least_important(scores[choice.group], width)
             error = measure(narrowed(graph, {choice.group: gone})[0])
-            measured.append((width, error if error < _HOPELESS else _HOPELESS))
+            measured.append((width, 0.0 if error < _ROUNDING else error if error < _HOPELESS else _HOPELESS))
         curves.append(Curve.through(measured, choice.group.size))
     return curves
 
