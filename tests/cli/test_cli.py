@@ -116,6 +116,20 @@ def test_show_filters_counts_and_costs(folder: Path) -> None:
     assert "conv2d" in run("show", "net", "--cost", cwd=folder).stdout
 
 
+def test_show_groups_lists_members_reasons_and_what_is_fixed(folder: Path) -> None:
+    text = run("show", "net.py:make", "--groups", cwd=folder).stdout
+    assert text.startswith("1 axis group of make\ngroup conv  8 channel units\n")
+    assert "%head.weight        axis 1  read     columns of linear %head" in text
+    assert "%head.weight  axis 0  it is an axis of the output %head" in text
+    document = json.loads(run("show", "net.py:make", "--groups", "--json", cwd=folder).stdout)
+    assert [(group["name"], group["kind"], group["size"]) for group in document["groups"]] == [("conv", "channel", 8)]
+    kept = run("show", "net.py:make", "--groups", "--exclude", "conv", cwd=folder).stdout
+    assert "%conv.weight       axis 0  excluded by 'conv'" in kept
+    none = run("show", "net.py:make", "--groups", "--name", "head*", cwd=folder)
+    assert none.returncode == 2
+    assert "its groups are conv" in none.stderr
+
+
 def test_show_says_what_ops_there_are_when_nothing_matches(folder: Path) -> None:
     done = run("show", "net", "--op", "lstm", cwd=folder)
     assert done.returncode == 2

@@ -7,10 +7,10 @@ import fnmatch
 from collections.abc import Sequence
 
 from graphopt.analysis.axes.bundles import Bundles, Reason
-from graphopt.analysis.axes.choices import Heads, decide
+from graphopt.analysis.axes.choices import Decisions, Heads, decide
 from graphopt.analysis.axes.groups import AxisGroups
 from graphopt.analysis.axes.members import execution_order, make_groups
-from graphopt.analysis.axes.units import group_units
+from graphopt.analysis.axes.units import UnitGroup, group_units
 from graphopt.errors import UsageError
 from graphopt.ir.graph import Graph
 
@@ -31,11 +31,31 @@ def axis_groups(graph: Graph, *, exclude: Sequence[str] = (), heads: Heads = "wh
     """
     bundles = Bundles(graph)
     _exclude(bundles, exclude)
-    kinds = decide(bundles, heads)
     order = execution_order(graph)
-    roots = dict.fromkeys(bundles.find(bundles.number(value, axis)) for value in order for axis in range(len(value.shape)))
-    found, fixed = group_units(bundles, list(roots))
-    return make_groups(bundles, order, found, kinds, fixed)
+    roots = list(dict.fromkeys(bundles.find(bundles.number(value, axis)) for value in order for axis in range(len(value.shape))))
+    restore = bundles.snapshot()
+    decisions = decide(bundles, heads)
+    found, fixed = group_units(bundles, roots)
+    stuck = _stuck(bundles, found, decisions)
+    if stuck:
+        restore()
+        decide(bundles, heads, stuck)
+        better, _ = group_units(bundles, roots)
+        again = stuck if _units(better) > _units(found) else ()
+        restore()
+        decisions = decide(bundles, heads, again)
+        found, fixed = group_units(bundles, roots)
+    return make_groups(bundles, order, found, decisions.kinds, fixed)
+
+
+def _stuck(bundles: Bundles, found: list[UnitGroup], decisions: Decisions) -> list[int]:
+    """Choices by preference at axes of which all positions go together."""
+    alone = {root for units in found if units.size == 1 for root, own in units.units.items() if (own == 0).all()}
+    return [index for index, roots in decisions.preferred.items() if not alone.isdisjoint(roots)] if alone else []
+
+
+def _units(found: list[UnitGroup]) -> int:
+    return sum(units.size for units in found if units.size > 1)
 
 
 def _exclude(bundles: Bundles, patterns: Sequence[str]) -> None:

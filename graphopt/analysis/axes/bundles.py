@@ -96,6 +96,17 @@ class Bundles:
         for axis in range(len(value.shape)):
             self.fix(first + axis, reason)
 
+    def snapshot(self) -> Callable[[], None]:
+        """A function that undoes all decisions made from now on."""
+        reasons, renormalised = list(self.reasons), list(self.renormalised)
+
+        def restore() -> None:
+            self.reasons, self.renormalised = list(reasons), list(renormalised)
+            for choice in self.open:
+                choice.chosen = -1
+
+        return restore
+
     def _read(self) -> None:
         for value in self.graph.inputs:
             self._add(value)

@@ -5,33 +5,48 @@
 What is fixed elsewhere comes first: a digit that ends in a fixed axis can't be live. Then, in execution order, what
 is left open is decided by preference: no copies of one position; heads where heads are to be cut, features where not;
 the digit with more positions. Every decision fixes other axes, which may decide other choices.
+
+Preferences look at one choice alone. Where they couple so much that all positions of an axis go together, `decide` is
+asked again with the second best alternative of the choices around that axis.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from graphopt.analysis.axes.bundles import Bundles, Open, Reason
 from graphopt.ops.axes.links import Product, Sums
 
-__all__ = ["Heads", "decide"]
+__all__ = ["Decisions", "Heads", "decide"]
 
 Heads: TypeAlias = Literal["whole", "inside"]
 
 
-def decide(bundles: Bundles, heads: Heads) -> dict[int, str]:
+@dataclass(slots=True)
+class Decisions:
+    """`kinds`: "head" or "feature", of bundles that are digits of an attention's axis. `preferred`: indices of the
+    choices that preference decided, and not by what heads are, with the bundles of their members."""
+
+    kinds: dict[int, str] = field(default_factory=dict[int, str])
+    preferred: dict[int, tuple[int, ...]] = field(default_factory=dict[int, tuple[int, ...]])
+
+
+def decide(bundles: Bundles, heads: Heads, second_best: Collection[int] = ()) -> Decisions:
     """Choose an alternative of every open choice and fix the axes that it rules out.
 
-    Returns the kind, "head" or "feature", of bundles that are digits of an attention's axis.
+    Choices with an index in `second_best` get the alternative that is preferred next.
     """
-    return _Decision(bundles, heads).run()
+    return _Decision(bundles, heads, frozenset(second_best)).run()
 
 
 class _Decision:
-    def __init__(self, bundles: Bundles, heads: Heads) -> None:
+    def __init__(self, bundles: Bundles, heads: Heads, second_best: frozenset[int]) -> None:
         self._bundles = bundles
         self._heads = heads
-        self._kinds: dict[int, str] = {}
+        self._second_best = second_best
+        self._decisions = Decisions()
         self._choices_of: dict[int, list[int]] = {}
         self._parts_of: dict[int, list[int]] = {}
         self._queue: list[int] = []
@@ -44,7 +59,7 @@ class _Decision:
         self._head_roots = {bundles.find(number) for number in bundles.heads}
         self._copy_roots = {bundles.find(number) for number in bundles.copies}
 
-    def run(self) -> dict[int, str]:
+    def run(self) -> Decisions:
         self._spread_heads()
         for index in range(len(self._bundles.parts)):
             self._look_at_parts(index)
@@ -55,9 +70,9 @@ class _Decision:
         for index in order:
             choice = self._bundles.open[index]
             if choice.chosen < 0:
-                self._choose(choice, self._preferred(choice))
+                self._choose(choice, self._preferred(index, choice))
                 self._settle()
-        return self._kinds
+        return self._decisions
 
     def _settle(self) -> None:
         """Follow what was fixed until nothing more is."""
@@ -85,9 +100,10 @@ class _Decision:
         reasons = [self._bundles.reason(part) for part, _ in parts]
         covered = sum(self._bundles.sizes[part] for part, _ in parts)
         if covered == self._bundles.sizes[whole] and all(reason is not None for reason in reasons):
-            last = next((reason for reason in reasons if reason is not None), None)
-            assert last is not None, "an axis of two or more positions has parts"
-            self._fix(whole, last)
+            _, largest = max((self._bundles.sizes[part], -index) for index, (part, _) in enumerate(parts))
+            reason = reasons[-largest]
+            assert reason is not None, "all parts are fixed"
+            self._fix(whole, reason)
 
     def _look_at(self, index: int) -> None:
         """Decide where only one alternative is possible; carry on what was decided."""
@@ -163,8 +179,8 @@ class _Decision:
             if isinstance(part, Product)
         )
 
-    def _preferred(self, choice: Open) -> int:
-        best, best_key = 0, (False, False, 0)
+    def _preferred(self, index: int, choice: Open) -> int:
+        ranked: list[tuple[tuple[bool, bool, int], int]] = []
         for number, alternative in enumerate(choice.alternatives):
             products = [part for part in alternative if isinstance(part, Product) and self._blocked(choice, part) is None]
             if not products:
@@ -174,9 +190,12 @@ class _Decision:
             copies = not self._copy_roots.isdisjoint(pure)
             wanted = is_head if self._heads == "whole" else not is_head
             key = (not copies, wanted, max(product.digits[product.live] for product in products))
-            if key > best_key:
-                best, best_key = number, key
-        return best
+            ranked.append((key, -number))
+        ranked.sort(reverse=True)
+        if not self._has_heads(choice):
+            roots = {self._bundles.find(number) for number in choice.numbers.values()}
+            self._decisions.preferred[index] = tuple(roots)
+        return -ranked[min(index in self._second_best, len(ranked) - 1)][1]
 
     def _name_kinds(self, choice: Open) -> None:
         """Remember which bundles are heads, or features inside heads."""
@@ -187,4 +206,4 @@ class _Decision:
                 pure = self._pure(choice, part)
                 kind = "feature" if self._head_roots.isdisjoint(pure) else "head"
                 for root in pure:
-                    self._kinds.setdefault(root, kind)
+                    self._decisions.kinds.setdefault(root, kind)
