@@ -27,6 +27,7 @@ from graphopt.pipeline.quality import check_context
 from graphopt.pipeline.records import PipelineResult
 from graphopt.pipeline.registry import Item, plan, resolve
 from graphopt.report import Report
+from graphopt.rewrite.cut import CutRecord
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -44,6 +45,7 @@ class Result:
     - `graph`: the optimised graph; `original`: the graph as captured.
     - `module`: the optimised graph as a trainable `torch.nn.Module`, built when first asked for.
     - `report`: what each pass did, declined and why, times, measured errors, cost before and after.
+    - `shrinks`: the cuts that passes made, in order; `graphopt.rewrite.cut` saves them and replays them elsewhere.
     - `executable`: the graph lowered to `target`, None without one.
     """
 
@@ -58,6 +60,11 @@ class Result:
     def module(self) -> torch.nn.Module:
         """The optimised model; it shares the parameters that no pass replaced with the original."""
         return self.graph.to_module()
+
+    @property
+    def shrinks(self) -> tuple[CutRecord, ...]:
+        """Which positions of which parameters were taken out, by each cut."""
+        return self.pipeline.shrinks
 
     def __repr__(self) -> str:
         return f"<Result of {self.graph.name}: {self.original.node_count} -> {self.graph.node_count} nodes>"

@@ -14,6 +14,7 @@ from graphopt.cli.options import Dynamic, Json, Model, Passes, Shapes, Threads, 
 from graphopt.cli.output import print_json, print_text, step, steps
 from graphopt.errors import UsageError
 from graphopt.pipeline.calibration import DEFAULT_SAMPLES
+from graphopt.rewrite.cut import save_records
 
 __all__ = ["Check", "optimize"]
 
@@ -36,6 +37,10 @@ def optimize(
         str | None, typer.Option("--target", "-t", help="Also lower to this backend: onnxruntime, torch or reference.")
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to save the graph (or the executable) in.")] = None,
+    save_shrink: Annotated[
+        Path | None,
+        typer.Option("--save-shrink", help="File to write what was cut to; 'replay-shrink{path=\"FILE\"}' cuts another checkpoint so."),
+    ] = None,
     check: Annotated[Check, typer.Option("--check", help="Numeric checks: rewritten regions, whole graphs, or none.")] = Check.default,
     strict: Annotated[bool, typer.Option("--strict", help="Fail when a pass breaks its promise, instead of rolling it back.")] = False,
     bench: Annotated[bool, typer.Option("--bench", help="Measure latency before and after, interleaved.")] = False,
@@ -105,6 +110,10 @@ def optimize(
         if output is not None:
             with step(progress, f"saving {output}"):
                 (executable or result.graph).save(output)
+        if save_shrink is not None:
+            if not result.shrinks:
+                raise UsageError("--save-shrink has nothing to write: no pass cut anything", fix="add -p 'shrink-channels{ratio=0.5}'")
+            save_records(result.shrinks, save_shrink)
     if json_:
         print_json({"model": model, **result.report.to_json()})
         return
@@ -114,3 +123,5 @@ def optimize(
             print_text(str(line))
     if output is not None:
         print_text(f"saved to {output}")
+    if save_shrink is not None:
+        print_text(f"{len(result.shrinks)} cuts saved to {save_shrink}")
