@@ -124,6 +124,22 @@ def test_pools_ride_on_winograd_convolutions(size: tuple[int, int]) -> None:
     assert [("winograd" in line, "conv 3x3" in line) for line in steps] == [(True, True)] * 2 + [(False, False)], "\n".join(steps)
 
 
+class FirstPooled(nn.Module):
+    """A pool of the input whose reader wants planes, which the pool does not work on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 18, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(nn.functional.adaptive_avg_pool2d(x, 1))
+
+
+def test_a_pool_between_an_input_and_planes() -> None:
+    x = torch.randn(1, 3, 28, 28)
+    assert _error(_lower(FirstPooled, x), x) < 2e-6
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_numbers_are_those_of_float64(name: str) -> None:
     make, shape = CASES[name]

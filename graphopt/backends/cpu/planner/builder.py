@@ -223,11 +223,13 @@ class Builder:
         return storage if storage.is_plain else self._copied(storage, "plain", (0, 0))
 
     def image(self, storage: Storage, halo: tuple[int, int] = (0, 0), layout: str | None = None) -> Storage:
-        """[N, C, H, W] or [N, C, L] with 16 channels side by side and at least that halo."""
+        """[N, C, H, W] or [N, C, L] with 16 channels side by side and at least that halo; copied to `layout`, where that is such."""
         enough = storage.halo[0] >= halo[0] and storage.halo[1] >= halo[1]
         if enough and storage.lanes(1) is not None and 0 not in storage.strides:
             return storage
-        return self._copied(storage, layout or ("blocked" if storage.rank == 4 else "last"), halo)
+        if layout is None or layout == "plain":
+            layout = "blocked" if storage.rank == 4 else "last"
+        return self._copied(storage, layout, halo)
 
     def planes(self, storage: Storage, halo: tuple[int, int]) -> Storage:
         """[N, C, H, W] with w contiguous and at least that halo."""
