@@ -38,14 +38,17 @@ class Schedule:
 class Task(ABC):
     """One network on its data. Everything random comes from a seed, and nothing is kept but the data.
 
-    `scores` are the names of what `evaluate` gives, the one that counts first. `batch` is the batch size of the
-    latency. `levels` are the parts of the units that are removed, and `budgets` the parts of the latency to get down to.
+    - `scores`: the names of what `evaluate` gives, the one that counts first.
+    - `batch`: the batch size of the latency; `width`: the multiple that widths are kept at.
+    - `levels`: the parts of the units that are removed; `budgets`: the parts of the latency to get down to.
+    - `schedule`: the short fine-tuning.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     scores: ClassVar[tuple[str, ...]]
     batch: ClassVar[int]
+    width: ClassVar[int]
     levels: ClassVar[tuple[float, ...]]
     budgets: ClassVar[tuple[float, ...]]
     schedule: ClassVar[Schedule]

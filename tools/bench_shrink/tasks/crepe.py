@@ -34,6 +34,7 @@ class CrepeTiny(Task):
     title = "CREPE tiny (2,000 made tones, 5 dB above noise)"
     scores = ("within 50 cents",)
     batch = 1
+    width = 4
     levels = (0.15, 0.3, 0.45, 0.6)
     budgets = (0.75, 0.6, 0.45, 0.3)
     schedule = Schedule(steps=200, rate=1e-3)

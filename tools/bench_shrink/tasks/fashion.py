@@ -22,6 +22,7 @@ _BATCH = 128
 class _Fashion(Task):
     scores = ("accuracy",)
     batch = 8
+    width = 8
     levels = (0.15, 0.3, 0.45, 0.6)
     budgets = (0.75, 0.6, 0.45, 0.3)
     schedule = Schedule(steps=300, rate=2e-3)

@@ -39,6 +39,7 @@ class Lite0(Task):
     title = "EfficientNet-Lite0, ImageNet weights (1,000 crops of photographs, 1,500 Fashion-M pictures, 128x128)"
     scores = ("agreement", "Fashion-M probe")
     batch = 1
+    width = 8
     levels = (0.1, 0.2, 0.35, 0.5)
     budgets = (0.85, 0.75, 0.6, 0.45)
     schedule = Schedule(steps=100, rate=1e-3)

@@ -45,6 +45,7 @@ class MiniLM(Task):
     title = "MiniLM-L6 embeddings, 64 tokens (20 Newsgroups: 1,000 test posts, BBC News: 500 test articles)"
     scores = ("20 Newsgroups probe", "BBC News probe")
     batch = 1
+    width = 8
     levels = (0.15, 0.3, 0.45, 0.6)
     budgets = (0.85, 0.7, 0.55, 0.4)
     schedule = Schedule(steps=100, rate=2e-4, trains_norms=False)

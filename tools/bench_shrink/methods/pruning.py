@@ -1,0 +1,82 @@
+"""Torch-Pruning (Fang et al., DepGraph, CVPR 2023): MagnitudePruner with group importance, as its documentation says.
+
+It gets what we get: widths in the same multiples, the layers whose outputs are the network's own, the attention's heads
+(whole ones are removed, as with ours) and the corrections that the network's Python code needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tools.bench_shrink.methods.arm import Arm, Shrunk
+from tools.bench_shrink.packages import need
+from tools.bench_shrink.tasks.base import Item, Task
+
+__all__ = ["PEERS", "Pruner", "re_estimate_norms"]
+
+
+@dataclass(frozen=True)
+class Pruner(Arm):
+    """Local or global and isomorphic ranking; on request with batch norms re-estimated on calibration data afterwards."""
+
+    name: str
+    is_global: bool = False
+    re_estimates: bool = False
+    draws: bool = False
+
+    def shrink(self, task: Task, level: float, seed: int) -> Shrunk:
+        """Prune the dense network in place."""
+        need("torch_pruning")
+        import torch_pruning
+
+        module = task.dense()
+        for layer in module.modules():
+            config = getattr(layer, "config", None)
+            if hasattr(config, "_attn_implementation"):
+                config._attn_implementation = "eager"  # as its examples do: it can't follow the fused one
+        heads = task.heads(module)
+        settings: dict[str, Any] = {"pruning_ratio": level, "round_to": task.width}
+        if self.is_global:
+            settings |= {"global_pruning": True, "isomorphic": True, "max_pruning_ratio": 0.9}
+        if heads:
+            settings |= {"prune_num_heads": True, "prune_head_dims": False, "head_pruning_ratio": level}
+        pruner = torch_pruning.pruner.MagnitudePruner(
+            module,
+            example_inputs=task.example(2),
+            importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+            ignored_layers=task.protected(module),
+            num_heads=heads,
+            **settings,
+        )
+        pruner.step()
+        task.repair(module)
+        if self.re_estimates:
+            re_estimate_norms(module, task.calibration(seed))
+        text = ", ".join(f"{key}={value}" for key, value in settings.items())
+        return Shrunk(module.eval(), f"MagnitudePruner(GroupMagnitudeImportance(p=2), {text})")
+
+
+def re_estimate_norms(module: torch.nn.Module, items: list[Item]) -> None:
+    """Set the statistics of batch norms to their means over some batches."""
+    norms = [layer for layer in module.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]  # their base
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a cumulative mean
+        norm.train()
+    with torch.no_grad():
+        for item in items:
+            module(*item.inputs)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+
+
+PEERS: tuple[Arm, ...] = (
+    Pruner("Torch-Pruning, local"),
+    Pruner("Torch-Pruning, isomorphic", is_global=True),
+    Pruner("Torch-Pruning, local, norms re-estimated", re_estimates=True, draws=True),
+)
