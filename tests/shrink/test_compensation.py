@@ -13,6 +13,7 @@ from graphopt.errors import PassOptionError
 from graphopt.ir.graph import Graph
 from graphopt.ops import verify
 from graphopt.passes.shrink.compensation import compensate, compensate_layers
+from graphopt.passes.shrink.compensation.sequence import Compensation
 from graphopt.pipeline.calibration import Batch, Calibration
 from graphopt.pipeline.context import Context
 from graphopt.rewrite.cut import CutRecord
@@ -304,6 +305,48 @@ def test_layers_that_can_not_be_fitted_say_why() -> None:
         "not compensated, its weight is shared: %b, %c",
         "not compensated, its weight is computed at run time: %y",
     )
+
+
+def test_sparse_weights_keep_their_zeros() -> None:
+    graph = filled(LINEARS.replace("param %w3: f64[3,5]", "param %w3: f64[3,5] sparse<unstructured 0.5>"))
+    before, record = _cut(graph, hand_made_group(graph, "a", 8, NEURONS, "neuron"), [1, 2, 5, 6])
+    notes = compensate(Rewriter(graph), before, record, _context((48, 4, 6)), "least-squares")
+    assert notes[0].startswith("compensation (least-squares) of 2 layers: ")
+    assert torch.equal(_state(graph, "w3"), _state(before, "w3"))
+    assert not torch.equal(_state(graph, "b3"), _state(before, "b3"))
+
+
+def test_transposed_convolutions_get_another_bias() -> None:
+    graph = filled(f"""graph g(%x: f64[n,3,5,5]) where n in [1, 64] {{
+  param %w1: f64[8,3,1,1]
+  param %b1: f64[8]
+  param %up: f64[8,4,2,2]
+  param %b2: f64[4]
+  %a: f64[n,8,5,5] = conv2d(%x, %w1, %b1) {PLAIN}
+  %y: f64[n,4,10,10] = conv_transpose2d(%a, %up, %b2) {{dilation=(1, 1), groups=1, output_padding=(0, 0), padding=(0, 0), stride=(2, 2)}}
+  return %y
+}}""")
+    members = [("w1", 0, "written"), ("b1", 0, "written"), ("a", 1, "carried"), ("up", 0, "read")]
+    before, record = _cut(graph, hand_made_group(graph, "a", 8, members), [0, 6])
+    notes = compensate(Rewriter(graph), before, record, _context((8, 3, 5, 5)), "least-squares")
+    assert notes[0].startswith("compensation (least-squares) of 1 layers: ")
+    assert torch.equal(_state(graph, "up"), _state(before, "up")[[1, 2, 3, 4, 5, 7]])
+
+
+def test_progress_and_memory_are_kept_to() -> None:
+    graph = filled(LINEARS)
+    before, record = _cut(graph, hand_made_group(graph, "a", 8, NEURONS, "neuron"), [2, 5])
+    seen: list[str] = []
+
+    def progress(what: str, _: float) -> None:
+        seen.append(what)
+
+    calibration = _calibration(_context((16, 4, 6)))
+    work = Compensation(Rewriter(graph), before, record.states, calibration, "least-squares", progress=progress, limit=1)
+    notes = work.run()
+    assert notes[1] == "3 calibration batches were not used for compensation: they need more than 1 bytes"
+    assert seen == ["compensate m", "compensate y"]
+    assert _difference(before, graph, (4, 4, 6)) < 1e-7
 
 
 def test_without_data_or_method() -> None:

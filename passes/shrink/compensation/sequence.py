@@ -69,6 +69,7 @@ class Compensation:
         count = batches_that_fit((before, self._graph), batches, limit, precise=self._precise)
         self._batches = batches[:count]
         self._left_out = len(batches) - count
+        self._limit = limit
         self._old = Stream(before, self._batches, precise=self._precise)
         self._new = Stream(self._graph, self._batches, precise=self._precise)
         self._originals: dict[str, State] = {}
@@ -115,9 +116,7 @@ class Compensation:
         if self._as_they_were:
             notes.append(f"kept as cut, no better on held-out samples: {_listed(self._as_they_were)}")
         if self._left_out:
-            notes.append(
-                f"{self._left_out} calibration batches were not used for compensation: they need more than {LIMIT_BYTES >> 20} MiB"
-            )
+            notes.append(f"{self._left_out} calibration batches were not used for compensation: they need more than {_memory(self._limit)}")
         return tuple(notes)
 
     def _wants(self, node: Node, changed: set[Value]) -> bool:
@@ -160,16 +159,10 @@ class Compensation:
         return True
 
     def _fit_layer(self, node: Node, twin: Node, kept: tuple[int, ...] | None, axis: int) -> str | None:
-        bias = self._own_state(node, 2)
-        has_bias = len(node.operands) > 2 and node.operands[2] is not None
-        weight = self._own_state(node, 1)
-        takes_weight = self._method == "least-squares" and is_linear_layer(node) and isinstance(weight, State)
-        if takes_weight and isinstance(weight, State) and weight.type.sparsity is not None:
-            takes_weight = False
-        absorbed = not has_bias and self._norm_behind(node) is not None
+        weight, bias = self._weight_to_fit(node), self._own_state(node, 2)
+        absorbed = (len(node.operands) < 3 or node.operands[2] is None) and self._norm_behind(node) is not None
         samples = self._samples(node, twin, kept, axis)
-        fit: Fit | None = None
-        if takes_weight and isinstance(weight, State):
+        if isinstance(weight, State):
             fits_shift = isinstance(bias, State) or absorbed
             fit = fit_layer(linear_layer(node), samples, len(self._batches), fits_shift=fits_shift, seed=self._seed)
             if fit is not None and fit.weight is not None:
@@ -177,13 +170,18 @@ class Compensation:
         elif isinstance(bias, State):
             fit = fit_shift(samples, axis)
         else:
-            if not has_bias and absorbed:
-                return None  # the batch norm behind it does what a bias would do
-            return weight if isinstance(weight, str) else bias if isinstance(bias, str) else "it has no bias"
+            return None if absorbed else weight or bias  # a batch norm behind it does what a bias would do
         if fit is not None and isinstance(bias, State):
             self._write(bias, fit.shift, added=True)
         self._tell(node, fit)
         return None
+
+    def _weight_to_fit(self, node: Node) -> State | str:
+        """The weight, or why it stays; nothing where the method or the op leaves weights alone anyway."""
+        if self._method == "bias" or not is_linear_layer(node):
+            return ""
+        state = self._own_state(node, 1)
+        return "its weight keeps its zeros" if isinstance(state, State) and state.type.sparsity is not None else state
 
     def _fit_norm(self, node: Node, twin: Node, kept: tuple[int, ...] | None) -> str | None:
         if node.attrs["mode"] == "train":
@@ -289,6 +287,10 @@ def _channel_axis(node: Node) -> int:
     if node.op in ("linear", "matmul"):
         return rank - 1
     return 1 if node.op == "batch_norm" else rank - 1 - (node.value(1).type.rank - 2)
+
+
+def _memory(size: int) -> str:
+    return f"{size >> 20} MiB" if size >= 1 << 20 else f"{size} bytes"
 
 
 def _along(numbers: torch.Tensor, axis: int, rank: int) -> torch.Tensor:
