@@ -1,4 +1,4 @@
-"""The Python of docs/write-a-pass.md is one program, and it prints what the page says."""
+"""The Python of a page of the documentation is one program, and it prints what the page says."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-PAGE = Path(__file__).parents[2] / "docs" / "write-a-pass.md"
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"^```(python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def test_the_page_on_passes_runs_and_prints_what_it_says(tmp_path: Path) -> None:
-    blocks = BLOCK.findall(PAGE.read_text())
+@pytest.mark.parametrize("page", ["write-a-pass.md", "shrink.md"])
+def test_a_page_runs_and_prints_what_it_says(page: str, tmp_path: Path) -> None:
+    blocks = BLOCK.findall((DOCS / page).read_text())
     program = tmp_path / "page.py"
     program.write_text("\n".join(text for kind, text in blocks if kind == "python"))
     run = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=200, check=False)
