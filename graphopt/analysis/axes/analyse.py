@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import gc
 from collections.abc import Sequence
 
 from graphopt.analysis.axes.bundles import Bundles, Reason
@@ -29,6 +30,17 @@ def axis_groups(graph: Graph, *, exclude: Sequence[str] = (), heads: Heads = "wh
     Raises:
         UsageError: a pattern of `exclude` matches nothing.
     """
+    # Nearly all that is made here stays, and looking through it again and again for garbage would cost a third.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return _analyse(graph, exclude, heads)
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _analyse(graph: Graph, exclude: Sequence[str], heads: Heads) -> AxisGroups:
     bundles = Bundles(graph)
     _exclude(bundles, exclude)
     order = execution_order(graph)
