@@ -396,6 +396,13 @@ def _windows_larger_than_the_image(m: Maker) -> Value:
     return m.add("avg_pool2d", m.conv(x, 5, 2), **window, count_include_pad=m.rng.random() < 0.5, divisor_override=None)
 
 
+def _adaptive_pool(m: Maker) -> Value:
+    size = m.rng.choice((2, 3, (3, 6), (4, 4)))
+    return m.add(
+        m.rng.choice(("adaptive_avg_pool2d", "adaptive_max_pool2d")), m.image, output_size=size if isinstance(size, tuple) else (size,) * 2
+    )
+
+
 CONSTRUCTS: tuple[Callable[[Maker], Value | None], ...] = (
     _dead,
     _unread_constant,
@@ -445,6 +452,7 @@ CONSTRUCTS: tuple[Callable[[Maker], Value | None], ...] = (
     _conv_and_batch_norm,
     _parallel_layers,
     _windows_larger_than_the_image,
+    _adaptive_pool,
 )
 """One function per construct; each appends nodes and returns the result, None for what is dead on purpose."""
 
