@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from graphopt.analysis.axes.groups import AxisGroup, AxisGroups, Removal
 from graphopt.analysis.cost import cost
 from graphopt.analysis.memory import peak_memory
+from graphopt.backends.base import Executable
 from graphopt.backends.reference.binding import bind_dims
 from graphopt.errors import PassError, PassOptionError
 from graphopt.ir.graph import Graph
@@ -111,6 +113,11 @@ class Planner:
         ]
         return Plan(removal, self._notes(choices, curves, savings, found), tuple(self.skipped))
 
+    @cached_property
+    def _lowered(self) -> Executable:
+        """The original on the device."""
+        return self.device.lower(self.graph)
+
     def _tell(self, what: str, fraction: float) -> None:
         if self.context.progress is not None:
             self.context.progress(f"shrink-to-budget: {what}", fraction)
@@ -188,7 +195,7 @@ class Planner:
         limits = dict(self.limits)
         scale, seconds = 1.0, 1.0
         if savings is not None:
-            seconds = self.device.measure({"before": self.graph}, self.inputs).timings[0].fastest
+            seconds = self.device.measure({"before": self._lowered}, self.inputs).timings[0].fastest
         candidates: dict[tuple[int, ...], _Candidate] = {}
         for _ in range(_SEARCHES):
             goals = self._goals(choices, limits, savings, seconds, scale)
@@ -253,7 +260,7 @@ class Planner:
         milliseconds = None
         if "latency" in self.limits:
             self._tell("measuring the whole network", 0.95)
-            latency = self.device.measure({"before": self.graph, "after": copy}, self.inputs)
+            latency = self.device.measure({"before": self._lowered, "after": self.device.lower(copy)}, self.inputs)
             fractions["latency"] = share(latency, 1)
             milliseconds = latency.timings[0].fastest * 1e3, latency.timings[1].fastest * 1e3
         error = sum(curve.at(width) for curve, width in zip(curves, widths, strict=True))
@@ -286,6 +293,8 @@ class Planner:
         for goal in goals:
             for index, width in enumerate(found.widths):
                 goal.move(index, width)
+            if isinstance(goal, LatencyGoal):  # so that the groups' parts add up to what the whole network showed
+                goal.scale *= (1.0 - found.fractions["latency"]) / max(1.0 - goal.fraction(), 1e-6)
         what = "fall of the metric" if self.options.sensitivity == "metric" else "output error"
         for index, (choice, curve, width) in enumerate(zip(choices, curves, found.widths, strict=True)):
             if width < choice.group.size:
