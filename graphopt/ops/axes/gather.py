@@ -29,7 +29,8 @@ def gather_axes(call: Call) -> Iterator[AxisLink]:
         yield Tie(operand(1, axis), result(axis))
         if axis != fixed and axis < found.rank and found.shape[axis] == index.shape[axis]:
             yield Tie(operand(0, axis), result(axis))
-    yield Fix(operand(0, fixed), _LOOKED_UP)
+    if found.rank:
+        yield Fix(operand(0, fixed), _LOOKED_UP)
 
 
 def index_select_axes(call: Call) -> Iterator[AxisLink]:

@@ -81,7 +81,8 @@ def last_axes_norm_axes(call: Call) -> Iterator[AxisLink]:
 def softmax_axes(call: Call) -> Iterator[AxisLink]:
     """All positions of one axis share a sum."""
     yield from same_axes(call.type(0).rank)
-    yield Sums(operand(0, call.integer("axis")), renormalises=True)
+    if call.type(0).rank:
+        yield Sums(operand(0, call.integer("axis")), renormalises=True)
 
 
 def weight_norm_axes(call: Call) -> Iterator[AxisLink]:
