@@ -140,6 +140,7 @@ class PassRecord:
             "rewritten": self.rewritten,
             "declined": [{"reason": reason, "count": count} for reason, count in _counted(self.skipped)],
             "notes": list(self.notes),
+            "cuts": [{name: {"removed": removed, "of": size} for name, (removed, size) in cut.groups.items()} for cut in self.shrinks],
             "seconds": {"pass": self.seconds, "verify": self.verify_seconds, "check": self.check_seconds, "metric": self.metric_seconds},
             "largest_error": _finite(self.error),
             "nodes": {"before": self.nodes_before, "after": self.nodes_after},

@@ -3,7 +3,8 @@
     group layer1.0.conv1: 64 units, ratio 0.5, multiple_of 24    ->  the 40 of least importance go, 24 stay
 
 *local* takes the same share out of each group. *global* takes the least important units wherever they are, after the
-scores of each group are divided by their mean (magnitudes of different layers can't be compared otherwise).
+scores of each group are divided by their mean: magnitudes of different layers can't be compared otherwise. Estimates of
+the change of a loss can, and are taken as they are.
 *isomorphic* does so among groups of the same structure only, so that each kind of group keeps its share
 (Fang et al., Isomorphic Pruning for Vision Models, ECCV 2024).
 """
@@ -41,6 +42,7 @@ class Selection:
     - `multiple_of`: widths (positions of the axes of weights) stay multiples of it.
     - `only`, `exclude`: patterns over names, see `graphopt.passes.shrink.names`.
     - `kinds`: the kinds of groups to cut, all where empty.
+    - `comparable`: scores of different groups are in one unit, and are ranked together without dividing by means.
     - `sizes`: by group name, the number of units that the ratio is a fraction of, where it is not the present one:
       in a schedule of several cuts, that before the first.
     """
@@ -52,6 +54,7 @@ class Selection:
     only: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     kinds: frozenset[str] = frozenset()
+    comparable: bool = False
     sizes: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
@@ -81,7 +84,7 @@ def select(groups: AxisGroups, scores: Scores, selection: Selection) -> tuple[Re
     targets, skipped = _targets(groups, selection)
     removal: dict[AxisGroup, NDArray[numpy.bool_]] = {}
     for ranked in _ranked_together(targets, selection.ranking):
-        counts = _kept_counts(ranked, scores)
+        counts = _kept_counts(ranked, scores, comparable=selection.comparable)
         for target, count in zip(ranked, counts, strict=True):
             gone = target.group.size - count
             if gone > 0:
@@ -181,20 +184,20 @@ def _ranked_together(targets: Sequence[_Target], ranking: Ranking) -> Iterable[l
     return classes.values()
 
 
-def _kept_counts(targets: Sequence[_Target], scores: Scores) -> list[int]:
+def _kept_counts(targets: Sequence[_Target], scores: Scores, *, comparable: bool) -> list[int]:
     """How many units each of the groups keeps that are ranked together."""
     wanted = [target.original * (1 - target.ratio) for target in targets]
     if len(targets) > 1:
-        wanted = _share(targets, scores, round(sum(wanted)))
+        numbers = [scores[target.group] if comparable else _relative(scores[target.group]) for target in targets]
+        wanted = _share(numbers, round(sum(wanted)))
     return [target.keep(wish) for target, wish in zip(targets, wanted, strict=True)]
 
 
-def _share(targets: Sequence[_Target], scores: Scores, total: int) -> list[float]:
+def _share(numbers: Sequence[NDArray[numpy.float64]], total: int) -> list[float]:
     """Of the `total` most important units of all groups: how many are in each."""
-    relative = [_relative(scores[target.group]) for target in targets]
-    owner = numpy.repeat(numpy.arange(len(targets)), [len(part) for part in relative])
-    best = numpy.argsort(-numpy.concatenate(relative), kind="stable")[:total]
-    return [float(count) for count in numpy.bincount(owner[best], minlength=len(targets))]
+    owner = numpy.repeat(numpy.arange(len(numbers)), [len(part) for part in numbers])
+    best = numpy.argsort(-numpy.concatenate(numbers), kind="stable")[:total]
+    return [float(count) for count in numpy.bincount(owner[best], minlength=len(numbers))]
 
 
 def _relative(scores: NDArray[numpy.float64]) -> NDArray[numpy.float64]:

@@ -26,6 +26,9 @@ __all__ = ["Compensation", "Importance", "ShrinkGroups"]
 Importance: TypeAlias = Literal["l1", "l2", "bn-scale", "taylor", "hessian", "activation", "geometric-median", "random"]
 Compensation: TypeAlias = Literal["none", "bias", "least-squares"]
 
+_LOSSES = frozenset({"taylor", "hessian"})
+"""Methods whose scores estimate the change of the loss, whatever the group."""
+
 
 @dataclass(frozen=True)
 class ShrinkGroups(ContextPass):
@@ -103,6 +106,7 @@ class ShrinkGroups(ContextPass):
             self.only,
             self.exclude,
             self.kinds,
+            self.importance in _LOSSES,
             sizes,
         )
 

@@ -74,6 +74,15 @@ def test_global_ranks_all_units_by_scores_relative_to_their_group() -> None:
     assert removal == {"a": [2], "b": [1, 2, 3]}
 
 
+def test_scores_in_one_unit_are_ranked_as_they_are() -> None:
+    groups = [_group("a", 4), _group("b", 4)]
+    selection = Selection(0.5, ranking="global", comparable=True)
+    removal, _ = _select(selection, groups, [[4.0, 3.9, 0.1, 4.1], [1, 0.01, 0.02, 0.03]])
+    assert removal == {"a": [2], "b": [1, 2, 3]}
+    removal, _ = _select(selection, groups, [[4.0, 3.9, 3.8, 4.1], [5, 0.01, 6, 7]])
+    assert removal == {"a": [0, 1, 2], "b": [1]}
+
+
 def test_global_leaves_a_unit_and_says_what_stays_whole() -> None:
     groups = [_group("a", 2), _group("b", 6)]
     removal, skipped = _select(Selection(0.5, ranking="global"), groups, [[1, 1], [9, 9, 0.001, 0.001, 0.001, 0.001]])
