@@ -153,7 +153,7 @@ def test_reasons() -> None:
 
 
 def test_bad_options() -> None:
-    with pytest.raises(PassOptionError, match=r'option .form. of factor-convolutions is "rows", needs one of "best", "channels", "spatial"'):
+    with pytest.raises(PassOptionError, match=r'option .form. of factor-convolutions is "rows", needs one of "best"'):
         FactorConvolutions(form="rows")  # pyright: ignore[reportArgumentType]
     with pytest.raises(PassOptionError, match="'stem' in only is the name of nothing"):
         FactorConvolutions(only=("stem",)).run(_layer())
