@@ -209,7 +209,7 @@ class Bisection:
     def __iter__(self) -> Iterator[Pass]:
         while self.possible:
             self._tries -= 1
-            self._middle = (self._low + self._high) / 2
+            self._middle = round((self._low + self._high) / 2, 4)
             options: dict[str, Any] = {"ratio": self._middle}
             yield replace(self._pass, **options)
 
