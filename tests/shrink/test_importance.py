@@ -268,12 +268,17 @@ def test_unknown_methods_and_scores_that_are_no_numbers() -> None:
             score(graph, _channels(graph), method, _context())
 
 
-def test_a_unit_without_weights_is_named() -> None:
+def test_units_without_weights_or_values_are_average() -> None:
     graph = filled(TEXT)
-    groups = grouped(hand_made_group(graph, "f", 4, [("f", 1, "carried", FLAT)]))
+    no_weights = grouped(hand_made_group(graph, "f", 4, [("f", 1, "carried", FLAT)]))
     for method in ("l1", "geometric-median"):
-        with pytest.raises(PassError, match="unit 0 of group 'f' has no weights, so nothing says how important it is\n  fix: exclude 'f'"):
-            score(graph, groups, method, Context())
+        assert _only(score(graph, no_weights, method, Context())).tolist() == [1.0] * 4
+    partly = grouped(hand_made_group(graph, "a", 5, [("w1", 0, "written", [0, 1, 2, 3])]))
+    found = _only(score(graph, partly, "l2", Context()))
+    assert float(found[4]) == 1.0
+    assert float(found[:4].mean()) == pytest.approx(1.0)
+    no_values = grouped(hand_made_group(graph, "a", 4, [("w1", 0, "written")]))
+    assert _only(score(graph, no_values, "activation", _context())).tolist() == [1.0] * 4
 
 
 def test_targets_that_fit_no_output() -> None:

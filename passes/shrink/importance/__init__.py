@@ -65,8 +65,8 @@ def score(graph: Graph, groups: AxisGroups, method: str, context: Context) -> di
 
     Raises:
         PassOptionError: no such method.
-        PassError: the method needs calibration data and there is none; a unit has nothing that it could be ranked by;
-            a score is not finite.
+        PassError: the method needs calibration data and there is none, or a score is not finite; for `bn-scale` no
+            unit has a batch norm, for `taylor` and `hessian` the graph has no gradients.
         BackendError: the graph has no numbers.
     """
     function = _TABLE.get(method)

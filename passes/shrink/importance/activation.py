@@ -1,7 +1,7 @@
 """Importance "activation": how large the values of a unit are on calibration data.
 
     score[u] = mean over carried values c of  a_c[u] / (mean over units v of a_c[v]),
-    a_c[u]   = mean over samples and positions of |c| where c belongs to unit u
+    a_c[u]   = mean over samples and positions of |c| where c belongs to unit u; without floating-point values score[u] = 1
 
 The values that count are those that layers read (behind norms and activations); where the analysis names no such
 value, all that carry the units. The division makes values of different scale count the same; 1 is the average unit.
@@ -29,7 +29,6 @@ def activation_sizes(graph: Graph, groups: AxisGroups, calibration: Calibration)
     """The scores of all groups, from one run over the calibration data.
 
     Raises:
-        PassError: a unit has no floating-point values at run time.
         RunInputError: a batch does not fit the graph.
     """
     chosen = {group: _read_values(group) for group in groups}
@@ -55,8 +54,7 @@ def activation_sizes(graph: Graph, groups: AxisGroups, calibration: Calibration)
                 for m in members
                 if (m.value, m.axis) in sums
             ],
-            group,
-            "floating-point values at run time",
+            group.size,
         )
         for group, members in chosen.items()
     }

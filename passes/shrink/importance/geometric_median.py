@@ -26,7 +26,6 @@ def geometric_median_distances(graph: Graph, groups: AxisGroups) -> dict[AxisGro
     """The scores of all groups.
 
     Raises:
-        PassError: a unit has no written or scaled weights.
         BackendError: the graph has no numbers.
     """
     return {group: _distances(graph, group) for group in groups}
@@ -37,7 +36,7 @@ def _distances(graph: Graph, group: AxisGroup) -> Scores:
     written = list(weights_of(graph, group, roles=(Role.WRITTEN,)))
     covered = sum((unit_counts(weight.member.units, group.size) for weight in written), numpy.zeros(group.size, dtype=numpy.int64))
     weights = written if written and (covered > 0).all() else list(weights_of(graph, group))
-    return mean_of_relative([(_distance_sums(weight, group.size), weight.member.units) for weight in weights], group, "weights")
+    return mean_of_relative([(_distance_sums(weight, group.size), weight.member.units) for weight in weights], group.size)
 
 
 def _distance_sums(weight: Weight, size: int) -> Scores:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from graphopt.analysis.axes import AxisGroup, Member, Role, Units
 from graphopt.backends.reference.interpreter import state_tensor
-from graphopt.errors import PassError
 from graphopt.ir.graph import Graph, State, Value
 from graphopt.ops.registry import definition, is_canonical
 
@@ -91,27 +90,18 @@ def unit_counts(units: Units, size: int) -> NDArray[numpy.int64]:
     return numpy.bincount(units[units >= 0], minlength=size)
 
 
-def mean_of_relative(terms: Sequence[tuple[Scores, Units]], group: AxisGroup, kind: str) -> Scores:
+def mean_of_relative(terms: Sequence[tuple[Scores, Units]], size: int) -> Scores:
     """The mean over members of scores that are divided by their mean over units, so that 1 is the average unit.
 
-    A unit that has no position on a member takes its mean over the others. A member without any score above 0
-    says nothing against or for a unit: all its units get 0.
-
-    Raises:
-        PassError: a unit is on none of the members.
+    A unit that has no position on a member takes its mean over the others; one that is on no member at all, such as a
+    row of a table of integers, counts as an average unit. A member without any score above 0 says nothing in favour of
+    a unit: all its units get 0.
     """
-    total = numpy.zeros(group.size)
-    members = numpy.zeros(group.size)
+    total, members = numpy.zeros(size), numpy.zeros(size)
     for numbers, units in terms:
-        present = unit_counts(units, group.size) > 0
+        present = unit_counts(units, size) > 0
         average = float(numbers[present].mean()) if present.any() else 0.0
         if average > 0 or not numpy.isfinite(average):
             total[present] += numbers[present] / average
         members += present
-    if (members == 0).any():
-        missing = int((members == 0).nonzero()[0][0])
-        raise PassError(
-            f"unit {missing} of group '{group.name}' has no {kind}, so nothing says how important it is",
-            fix=f"exclude '{group.name}', or take another importance",
-        )
-    return total / members
+    return numpy.where(members > 0, total / numpy.maximum(members, 1), 1.0)

@@ -6,7 +6,7 @@
 The weights of a unit are all that depend on it: the rows of the layers that write it, the scales of the norms and
 depthwise layers that act on it, the columns of the layers that read it; biases and running statistics are left out.
 Every weight counts the same, whatever its size, by the division. So 1 is the average unit of a group, and scores of
-different groups can be ranked together.
+different groups can be ranked together. A unit without weights, such as a row of a table of integers, counts as 1.
 
 Sources: Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017 (the L1 norm of the written rows alone);
 Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023, section 3.4 (norms over all coupled weights).
@@ -28,7 +28,6 @@ def norm_scores(graph: Graph, groups: AxisGroups, order: int) -> dict[AxisGroup,
     """The scores of all groups by the norm of order 1 or 2.
 
     Raises:
-        PassError: a unit has no weights.
         BackendError: the graph has no numbers.
     """
     return {group: group_norms(graph, group, order) for group in groups}
@@ -37,7 +36,7 @@ def norm_scores(graph: Graph, groups: AxisGroups, order: int) -> dict[AxisGroup,
 def group_norms(graph: Graph, group: AxisGroup, order: int) -> Scores:
     """The scores of one group."""
     terms = [(_unit_norms(weight, group.size, order), weight.member.units) for weight in weights_of(graph, group)]
-    return mean_of_relative(terms, group, "weights")
+    return mean_of_relative(terms, group.size)
 
 
 def _unit_norms(weight: Weight, size: int, order: int) -> Scores:
