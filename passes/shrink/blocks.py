@@ -31,12 +31,16 @@ _TAIL = UNARY | NORMS | DROPOUTS | {"prelu"}
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A part that can go: readers of `exit` can read `entry` instead. `module` is the path of what it is one of."""
+    """A part that can go: readers of `exit` can read `entry` instead.
+
+    `module` and `line` (file, number) say where it stands in the model.
+    """
 
     name: str
     module: str
     entry: Value
     exit: Value
+    line: tuple[str | None, int | None] = (None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,8 @@ def find_residual_blocks(graph: Graph) -> tuple[list[Block], list[tuple[str, str
                 continue
             if not any(_is_computed_from(operand, entry, order) for operand in add.operands if operand is not entry):
                 continue  # x + bias, x + x, scores + mask
-            blocks.append(Block(add.name, add.source.module, entry, _with_tail(entry, end, values, position)))
+            exit_ = _with_tail(entry, end, values, position)
+            blocks.append(Block(add.name, add.source.module, entry, exit_, (add.source.file, add.source.line)))
     return sorted(blocks, key=lambda block: order[block.exit]), skipped
 
 
@@ -138,15 +143,27 @@ def _with_tail(entry: Value, end: Value, values: list[Value], position: int) -> 
 
 
 def merge_by_module(blocks: list[Block]) -> list[Block]:
-    """Blocks that follow each other in the same module as one: attention and MLP of a transformer layer."""
+    """Blocks that follow each other in one call of a module as one: attention and MLP of a transformer layer.
+
+    An addition from a source line that was seen already belongs to the next call, as where layers share a module.
+    """
     merged: list[Block] = []
+    lines: set[tuple[str | None, int | None]] = set()
     for block in blocks:
         before = merged[-1] if merged else None
-        if before is not None and block.module and before.module == block.module and before.exit is block.entry:
+        together = before is not None and block.module and before.module == block.module and before.exit is block.entry
+        if before is not None and together and block.line not in lines:
             merged[-1] = replace(before, exit=block.exit)
         else:
             merged.append(block)
-    return [replace(block, name=block.module or block.name) for block in merged]
+            lines.clear()
+        lines.add(block.line)
+    taken: set[str] = set()
+    for index, block in enumerate(merged):
+        name = block.module if block.module and block.module not in taken else block.name
+        taken.add(name)
+        merged[index] = replace(block, name=name)
+    return merged
 
 
 def find_layers(graph: Graph) -> tuple[list[Block], list[tuple[str, str]]]:

@@ -65,18 +65,18 @@ class PartRemoval(ContextPass):
             else:
                 skipped.append((block.name, reason))
         wanted = min(self.count, len(left)) if self.count is not None else int(self.ratio * len(left) + 1e-9)
-        notes = self._remove(rewriter, left, wanted, context.calibration)
+        notes = self._remove(rewriter, left, wanted, context, context.calibration)
         if not notes:
             asked = f"ratio {self.ratio}" if self.count is None else f"count {self.count}"
             skipped.append((rewriter.graph.name, f"{asked} of {len(left)} {self.part}s is less than one {self.part}"))
         return Outcome(len(notes), tuple(skipped), tuple(notes))
 
-    def _remove(self, rewriter: Rewriter, left: list[Block], wanted: int, calibration: Calibration) -> list[str]:
+    def _remove(self, rewriter: Rewriter, left: list[Block], wanted: int, context: Context, calibration: Calibration) -> list[str]:
         graph, notes = rewriter.graph, list[str]()
         if not wanted:
             return notes
         original = original_outputs(graph, calibration) if self.measure == "output" else []
-        scores: dict[str, float] = {}
+        scores: dict[Value, float] = {}
         while len(notes) < wanted:
             if not scores or self.remeasure:
                 found = (
@@ -84,10 +84,12 @@ class PartRemoval(ContextPass):
                     if self.measure == "output"
                     else similarity_scores(graph, left, calibration)
                 )
-                scores = {block.name: score for block, score in zip(left, found, strict=True)}
-            least = min(left, key=lambda block: scores[block.name])
+                scores = {block.exit: score for block, score in zip(left, found, strict=True)}
+            least = min(left, key=lambda block: scores[block.exit])
             take_out(rewriter, least)
-            notes.append(f"{least.name} removed: {'error of the outputs' if original else 'block influence'} {scores[least.name]:.3g}")
+            if context.progress is not None:
+                context.progress(f"{self.name}: {least.name}", (len(notes) + 1) / wanted)
+            notes.append(f"{least.name} removed: {'error of the outputs' if original else 'block influence'} {scores[least.exit]:.3g}")
             left = [replace(b, entry=least.entry) if b.entry is least.exit else b for b in left if b is not least]
         return notes
 

@@ -202,6 +202,34 @@ def test_vit_layers_are_attention_and_mlp_together() -> None:
     assert [layer.name for layer in layers] == [f"encoder.layers.encoder_layer_{number}" for number in range(12)]
 
 
+def test_a_module_that_is_called_twice_is_two_layers() -> None:
+    class Layer(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix, self.mlp = torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x + self.mix(x)
+            return x + self.mlp(x)
+
+    class Shared(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.head = Layer(), torch.nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.layer(self.layer(x)))
+
+    graph = graphopt.capture(Shared().eval(), (torch.randn(2, 8),))
+    layers = RemoveBlocks(unit="layer").find(graph)[0]
+    assert len(layers) == 2
+    assert len({layer.name for layer in layers}) == 2
+    states = set(graph.states)
+    outcome = RemoveBlocks(unit="layer", count=1).apply_with(Rewriter(graph), _context(graph))
+    assert outcome.rewritten == 1
+    assert set(graph.states) == states  # the other call still reads them
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_random_graphs_stay_valid(seed: int) -> None:
     for graph in (construct_graph(seed), random_graph(seed, nodes=30, symbolic=seed % 2 == 0, with_data=True)):
