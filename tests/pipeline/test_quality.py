@@ -145,9 +145,7 @@ def test_the_largest_ratio_that_holds_is_found_by_bisection(graph: Graph) -> Non
 
     result = graphopt.optimize(graph, [Weaken(0.8)], metric=metric, budget=Budget(metric_drop=0.33, tries=4))
     record = result.report.records[0]
-    assert [trial.spec for trial in record.trials] == [
-        f"weaken{{ratio={ratio}}}" for ratio in (0.8, 0.4, 0.2, 0.3, 0.35)
-    ]
+    assert [trial.spec for trial in record.trials] == [f"weaken{{ratio={ratio}}}" for ratio in (0.8, 0.4, 0.2, 0.3, 0.35)]
     assert [trial.holds for trial in record.trials] == [False, False, True, True, False]
     assert [trial.kept for trial in record.trials] == [False, False, False, True, False]
     assert len(calls) == 6

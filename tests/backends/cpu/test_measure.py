@@ -22,7 +22,7 @@ def test_disturbed_samples_do_not_count() -> None:
         is_disturbed = number == 0 and calls[number] <= 5
         return (0.1 if is_disturbed else 2.0 + number + 1 / calls[number]), not is_disturbed
 
-    assert shortest(sample, 2) == [2.0 + 1 / (5 + ROUNDS), 3.0 + 1 / ROUNDS]
+    assert shortest(sample, 2) == [(2.0 + 1 / (5 + ROUNDS), True), (3.0 + 1 / ROUNDS, True)]
     assert calls == [5 + ROUNDS, ROUNDS]
 
 
@@ -34,7 +34,7 @@ def test_a_machine_that_is_never_quiet_still_has_an_answer() -> None:
         calls += 1
         return float(calls), False
 
-    assert shortest(sample, 1) == [1.0]
+    assert shortest(sample, 1) == [(1.0, False)]
     assert calls == MOST_ROUNDS
 
 
@@ -63,8 +63,9 @@ def test_timings_are_kept_together_and_damage_is_no_error(tmp_path: Path) -> Non
     path = tmp_path / "folder" / "timings.json"
     first, second = TimingCache(path), TimingCache(path)
     first.add({"a": 1.0})
-    second.add({"b": 2.0})
-    assert [TimingCache(path).get(key) for key in ("a", "b", "c")] == [1.0, 2.0, None]
+    second.add({"b": 2.0}, {"disturbed": 9.0})
+    assert [TimingCache(path).get(key) for key in ("a", "b", "disturbed")] == [1.0, 2.0, None]
+    assert second.get("disturbed") == 9.0
     path.write_text("{")
     assert TimingCache(path).get("a") is None
     path.write_text('["a"]')

@@ -93,6 +93,7 @@ class TimingCache:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._seconds: dict[str, float] = {}
+        self._unkept: set[str] = set()
         if path is not None:
             try:
                 found = json.loads(path.read_text())
@@ -105,12 +106,16 @@ class TimingCache:
         """Seconds of a key, or None."""
         return self._seconds.get(key)
 
-    def add(self, seconds: Mapping[str, float]) -> None:
-        """Keep timings; another process may do the same at the same time, so the file is read once more and replaced whole."""
+    def add(self, seconds: Mapping[str, float], disturbed: Mapping[str, float] | None = None) -> None:
+        """Keep timings; another process may do the same at the same time, so the file is read once more and replaced whole.
+        Those of a machine that was never quiet, `disturbed`, serve this plan and do not go into the file."""
         self._seconds.update(seconds)
+        self._seconds.update(disturbed or {})
+        self._unkept.update(disturbed or {})
         if self._path is None:
             return
-        merged = {**TimingCache(self._path)._seconds, **self._seconds}
+        mine = {key: value for key, value in self._seconds.items() if key not in self._unkept}
+        merged = {**TimingCache(self._path)._seconds, **mine}
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle, name = tempfile.mkstemp(dir=self._path.parent, prefix="timings-")
         with os.fdopen(handle, "w") as file:
@@ -158,8 +163,12 @@ class Timings:
             batch = items[start : start + BATCH]
             if self._progress is not None:
                 self._progress(start, len(items))
-            seconds = _time([kernel for _, kernel in batch], read, self._isa, self._threads, cold_bytes)
-            self._cache.add({key: value for (key, _), value in zip(batch, seconds, strict=True)})
+            samples = _time([kernel for _, kernel in batch], read, self._isa, self._threads, cold_bytes)
+            timed = [(key, *sample) for (key, _), sample in zip(batch, samples, strict=True)]
+            self._cache.add(
+                {key: seconds for key, seconds, is_clean in timed if is_clean},
+                {key: seconds for key, seconds, is_clean in timed if not is_clean},
+            )
 
     def __call__(self, alternatives: Sequence[Alternative]) -> tuple[list[tuple[Kernel, str]], int]:
         """The fastest way, with what it is worth against the next best."""
@@ -234,7 +243,7 @@ def _end(storage: Storage) -> int:
     return storage.extent + max(storage.offset, 0) + LANES
 
 
-def _time(kernels: Sequence[Kernel], read: ReadState, isa: str, threads: int, cold_bytes: int) -> list[float]:
+def _time(kernels: Sequence[Kernel], read: ReadState, isa: str, threads: int, cold_bytes: int) -> list[tuple[float, bool]]:
     plan = candidate_plan(kernels, cold_bytes)
     sources = emit_candidates(plan, cold_bytes, units=threads)
     weights = allocate(plan.weights_bytes)
@@ -254,9 +263,9 @@ def _time(kernels: Sequence[Kernel], read: ReadState, isa: str, threads: int, co
     return shortest(sample, len(kernels))
 
 
-def shortest(sample: Callable[[int], tuple[float, bool]], count: int) -> list[float]:
+def shortest(sample: Callable[[int], tuple[float, bool]], count: int) -> list[tuple[float, bool]]:
     """The shortest undisturbed sample of each of `count` candidates, which take turns; `sample(number)` gives seconds and
-    whether it was undisturbed. A candidate that is disturbed all the time has its shortest disturbed one."""
+    whether it was undisturbed. A candidate that is disturbed all the time has its shortest disturbed one, and False."""
     clean, disturbed, samples = [math.inf] * count, [math.inf] * count, [0] * count
     for _ in range(MOST_ROUNDS):
         open_ = [number for number in range(count) if samples[number] < ROUNDS]
@@ -267,4 +276,4 @@ def shortest(sample: Callable[[int], tuple[float, bool]], count: int) -> list[fl
             samples[number] += is_clean
         if not open_:
             break
-    return [least if least < math.inf else rest for least, rest in zip(clean, disturbed, strict=True)]
+    return [(least, True) if least < math.inf else (rest, False) for least, rest in zip(clean, disturbed, strict=True)]
