@@ -19,7 +19,7 @@ from graphopt.ir.types import Sparsity, SparsityPattern
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["StateSparsity", "sparsity", "sparsity_table"]
+__all__ = ["StateSparsity", "annotation_holds", "block_ratio", "keeps_n_of_m", "sparsity", "sparsity_table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +87,15 @@ def _statistics(state: State, tensor: torch.Tensor) -> StateSparsity:
         zeros,
         _empty_slices(filled, 0),
         _empty_slices(filled, 1),
-        filled.dim() >= 2 and _keeps_n_of_m(filled, 2, 4, 1),
+        filled.dim() >= 2 and keeps_n_of_m(filled, 2, 4, 1),
         None if annotation is None else _holds(filled, zeros, annotation),
     )
+
+
+def annotation_holds(numbers: torch.Tensor, annotation: Sparsity) -> bool:
+    """True when numbers have at least the annotated zeros, in the annotated pattern."""
+    filled = numbers.detach() != 0
+    return _holds(filled, filled.numel() - int(filled.sum()), annotation)
 
 
 def _empty_slices(filled: torch.Tensor, axis: int) -> tuple[int, ...]:
@@ -99,7 +105,7 @@ def _empty_slices(filled: torch.Tensor, axis: int) -> tuple[int, ...]:
     return tuple(int(index) for index in (counts == 0).nonzero().flatten())
 
 
-def _keeps_n_of_m(filled: torch.Tensor, n: int, m: int, axis: int) -> bool:
+def keeps_n_of_m(filled: torch.Tensor, n: int, m: int, axis: int) -> bool:
     """Of every m consecutive elements along `axis` at most n are not zero; the axis has to be a multiple of m."""
     size = filled.shape[axis]
     if size == 0 or size % m:
@@ -116,13 +122,16 @@ def _holds(filled: torch.Tensor, zeros: int, annotation: Sparsity) -> bool:
             return enough
         case SparsityPattern.N_M:
             n, m = annotation.shape
-            return filled.dim() > annotation.axis and _keeps_n_of_m(filled, n, m, annotation.axis)
+            return filled.dim() > annotation.axis and keeps_n_of_m(filled, n, m, annotation.axis)
         case SparsityPattern.BLOCK:
-            return _block_ratio(filled, annotation.shape) >= annotation.ratio - 1e-12
+            return block_ratio(filled, annotation.shape) >= annotation.ratio - 1e-12
 
 
-def _block_ratio(filled: torch.Tensor, shape: tuple[int, int]) -> float:
-    """Fraction of elements in blocks that are all zero, over axis 0 and the rest flattened; ragged ends count as blocks."""
+def block_ratio(filled: torch.Tensor, shape: tuple[int, int]) -> float:
+    """Of a mask of what is not zero: the fraction of elements in blocks that are all zero.
+
+    Blocks lie over axis 0 and the rest flattened; ragged ends count as blocks.
+    """
     rows, columns = shape
     matrix = filled.flatten(1) if filled.dim() > 1 else filled.reshape(-1, 1)
     height, width = matrix.shape

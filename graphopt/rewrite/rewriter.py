@@ -15,7 +15,7 @@ from graphopt.ir.attributes import Attribute
 from graphopt.ir.data import Data
 from graphopt.ir.dims import Expression
 from graphopt.ir.graph import CallStructure, Graph, GraphEditor, Node, Operand, Source, State, StateKind, Use, Value
-from graphopt.ir.types import TensorType
+from graphopt.ir.types import Sparsity, TensorType
 from graphopt.ops.registry import infer_types
 from graphopt.rewrite.derived import DerivedData
 
@@ -212,6 +212,17 @@ class Rewriter:
             if not user.is_return:
                 self._dirty[user] = None
         return self._editor.exchange_state(replace(state, value=Value(name, type_), data=data, digest=None)).value
+
+    def annotate(self, name: str, sparsity: Sparsity | None) -> Value:
+        """Say in a state's type how sparse it is; its numbers stay as they are, and its readers read the new value.
+
+        Raises:
+            IRError: no state has that name.
+        """
+        state = self._graph.states.get(name)
+        if state is None:
+            raise IRError(f"%{name} is not a state of this graph")
+        return self._editor.exchange_state(replace(state, value=Value(name, replace(state.type, sparsity=sparsity)))).value
 
     def remake(self, node: Node, attrs: Mapping[str, Attribute], types: Sequence[TensorType]) -> Node:
         """Put a node in the place of another, of the same op, operands and names, with other attributes and result types.

@@ -23,7 +23,7 @@ from torch.nn import functional
 from graphopt.ir.graph import Node
 from graphopt.passes.remove.common import int_of, ints_of
 
-__all__ = ["Fit", "PatchMoments", "fit_kernel", "patch_moments"]
+__all__ = ["Fit", "PatchMoments", "fit_kernel", "patch_moments", "patches_of"]
 
 _RIDGE = 1e-6
 """Ridge as a fraction of the mean of the diagonal."""
@@ -70,7 +70,7 @@ def patch_moments(node: Node, inputs: Sequence[torch.Tensor], kernel: tuple[int,
     first = 0
     for x in inputs:
         x = x if x.dim() == rank + 2 else x.unsqueeze(0)
-        patches = _patches(node, x.detach().cpu(), kernel, wanted, generator)  # [images, positions, channels, taps]
+        patches = patches_of(node, x.detach().cpu(), kernel, wanted, generator)  # [images, positions, channels, taps]
         unseen = _every_fourth(patches, first, images)
         first += x.shape[0]
         for part, mask in enumerate((~unseen, unseen)):
@@ -90,7 +90,7 @@ def _every_fourth(patches: torch.Tensor, first: int, images: int) -> torch.Tenso
     return ((torch.arange(positions) % 4) == 3)[None, :].expand(count, positions)
 
 
-def _patches(node: Node, x: torch.Tensor, kernel: tuple[int, ...], wanted: int, generator: torch.Generator) -> torch.Tensor:
+def patches_of(node: Node, x: torch.Tensor, kernel: tuple[int, ...], wanted: int, generator: torch.Generator) -> torch.Tensor:
     """Up to `wanted` patches of each image: [images, positions, channels, taps]."""
     rank = len(kernel)
     stride, padding, dilation = (ints_of(node.attrs[name]) for name in ("stride", "padding", "dilation"))
