@@ -28,6 +28,8 @@ Types promote as in `torch.result_type`, shapes broadcast as in torch; a symboli
 
 Any other op is *opaque*: it has the name of the torch op (`aten.histc.default`), is carried, run and exported, never rewritten.
 
+Every op but `cond` has an axis rule, which says what has to be cut together with what: `graphopt/ops/axes/`, docs/write-a-pass.md.
+
 How floating-point operations are counted is written at the top of `graphopt/ops/flops.py`.
 """
 
