@@ -152,6 +152,22 @@ def test_linear_layers_and_products_with_a_weight() -> None:
     assert torch.equal(_state(graph, "w3"), _state(before, "w3"))
 
 
+@pytest.mark.parametrize(("samples", "batches"), [(1, 48), (24, 2), (24, 1)])
+def test_many_batches_of_one_sample_and_few_large_ones(samples: int, batches: int) -> None:
+    graph = filled(LINEARS)
+    before, record = _cut(graph, hand_made_group(graph, "a", 8, NEURONS, "neuron"), [2, 5])
+    compensate(Rewriter(graph), before, record, _context((samples, 4, 6), batches=batches), "least-squares")
+    assert _difference(before, graph, (4, 4, 6)) < 1e-7
+
+
+def test_a_single_sample_has_nothing_to_hold_out_but_positions() -> None:
+    graph = filled(LINEARS)
+    before, record = _cut(graph, hand_made_group(graph, "a", 8, NEURONS, "neuron"), [2])
+    rows = _context((1, 4, 6), batches=1)
+    notes = compensate(Rewriter(graph), before, record, rows, "least-squares")
+    assert notes[0].startswith("compensation (least-squares)"), notes
+
+
 def test_later_layers_see_and_mend_the_errors_of_earlier_ones() -> None:
     """What least squares could not restore in %m goes on, and %w3 is fitted to what really arrives."""
     graph = filled(LINEARS)

@@ -50,7 +50,7 @@ def compensate(
     """Give the layers of a cut graph new numbers, so that its outputs come near to those of `before`.
 
     Called right after the cut, `before` is the graph as it was then: values are matched by name. Only numbers of
-    states change. On the held-out quarter of the calibration data no layer's outputs, and not the graph's either, are
+    states change. On a held-out quarter of the calibration data no layer's outputs, and not the graph's either, are
     further off than those of the plain cut. Without calibration data nothing is done. Returns notes for the report.
 
     Raises:

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import torch
 
 from graphopt.ir.graph import Node
-from graphopt.passes.shrink.compensation.fit import Sample, choose, first_held_row
+from graphopt.passes.shrink.compensation.fit import Sample, choose
+from graphopt.passes.shrink.compensation.held_out import first_held
 from graphopt.passes.shrink.compensation.layers import CHUNK_ELEMENTS
 from graphopt.passes.shrink.statistics.normal_equations import NormalEquations, Solution
 
@@ -70,9 +71,9 @@ def statistics_of(inputs: Sequence[torch.Tensor]) -> Statistics | None:
 def fit_batch_norm(node: Node, old: Sequence[torch.Tensor], samples: Sequence[Sample]) -> NormFit | None:
     """Fit scale and shift of each channel to targets, and put true statistics beside them.
 
-    `old` are weight, bias, mean and var. For each channel what has the least error on the held-out quarter of every
-    batch is taken: the function as it was, with new statistics, with a new shift, or with new scale and shift. The
-    function is then written down for the new statistics. None where there are no statistics.
+    `old` are weight, bias, mean and var. For each channel what has the least error on held-out data is taken: the
+    function as it was, with new statistics, with a new shift, or with new scale and shift. The function is then written
+    down for the new statistics. None where there are no statistics.
     """
     statistics = statistics_of([sample.inputs for sample in samples])
     eps = node.attrs["eps"]
@@ -99,12 +100,12 @@ def _sums(samples: Sequence[Sample], channels: slice) -> tuple[NormalEquations, 
     """One regression per channel: of the rows to fit to, and of those that are held out."""
     size = channels.stop - channels.start
     fitted, held = (NormalEquations(size, 1, 1, fits_shift=True, device=samples[0].inputs.device) for _ in range(2))
-    for sample in samples:
+    for batch, sample in enumerate(samples):
         inputs, outputs, targets = (
             tensor[:, channels].to(torch.float64).movedim(1, 0).reshape(size, -1, 1)
             for tensor in (sample.inputs, sample.outputs, sample.targets)
         )
-        border = first_held_row(inputs.shape[1])
+        border = first_held(inputs.shape[1], batch, len(samples))
         fitted.add(inputs[:, :border], (targets - outputs)[:, :border])
         held.add(inputs[:, border:], (targets - outputs)[:, border:])
     return fitted, held

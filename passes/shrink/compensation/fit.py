@@ -6,7 +6,7 @@ x are the layer's real inputs on calibration data, y its targets (what the uncut
 it has now. D is the *change*: an infinite ridge gives the weights back as they are, so data that says little changes
 little. t is the mean variance of a feature (the trace of the normal matrix by its size), so `ridge` has no unit.
 
-The last quarter of every batch is held out. For each output the choice among no change, a shift alone, and the changes
+A quarter of the data is held out (see `held_out`). For each output the choice among no change, a shift alone, and the changes
 for every ridge of `RIDGES` is what has the least error there, so no output gets worse on the held-out samples.
 Outputs are independent of each other, so each may choose another ridge.
 
@@ -23,16 +23,14 @@ from dataclasses import dataclass
 
 import torch
 
+from graphopt.passes.shrink.compensation.held_out import first_held
 from graphopt.passes.shrink.compensation.layers import LinearLayer
 from graphopt.passes.shrink.statistics.normal_equations import NormalEquations, Solution
 
-__all__ = ["HELD_OUT", "RIDGES", "Best", "Fit", "Sample", "choose", "first_held_row", "fit_layer", "fit_shift"]
+__all__ = ["RIDGES", "Best", "Fit", "Sample", "choose", "fit_layer", "fit_shift"]
 
 RIDGES = (1e-10, 1e-5, 1e-3, 1e-2, 1e-1)
 """Ridges that are tried, relative to the mean variance of a feature."""
-
-HELD_OUT = 0.25
-"""The fraction of every batch, at its end, that weights are chosen by and not fitted to."""
 
 _ROUNDING = 1e-14
 """Smaller gains, relative to the error without a change, are the rounding of float64 sums."""
@@ -76,31 +74,31 @@ def fit_layer(layer: LinearLayer, samples: Iterable[Sample], batches: int, *, fi
     generator = torch.Generator().manual_seed(abs(seed))
     limit = max(1, max(_LEAST_ROWS, _ROWS_PER_FEATURE * layer.features) // max(batches, 1))
     sums: tuple[NormalEquations, NormalEquations] | None = None
-    for sample in samples:
+    for batch, sample in enumerate(samples):
         residuals = sample.residuals()
         if sums is None:
             shape = (layer.groups, layer.features, layer.outputs)
             sums = _pair(*shape, fits_shift=fits_shift, device=residuals.device)
         rows = layer.row_count(residuals)
         chosen = torch.randperm(rows, generator=generator)[:limit].sort().values.to(residuals.device)
-        first_held = first_held_row(rows)
-        for part, equations in zip((chosen[chosen < first_held], chosen[chosen >= first_held]), sums, strict=True):
+        border = first_held(rows, batch, batches)
+        for part, equations in zip((chosen[chosen < border], chosen[chosen >= border]), sums, strict=True):
             for features, targets in layer.rows(sample.inputs, residuals, part):
                 equations.add(features, targets)
     best = None if sums is None else choose(*sums, ridges=RIDGES)
     return None if best is None else Fit(layer.weight_change(best.solution.slope), best.solution.shift.flatten(), best.before, best.after)
 
 
-def fit_shift(samples: Iterable[Sample], axis: int) -> Fit | None:
+def fit_shift(samples: Iterable[Sample], batches: int, axis: int) -> Fit | None:
     """The shift alone, of anything whose result has its channels on `axis`; None where that is no better on held-out rows."""
     sums: tuple[NormalEquations, NormalEquations] | None = None
-    for sample in samples:
+    for batch, sample in enumerate(samples):
         rows = sample.residuals().movedim(axis, -1)
         rows = rows.reshape(1, -1, rows.shape[-1])
         if sums is None:
             sums = _pair(1, 0, rows.shape[-1], fits_shift=True, device=rows.device)
-        first_held = first_held_row(rows.shape[1])
-        for part, equations in zip((rows[:, :first_held], rows[:, first_held:]), sums, strict=True):
+        border = first_held(rows.shape[1], batch, batches)
+        for part, equations in zip((rows[:, :border], rows[:, border:]), sums, strict=True):
             equations.add(part[..., :0], part)
     best = None if sums is None else choose(*sums)
     return None if best is None else Fit(None, best.solution.shift.flatten(), best.before, best.after)
@@ -140,8 +138,3 @@ def _pair(groups: int, features: int, outputs: int, *, fits_shift: bool, device:
     """Sums of the rows to fit to, and of those that are held out."""
     first, second = (NormalEquations(groups, features, outputs, fits_shift=fits_shift, device=device) for _ in range(2))
     return first, second
-
-
-def first_held_row(rows: int) -> int:
-    """The first row that is held out; with fewer than two rows there is none."""
-    return rows - max(int(rows * HELD_OUT), 1 if rows > 1 else 0)

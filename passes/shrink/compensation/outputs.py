@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from graphopt.passes.shrink.compensation.fit import first_held_row
+from graphopt.passes.shrink.compensation.held_out import first_held, holds_batches
 
 __all__ = ["output_error"]
 
@@ -14,17 +14,17 @@ __all__ = ["output_error"]
 def output_error(wanted: Sequence[Sequence[torch.Tensor]], found: Sequence[Sequence[torch.Tensor]]) -> float:
     """|found - wanted| / |wanted| over all batches, the root mean over floating-point outputs of its square.
 
-    Of each batch the samples (axis 0) that were held out count, all where the outputs have a single sample.
+    The samples (axis 0) that were held out count; all of them, where too few batches of one sample leave none to hold out.
     Infinite where a number is not finite.
     """
     errors: dict[int, float] = {}
     sizes: dict[int, float] = {}
-    for old, new in zip(wanted, found, strict=True):
+    for batch, (old, new) in enumerate(zip(wanted, found, strict=True)):
         for index, (left, right) in enumerate(zip(old, new, strict=True)):
             if not left.is_floating_point() or left.shape != right.shape:
                 continue
-            if left.dim() and left.shape[0] > 1:
-                first = first_held_row(left.shape[0])
+            if left.dim() and (left.shape[0] > 1 or holds_batches(len(wanted))):
+                first = first_held(left.shape[0], batch, len(wanted))
                 left, right = left[first:], right[first:]
             left = left.to(torch.float64)
             errors[index] = errors.get(index, 0.0) + float((right.to(torch.float64) - left).square().sum())

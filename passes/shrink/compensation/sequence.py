@@ -168,7 +168,7 @@ class Compensation:
             if fit is not None and fit.weight is not None:
                 self._write(weight, fit.weight, added=True)
         elif isinstance(bias, State):
-            fit = fit_shift(samples, axis)
+            fit = fit_shift(samples, len(self._batches), axis)
         else:
             return None if absorbed else weight or bias  # a batch norm behind it does what a bias would do
         if fit is not None and isinstance(bias, State):
@@ -193,7 +193,7 @@ class Compensation:
         owned = [state for state in states if isinstance(state, State)]
         samples = list(self._samples(node, twin, kept, 1))
         if self._method == "bias":
-            shift = fit_shift(samples, 1)
+            shift = fit_shift(samples, len(samples), 1)
             if shift is not None:
                 self._write(owned[1], shift.shift, added=True)
             self._tell(node, shift)
