@@ -6,6 +6,7 @@ the units that go, the cut graph types, and what stays is what it was with zeros
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy
@@ -16,7 +17,8 @@ from graphopt import ops
 from graphopt.analysis.axes import AxisGroups, Removal, axis_groups
 from graphopt.backends.reference.interpreter import Interpreter, state_tensor
 from graphopt.ir.data import TensorData
-from graphopt.ir.graph import Graph, GraphEditor, Value
+from graphopt.ir.graph import Graph, GraphEditor, Node, Value
+from graphopt.ops.axes.links import Place
 from graphopt.pipeline.poison import poison_check
 from graphopt.rewrite.cut import cut
 from graphopt.rewrite.rewriter import Rewriter
@@ -58,6 +60,28 @@ def results(graph: Graph) -> list[torch.Tensor]:
     found: list[torch.Tensor] = []
     Interpreter(graph, precise=True).run(on_value=lambda _, tensor: found.append(tensor))
     return found
+
+
+def places_of(node: Node) -> Iterator[Place]:
+    """All places that a rule mentions."""
+    rule = ops.definition(node.op).axes
+    pending: list[object] = list(rule(ops.call_of(node))) if rule is not None else []
+    while pending:
+        item = pending.pop()
+        if isinstance(item, Place):
+            yield item
+        elif isinstance(item, tuple):
+            pending.extend(item)  # pyright: ignore[reportUnknownArgumentType]  # links and what they hold
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_rules_speak_of_axes_that_are_there(op: str) -> None:
+    for sample, _, _, _ in samples(op, 4 * SAMPLES):
+        node = next(sample.nodes)
+        for place in places_of(node):
+            value = node.operands[place.slot] if place.slot >= 0 else node.results[-1 - place.slot]
+            assert isinstance(value, Value), f"{place} of {node}"
+            assert 0 <= place.axis < len(value.shape), f"{place} of {node}"
 
 
 @pytest.mark.parametrize("op", [op for op in OPS if op not in ops.CREATION])

@@ -101,6 +101,7 @@ def scatter_axes(call: Call) -> Iterator[AxisLink]:
 def slice_scatter_axes(call: Call) -> Iterator[AxisLink]:
     """The source replaces a range of the axis, or one position of it; other axes stay."""
     fixed, rank = call.integer("axis"), call.type(0).rank
+    gone = call.op == "select_scatter"  # the source has the axis no more
     for axis in range(rank):
         if axis != fixed:
-            yield from (Tie(operand(0, axis), result(axis)), Tie(operand(1, axis), result(axis)))
+            yield from (Tie(operand(0, axis), result(axis)), Tie(operand(1, axis - (gone and axis > fixed)), result(axis)))
