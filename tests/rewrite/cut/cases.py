@@ -679,4 +679,30 @@ param %w2: f32[2,2,1]
 %u: f32[3,3] = matmul(%w, %d)
 """,
     ),
+    Case(
+        name="slice_scatter_and_select_scatter",
+        text="""graph g(%x: f32[2,4], %u: f32[2]) {
+  param %w: f32[6,4]
+  param %v: f32[2,4]
+  param %w2: f32[3,6]
+  %h: f32[2,6] = linear(%x, %w, none)
+  %s: f32[2,2] = linear(%x, %v, none)
+  %a: f32[2,6] = slice_scatter(%h, %s) {axis=1, start=2, step=1, stop=4}
+  %b: f32[2,6] = select_scatter(%a, %u) {axis=1, index=5}
+  %y: f32[2,3] = linear(%b, %w2, none)
+  return %y
+}
+""",
+        size=6,
+        members=[("w", 0), ("v", 0, [2, 3]), ("h", 1), ("s", 1, [2, 3]), ("a", 1), ("b", 1), ("w2", 1)],
+        gone=(0, 3),
+        changed="""param %w: f32[4,4]
+param %v: f32[1,4]
+param %w2: f32[3,4]
+%h: f32[2,4] = linear(%x, %w, none)
+%s: f32[2,1] = linear(%x, %v, none)
+%a: f32[2,4] = slice_scatter(%h, %s) {axis=1, start=1, step=1, stop=2}
+%b: f32[2,4] = select_scatter(%a, %u) {axis=1, index=3}
+""",
+    ),
 )
