@@ -14,10 +14,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
+
 from graphopt.errors import PassError
 from graphopt.passes.sparsify.layers import Layer
+from graphopt.passes.sparsify.patterns import NOfM
+from graphopt.passes.sparsify.scores import WeightScores
 
-__all__ = ["Sharing", "shared_ratios"]
+__all__ = ["Sharing", "layers_within", "shared_ratios"]
 
 Sharing = Literal["layer", "erk", "uniform-plus"]
 
@@ -35,6 +39,28 @@ def shared_ratios(layers: Sequence[Layer], ratio: float, sharing: Sharing) -> di
     if sharing == "uniform-plus":
         return _uniform_plus(layers, ratio)
     return dict.fromkeys(layers, ratio)
+
+
+def layers_within(layers: Sequence[Layer], pattern: NOfM, score: WeightScores, ratio: float) -> set[Layer]:
+    """The layers that may have N of M weights, so that zeros are at most `ratio` of all: those that lose the least part of their scores."""
+    share = 1 - pattern.n / pattern.m
+    left = ratio * sum(layer.elements for layer in layers) + 1e-6
+    if ratio >= share:
+        return set(layers)
+    allowed: set[Layer] = set()
+    for layer in sorted(layers, key=lambda layer: _lost(layer, pattern, score)):
+        if share * layer.elements <= left:
+            allowed.add(layer)
+            left -= share * layer.elements
+    return allowed
+
+
+def _lost(layer: Layer, pattern: NOfM, score: WeightScores) -> float:
+    """The part of the scores that goes."""
+    scores = score(layer)
+    scores = scores - scores.min().clamp_max(0)
+    total = float(scores.sum())
+    return float(torch.where(pattern.goes(scores, layer, 1.0), scores, 0.0).sum()) / total if total else 0.0
 
 
 def _erdos_renyi(layers: Sequence[Layer], ratio: float) -> dict[Layer, float]:

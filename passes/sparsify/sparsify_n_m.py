@@ -19,14 +19,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
-
 from graphopt.errors import PassOptionError
 from graphopt.passes.sparsify.apply import set_mask
-from graphopt.passes.sparsify.layers import Layer
 from graphopt.passes.sparsify.masking import Sparsify
 from graphopt.passes.sparsify.patterns import NOfM
-from graphopt.passes.sparsify.scores import WeightScores, weight_scores
+from graphopt.passes.sparsify.ratios import layers_within
+from graphopt.passes.sparsify.scores import weight_scores
 from graphopt.pipeline.context import Context
 from graphopt.pipeline.passes import Outcome
 from graphopt.rewrite.rewriter import Rewriter
@@ -70,7 +68,7 @@ class SparsifyNM(Sparsify):
         if not layers:
             return done.outcome()
         score = weight_scores(rewriter.graph, layers, self.importance, context)
-        allowed = self._within_ratio(layers, pattern, score)
+        allowed = layers_within(layers, pattern, score, self.ratio)
         for layer in layers:
             if layer in allowed:
                 set_mask(rewriter, layer, pattern.goes(score(layer), layer, self.ratio), pattern, done)
@@ -80,24 +78,3 @@ class SparsifyNM(Sparsify):
 
     def _keeps_some(self) -> bool:
         return True
-
-    def _within_ratio(self, layers: list[Layer], pattern: NOfM, score: WeightScores) -> set[Layer]:
-        """The layers of least loss whose zeros are at most the ratio of all weights."""
-        share = 1 - self.n / self.m
-        if self.ratio >= share:
-            return set(layers)
-        left = self.ratio * sum(layer.elements for layer in layers)
-        allowed: set[Layer] = set()
-        for layer in sorted(layers, key=lambda layer: _lost(layer, pattern, score)):
-            if share * layer.elements <= left:
-                allowed.add(layer)
-                left -= share * layer.elements
-        return allowed
-
-
-def _lost(layer: Layer, pattern: NOfM, score: WeightScores) -> float:
-    """The part of the scores that goes."""
-    scores = score(layer)
-    scores = scores - scores.min().clamp_max(0)
-    total = float(scores.sum())
-    return float(torch.where(pattern.goes(scores, layer, 1.0), scores, 0.0).sum()) / total if total else 0.0

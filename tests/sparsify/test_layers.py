@@ -100,7 +100,7 @@ def test_uniform_plus() -> None:
     assert ratios["head"] == ratios["fc"] > 0.5
     tight = {layer.name: ratio for layer, ratio in shared_ratios(found, 0.7, "uniform-plus").items()}
     assert tight["head"] == 0.8 < tight["fc"]
-    with pytest.raises(PassError, match="ratio 0.9 does not fit: scope 'uniform-plus' keeps the first layer dense and 0.2 of the last"):
+    with pytest.raises(PassError, match=r"ratio 0\.9 does not fit: scope 'uniform-plus' keeps the first layer dense and 0\.2 of the last"):
         shared_ratios(found, 0.9, "uniform-plus")
 
 
@@ -113,6 +113,6 @@ def test_errors_are_shared_out_along_hulls() -> None:
 
 
 def test_nothing_left_is_refused() -> None:
-    with pytest.raises(PassOptionError, match="ratio is 1.0, which leaves no weight"):
+    with pytest.raises(PassOptionError, match=r"ratio is 1\.0, which leaves no weight"):
         run_pass(SparsifyMagnitude(ratio=1.0), network())
     assert torch.is_tensor(weight_of(network(), "fc"))

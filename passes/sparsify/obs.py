@@ -1,0 +1,156 @@
+"""Optimal brain surgery on one weight matrix: which weights go, and how the others make up for it.
+
+Outputs are y = W x. With H = E[x x'] the mean squared error of other weights is tr((W' - W) H (W' - W)'). Setting w[j] of
+a row to zero costs least when the row moves along  -w[j] / inv(H)[j, j] * inv(H)[j, :], an error of  w[j]^2 / inv(H)[j, j].
+
+Columns are gone through from left to right for all rows at once. With the upper Cholesky factor U of inv(H), row j of U
+holds the update for the columns from j on once those before j are final, so one factorisation serves all rows and steps
+(Frantar & Alistarh, SparseGPT, ICML 2023, section 3). Updates beyond a block of columns are applied once per block.
+
+Weights to the left of a zero are final when it is made. `refine` lets them take part too: conjugate gradients over all
+weights that stay, with the zeros held, each step of which lowers the error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from graphopt.errors import PassError
+from graphopt.passes.sparsify.patterns import NOfM, Pattern, UnitPattern, column_block, lowest
+
+__all__ = ["Pruned", "best_pruned", "error_of", "prune", "refined"]
+
+_BLOCK = 128
+"""Columns whose zeros are chosen together, with the weights as the blocks before have left them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """New weights [outputs, columns], float64, zero under `goes`."""
+
+    weight: torch.Tensor
+    goes: torch.Tensor
+
+
+def best_pruned(weight: torch.Tensor, gram: torch.Tensor, pattern: Pattern, ratio: float, *, damping: float, steps: int) -> Pruned:
+    """The matrix with the least error of three: zeros chosen by second-order information, by |w|, and by |w| times the size of the input.
+
+    All are refined by `steps`; the error is never more than that of setting the smallest weights to zero.
+    """
+    rows, columns = weight.shape
+    found = [prune(weight, gram, pattern, ratio, damping=damping)]
+    sizes = gram.diagonal().clamp_min(0).sqrt()
+    for scale in (torch.ones_like(sizes), (sizes + 1e-6 * sizes.max().clamp_min(1e-30)).reciprocal()):
+        goes = _Chooser(pattern, rows, columns, ratio).choose(weight, scale)
+        found.append(Pruned(torch.where(goes, 0.0, weight), goes))
+    fitted = [refined(start, weight, gram, damping=damping, steps=steps) for start in found]
+    return min((*fitted, *found), key=lambda pruned: error_of(pruned.weight, weight, gram))
+
+
+def prune(weight: torch.Tensor, gram: torch.Tensor, pattern: Pattern, ratio: float, *, damping: float, block: int = _BLOCK) -> Pruned:
+    """Choose zeros of a matrix [outputs, columns] and update the rest; `gram` is H, `damping` in parts of its mean diagonal.
+
+    Raises:
+        PassError: H can't be factorised however it is damped: it is not finite.
+    """
+    rows, columns = weight.shape
+    upper = _inverse_factor(gram, damping)
+    chooser = _Chooser(pattern, rows, columns, ratio)
+    weight = weight.clone()
+    goes = torch.zeros(weight.shape, dtype=torch.bool)
+    width = column_block(pattern, block)
+    for start in range(0, columns, width):
+        stop = min(start + width, columns)
+        part, factor = weight[:, start:stop].clone(), upper[start:stop, start:stop]
+        diagonal = factor.diagonal()
+        errors = torch.zeros_like(part)
+        step = pattern.m if isinstance(pattern, NOfM) else stop - start
+        chosen = goes[:, start:stop]
+        for j in range(stop - start):
+            if j % step == 0:
+                chosen[:, j : j + step] = chooser.choose(part[:, j : j + step], diagonal[j : j + step])
+            error = torch.where(chosen[:, j], part[:, j], 0.0) / diagonal[j]
+            part[:, j:] -= torch.outer(error, factor[j, j:])
+            part[:, j] = torch.where(chosen[:, j], 0.0, part[:, j])
+            errors[:, j] = error
+        weight[:, start:stop] = part
+        weight[:, stop:] -= errors @ upper[start:stop, stop:]
+    return Pruned(weight, goes)
+
+
+class _Chooser:
+    """Chooses the zeros of some columns after another; what one has too little by rounding, the next has more."""
+
+    def __init__(self, pattern: Pattern, rows: int, columns: int, ratio: float) -> None:
+        self._pattern = pattern
+        self._rows = rows
+        self._ratio = ratio
+        self._seen = self._gone = 0
+
+    def choose(self, weight: torch.Tensor, diagonal: torch.Tensor) -> torch.Tensor:
+        """A mask over some columns [rows, width]."""
+        scores = (weight / diagonal).square()
+        pattern = self._pattern
+        if isinstance(pattern, NOfM):
+            order = scores.reshape(len(scores), -1, pattern.m).argsort(dim=2, stable=True)[:, :, : pattern.m - pattern.n]
+            mask = torch.zeros(len(scores), scores.shape[1] // pattern.m, pattern.m, dtype=torch.bool)
+            return mask.scatter_(2, order, True).reshape(scores.shape)
+        assert isinstance(pattern, UnitPattern), "patterns are of units or N:M"
+        self._seen += scores.numel()
+        share = min(max((self._ratio * self._seen - self._gone) / scores.numel(), 0.0), 1.0)
+        units, sizes = pattern.unit_scores(scores)
+        mask = pattern.spread(lowest(units.flatten(), sizes.flatten(), share).reshape(units.shape), *scores.shape)
+        self._gone += int(mask.sum())
+        return mask
+
+
+def refined(start: Pruned, weight: torch.Tensor, gram: torch.Tensor, *, damping: float, steps: int) -> Pruned:
+    """Move the weights that stay towards the least error against `weight`, by conjugate gradients, rows at once."""
+    if not steps:
+        return start
+    matrix = _damped(gram, damping)
+    kept = ~start.goes
+    scale = matrix.diagonal().reciprocal()
+    current = start.weight.clone()
+    residual = torch.where(kept, (weight - current) @ matrix, 0.0)
+    direction = solved = residual * scale
+    product = (residual * solved).sum(1, keepdim=True)
+    for _ in range(steps):
+        image = torch.where(kept, direction @ matrix, 0.0)
+        curvature = (direction * image).sum(1, keepdim=True)
+        length = torch.where(curvature > 0, product / curvature, 0.0)
+        current = current + length * direction
+        residual = residual - length * image
+        solved = residual * scale
+        following = (residual * solved).sum(1, keepdim=True)
+        direction = solved + torch.where(product > 0, following / product, 0.0) * direction
+        product = following
+    return Pruned(torch.where(kept, current, 0.0), start.goes)
+
+
+def error_of(found: torch.Tensor, weight: torch.Tensor, gram: torch.Tensor) -> float:
+    """The mean squared error of the outputs, summed over them."""
+    difference = found - weight
+    return float(((difference @ gram) * difference).sum())
+
+
+def _damped(gram: torch.Tensor, damping: float) -> torch.Tensor:
+    matrix = gram.clone()
+    mean = float(matrix.diagonal().mean())
+    matrix.diagonal().add_(damping * mean if mean > 0 else 1.0)
+    return matrix
+
+
+def _inverse_factor(gram: torch.Tensor, damping: float) -> torch.Tensor:
+    """The upper Cholesky factor of the inverse of the damped matrix; with more damping where it is singular."""
+    amount = max(damping, 1e-12)
+    while amount < 1e6:
+        lower, failed = torch.linalg.cholesky_ex(_damped(gram, amount))
+        if not int(failed):
+            upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+            if not int(failed):
+                return upper
+        amount *= 10
+    raise PassError("the second moments of the inputs can't be factorised", fix="look for very large values in the calibration data")

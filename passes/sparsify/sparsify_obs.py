@@ -1,0 +1,78 @@
+"""Weights become zero and the others of their output make up for it, by second-order information of the layer's inputs.
+
+    param %fc.weight: f32[768,768]
+    -> param %fc.weight: f32[768,768] sparse<unstructured 0.5>        and other numbers in what stays
+
+The error of a layer's outputs on calibration data decides which weights go, and the rest is fitted to keep the outputs
+(`graphopt.passes.sparsify.obs`). Where the layer has a bias of its own, it takes up the mean of what is lost. Where
+zeros by size, or by size times input, leave a smaller error once the others are fitted, those are taken: the error on the
+calibration data is never more than that of sparsify-magnitude.
+
+A layer that reads more numbers at once than are solved together (6144) is solved in parts, as if the parts were uncorrelated.
+
+Numeric class: lossy. Stage: training-safe; weights keep names and shapes.
+Sources: Hassibi & Stork, Optimal Brain Surgeon, NIPS 1992; Frantar & Alistarh, SparseGPT, ICML 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from graphopt.ir.graph import State
+from graphopt.passes.shrink.layers import constant_numbers, own_weight
+from graphopt.passes.sparsify.apply import Sparsified, set_numbers
+from graphopt.passes.sparsify.data_aware import DataAwarePass
+from graphopt.passes.sparsify.inputs import moments
+from graphopt.passes.sparsify.layers import Layer
+from graphopt.passes.sparsify.obs import best_pruned
+from graphopt.passes.sparsify.patterns import Pattern, column_block, from_matrix, to_matrix
+from graphopt.rewrite.rewriter import Rewriter
+
+__all__ = ["SparsifyOBS"]
+
+_WIDEST = 6144
+"""Most columns that are solved together: a matrix of them has 302 MB, and four are alive."""
+
+
+@dataclass(frozen=True)
+class SparsifyOBS(DataAwarePass):
+    """Set weights to zero and update the others, layer by layer (SparseGPT)."""
+
+    name = "sparsify-obs"
+
+    damping: float = field(
+        default=0.01, metadata={"minimum": 0.0, "help": "added to the diagonal of the second moments, in parts of its mean"}
+    )
+    refine: int = field(default=8, metadata={"minimum": 0, "help": "steps of conjugate gradients over all weights that stay"})
+
+    def solve(
+        self, rewriter: Rewriter, layer: Layer, values: Sequence[torch.Tensor], pattern: Pattern, ratio: float, seed: int, done: Sparsified
+    ) -> None:
+        """Solve one layer, group by group."""
+        node = layer.nodes[0]
+        matrix = to_matrix(layer.numbers(), layer, pattern)
+        bias = own_weight(rewriter.graph, node, 2) if node.operands[2] is not None else None
+        has_bias = isinstance(bias, State)
+        result, goes = torch.empty_like(matrix), torch.zeros(matrix.shape, dtype=torch.bool)
+        shift = torch.zeros(layer.groups, layer.outputs, dtype=torch.float64)
+        width = column_block(pattern, _WIDEST)
+        for group in range(layer.groups):
+            for start in range(0, matrix.shape[2], width):
+                part = slice(start, start + width)
+                found = moments(layer, values, pattern, seed, group, part)
+                gram = found.centred() if has_bias else found.gram
+                old = matrix[group, :, part]
+                pruned = best_pruned(old, gram, pattern, ratio, damping=self.damping, steps=self.refine)
+                result[group, :, part], goes[group, :, part] = pruned.weight, pruned.goes
+                if has_bias:
+                    shift[group] += (old - pruned.weight) @ found.mean
+        if matrix.shape[2] > width:
+            done.notes.append(f"{layer.name}: {matrix.shape[2]} columns were solved in parts of {width}")
+        set_numbers(rewriter, layer, from_matrix(result, layer, pattern), from_matrix(goes, layer, pattern), pattern, done)
+        if isinstance(bias, State) and bias.data is not None:
+            numbers = bias.data.tensor()
+            moved = (numbers.double().cpu() + shift.reshape(-1)).to(numbers.dtype).to(numbers.device)
+            rewriter.replace_state(bias.name, constant_numbers(moved), bias.type, exact=True)
