@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from graphopt import train as train
     from graphopt.api import load, parse
     from graphopt.backends.base import lower
     from graphopt.capture import capture
@@ -54,6 +55,8 @@ class _Package(ModuleType):
 
 
 def __getattr__(name: str) -> Any:
+    if name == "train":
+        return importlib.import_module("graphopt.train")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'graphopt' has no attribute '{name}'")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import keyword
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, cast
 
 import torch
@@ -27,6 +28,7 @@ from graphopt.capture.structure import PythonStructure, rebuild_output
 from graphopt.errors import LoweringError
 from graphopt.ir.attributes import Attribute, Ref
 from graphopt.ir.graph import CallStructure, Graph, State, Value
+from graphopt.ir.types import Sparsity
 
 __all__ = ["CapturedModule", "StateHolder", "named_states", "to_module"]
 
@@ -38,7 +40,12 @@ class StateHolder(nn.Module):
 
 
 class CapturedModule(nn.Module):
-    """Base of the modules that `to_module` makes; each has a class of its own, with a generated `forward`."""
+    """Base of the modules that `to_module` makes; each has a class of its own, with a generated `forward`.
+
+    `sparsity` has the annotations of the graph's parameters, by name: modules have no other place for them.
+    """
+
+    sparsity: ClassVar[Mapping[str, Sparsity]] = MappingProxyType({})
 
 
 class _AliasedModule(CapturedModule):
@@ -73,6 +80,9 @@ def to_module(graph: Graph, *, flat: bool = False) -> nn.Module:
     forward = _generate_forward(graph, targets, _flat_structure(graph) if flat else graph.structure)
     name = "".join(part[:1].upper() + part[1:] for part in identifier(graph.name, "Model").split("_")) or "Model"
     attributes: dict[str, Any] = {"forward": forward, "__doc__": f"Generated from graph '{graph.name}'."}
+    attributes["sparsity"] = MappingProxyType(
+        {name: state.type.sparsity for name, state in graph.states.items() if state.type.sparsity is not None}
+    )
     if aliases:
         attributes["aliases"] = tuple(aliases)
     made = cast("type[CapturedModule]", type(name, (_AliasedModule if aliases else CapturedModule,), attributes))

@@ -1,0 +1,78 @@
+"""Where a recovery runs: one device, or several processes through `accelerate` where that is installed.
+
+The same script runs on one device with `python script.py` and on several with `accelerate launch script.py`. On one
+device both ways compute the same, bit for bit.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["Runtime", "runtime"]
+
+
+class Runtime:
+    """The plain one: this process alone, on torch's current accelerator or the CPU."""
+
+    rank = 0
+    world = 1
+
+    def __init__(self) -> None:
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        self.device = found or torch.device("cpu")
+
+    def prepare(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
+        """The module and the optimizer as they are to be used in the loop."""
+        return module, optimizer
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Gradients of a loss."""
+        loss.backward()
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """Mixed precision, where it was asked for."""
+        return nullcontext()
+
+    def local(self, module: nn.Module, last: bool) -> AbstractContextManager[Any]:
+        """Gradients are summed over processes with the last piece of a batch only."""
+        del module, last
+        return nullcontext()
+
+
+class _Accelerated(Runtime):
+    """Through `accelerate.Accelerator`, which reads how it was launched from the environment."""
+
+    def __init__(self) -> None:
+        from accelerate import Accelerator
+        from accelerate.utils import DistributedDataParallelKwargs
+
+        self._accelerator: Any = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+        self.device = self._accelerator.device
+        self.rank, self.world = self._accelerator.process_index, self._accelerator.num_processes
+
+    def prepare(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[nn.Module, Any]:
+        return self._accelerator.prepare(module, optimizer)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        self._accelerator.backward(loss)
+
+    def precision(self) -> AbstractContextManager[Any]:
+        return self._accelerator.autocast()
+
+    def local(self, module: nn.Module, last: bool) -> AbstractContextManager[Any]:
+        return nullcontext() if last else self._accelerator.no_sync(module)
+
+
+def runtime(*, accelerate: bool | None = None) -> Runtime:
+    """The runtime of this process: through `accelerate` where it is installed, unless `accelerate` is False.
+
+    Raises:
+        ImportError: `accelerate` is True and not installed.
+    """
+    wanted = find_spec("accelerate") is not None if accelerate is None else accelerate
+    return _Accelerated() if wanted else Runtime()

@@ -1,0 +1,323 @@
+"""The loop of a recovery: steps, measurements, early stop, checkpoints.
+
+Everything random comes from (seed, epoch, batch), so a run that goes on from a checkpoint needs no generator's state:
+it passes over the batches that are done and computes the rest as it would have.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Sized
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from graphopt.errors import GraphoptError, UsageError
+from graphopt.pipeline.context import Metric
+from graphopt.train.recovery.batch_norm import reestimate_batch_norm
+from graphopt.train.recovery.checkpoint import Checkpoint
+from graphopt.train.recovery.data import TrainingBatch, items, read_batch
+from graphopt.train.recovery.device import Runtime
+from graphopt.train.recovery.losses import Losses
+from graphopt.train.recovery.network import Network
+from graphopt.train.recovery.progress import ProgressBar
+
+__all__ = ["Evaluation", "Training", "seeds"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A measurement: the mean training loss since the one before (None where no step was taken), and the metric."""
+
+    step: int
+    loss: float | None
+    metric: float | None
+    note: str = ""
+
+    def __str__(self) -> str:
+        loss = "" if self.loss is None else f"  loss {self.loss:.4g}"
+        metric = "" if self.metric is None else f"  metric {self.metric:.6g}"
+        return f"step {self.step}{loss}{metric}{f'  {self.note}' if self.note else ''}"
+
+
+def seeds(*key: int) -> Iterator[int]:
+    """Seeds that follow from numbers alone, one after the other."""
+    for index in itertools.count():
+        yield _seed(*key, index)
+
+
+def _seed(*key: int) -> int:
+    return hash(key) & (2**63 - 1)
+
+
+@dataclass(slots=True, kw_only=True)
+class Training:
+    """One run; see `recover` for what the options mean."""
+
+    student: Network
+    teacher: Network | None
+    losses: Losses
+    data: Iterable[object]
+    optimizer: torch.optim.Optimizer
+    runtime: Runtime
+    metric: Metric | None
+    steps: int | None
+    epochs: int | None
+    cosine: bool
+    micro_batch: int | None
+    evaluate_every: int | None
+    patience: int | None
+    checkpoint: Checkpoint | None
+    checkpoint_every: int
+    batch_norm_batches: int
+    seed: int
+    progress: bool | None
+
+    step: int = 0
+    epoch: int = 0
+    index: int = 0
+    """Items of the epoch's data that are done."""
+    best_step: int = 0
+    stopped_early: bool = False
+    finished: bool = False
+    layers_done: int = 0
+    history: list[Evaluation] = field(default_factory=list[Evaluation])
+    _best: dict[str, torch.Tensor] | None = None
+    _best_metric: float = -math.inf
+    _stale: int = 0
+    _loss_sum: float = 0.0
+    _loss_count: int = 0
+    _rates: list[float] = field(default_factory=list[float])
+
+    def run(self) -> None:
+        """Train to the end, from where `resume` put it."""
+        self._rates = [float(group["lr"]) for group in self.optimizer.param_groups] if not self._rates else self._rates
+        total = self._total()
+        devices = [self.runtime.device] if self.runtime.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), ProgressBar(total, self.progress, "recover") as bar:
+            if self.finished:
+                return
+            network, optimizer = self._prepare()
+            if self.metric is not None and not self.history:
+                self._evaluate()
+            while not self._is_over(total):
+                self._run_epoch(network, optimizer, total, bar)
+            self._finish()
+            self.save()
+
+    def _prepare(self) -> tuple[torch.nn.Module, Any]:
+        if self.teacher is not None:
+            self.teacher.module.to(self.runtime.device).eval().requires_grad_(False)
+        self.student.module.to(self.runtime.device)
+        for values in self.optimizer.state.values():
+            for name, value in values.items():
+                if isinstance(value, torch.Tensor) and value.dim():
+                    values[name] = value.to(self.runtime.device)
+        return self.runtime.prepare(self.student.module, self.optimizer)
+
+    def _total(self) -> int:
+        if self.steps is not None:
+            return self.steps
+        if not isinstance(self.data, Sized):
+            raise UsageError(
+                f"the length of training data of the type {type(self.data).__name__} is not known, so epochs can't be planned",
+                fix="pass steps=1000 in place of epochs",
+            )
+        return max(1, len(self.data) // self._share()) * (self.epochs or 1)
+
+    def _share(self) -> int:
+        """How many processes share the items: all, unless the loader's own sampler has divided them."""
+        sampler = getattr(self.data, "sampler", None)
+        return 1 if isinstance(sampler, torch.utils.data.distributed.DistributedSampler) else self.runtime.world
+
+    def _is_over(self, total: int) -> bool:
+        if self.stopped_early:
+            return True
+        return self.step >= total if self.steps is not None else self.epoch >= (self.epochs or 1)
+
+    def _run_epoch(self, network: torch.nn.Module, optimizer: Any, total: int, bar: ProgressBar) -> None:
+        share, group, used = self._share(), list[list[TrainingBatch]](), 0
+        for index, item in enumerate(items(self.data, seeds(self.seed, self.epoch))):
+            if index < self.index:
+                used += 1
+                continue
+            pieces = read_batch(self.student.graph, item, index)
+            if pieces:
+                group.append(pieces)
+            if len(group) < share or not pieces:
+                continue
+            used += 1
+            torch.manual_seed(_seed(self.seed, self.epoch, index, -1 - self.runtime.rank))
+            self._step(network, optimizer, group[self.runtime.rank if share > 1 else 0], total)
+            group.clear()
+            self.step += 1
+            self.index = index + 1
+            self._after_step(total, bar)
+            if self.stopped_early or (self.steps is not None and self.step >= total):
+                return
+        if not used:
+            raise self._nothing()
+        self.epoch, self.index = self.epoch + 1, 0
+        if self.metric is not None and self.evaluate_every is None:
+            self._evaluate()
+
+    def _nothing(self) -> UsageError:
+        if isinstance(self.data, Sized) and len(self.data):
+            return UsageError(
+                "training data has no batch that fits: fewer rows than the graph was captured with, or fewer batches than processes",
+                fix="use larger batches, or capture with a symbolic size: dynamic={'x': {0: 'batch'}}",
+            )
+        spent = isinstance(self.data, Iterator)
+        return UsageError(
+            f"training data is empty: no batch came out of the {type(self.data).__name__}",
+            fix="a generator can be gone through once, and this one is at its end; give a list or a DataLoader"
+            if spent
+            else "give at least one batch",
+        )
+
+    def _step(self, network: torch.nn.Module, optimizer: Any, batches: list[TrainingBatch], total: int) -> None:
+        if self.cosine:
+            factor = 0.5 * (1 + math.cos(math.pi * min(self.step / max(total, 1), 1.0)))
+            for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+                group["lr"] = rate * factor
+        self.student.module.train()
+        optimizer.zero_grad()
+        pieces = [piece for batch in batches for piece in (batch.split(self.micro_batch) if self.micro_batch else [batch])]
+        rows = sum(piece.rows for piece in pieces)
+        summed = 0.0
+        for number, piece in enumerate(pieces):
+            moved = piece.to(self.runtime.device)
+            with self.runtime.local(network, number == len(pieces) - 1), self.runtime.precision():
+                loss = self._loss(network, moved) * (piece.rows / rows)
+                self.runtime.backward(loss)
+            summed += loss.item()
+        if not math.isfinite(summed):
+            raise UsageError(
+                f"the loss became {summed} at step {self.step}",
+                fix="use a smaller lr; the checkpoint of before is good" if self.checkpoint else "use a smaller lr",
+            )
+        optimizer.step()
+        self._loss_sum, self._loss_count = self._loss_sum + summed, self._loss_count + 1
+
+    def _loss(self, network: torch.nn.Module, batch: TrainingBatch) -> torch.Tensor:
+        taught = None
+        if self.teacher is not None:
+            with torch.no_grad():
+                taught = self.teacher.call(self.teacher.module, batch)
+        outputs, features = self.student.call(network, batch)
+        return self.losses.total(outputs, features, taught, batch.target)
+
+    def _after_step(self, total: int, bar: ProgressBar) -> None:
+        if self.evaluate_every is not None and self.step % self.evaluate_every == 0:
+            self._evaluate()
+        if self.step % self.checkpoint_every == 0:
+            self.save()
+        metric = f", metric {self.history[-1].metric:.4g}" if self.history and self.history[-1].metric is not None else ""
+        bar.update(min(self.step, total), f"loss {self._loss_sum / self._loss_count:.4g}{metric}" if self._loss_count else metric)
+
+    def _evaluate(self, note: str = "") -> float:
+        loss = self._loss_sum / self._loss_count if self._loss_count else None
+        self._loss_sum, self._loss_count = 0.0, 0
+        value = None if self.metric is None else _measured(self.metric, self.student)
+        self.history.append(Evaluation(self.step, loss, value, note))
+        if value is None:
+            return -math.inf
+        if value > self._best_metric or self._best is None:
+            self._best_metric, self.best_step, self._stale = value, self.step, 0
+            self._best = {name: tensor.detach().to("cpu", copy=True) for name, tensor in _tensors(self.student)}
+        elif not note:
+            self._stale += 1
+            self.stopped_early = self.patience is not None and self._stale >= self.patience
+        return value
+
+    def _finish(self) -> None:
+        if self.metric is None:
+            self._evaluate()
+            self.best_step = self.step
+        elif self.history[-1].step != self.step:
+            self._evaluate()
+        if self._best is not None:
+            _restore(self.student, self._best)
+        before = {name: tensor.detach().clone() for name, tensor in _tensors(self.student)}
+        if self.batch_norm_batches and reestimate_batch_norm(self.student, self._statistics_batches()) and self.metric is not None:
+            value = _measured(self.metric, self.student)
+            kept = value >= self._best_metric
+            note = "batch norms estimated again" if kept else "batch norms estimated again, not kept"
+            self.history.append(Evaluation(self.step, None, value, note))
+            if not kept:
+                _restore(self.student, before)
+        self.student.module.eval()
+        self.finished = True
+
+    def _statistics_batches(self) -> Iterator[TrainingBatch]:
+        count = 0
+        for index, item in enumerate(items(self.data, seeds(self.seed, -1))):
+            for batch in read_batch(self.student.graph, item, index):
+                if count >= self.batch_norm_batches:
+                    return
+                count += 1
+                yield batch.to(self.runtime.device)
+
+    def save(self) -> None:
+        """Write the checkpoint, where there is one; the first process does."""
+        if self.checkpoint is None or self.runtime.rank:
+            return
+        self.checkpoint.save(
+            {
+                "module": {name: tensor.detach() for name, tensor in _tensors(self.student)},
+                "optimizer": self.optimizer.state_dict(),
+                "rates": self._rates,
+                "place": [self.step, self.epoch, self.index, self.best_step, self._stale, self._loss_count, self.layers_done],
+                "flags": [self.stopped_early, self.finished],
+                "numbers": [self._best_metric, self._loss_sum],
+                "best": self._best,
+                "history": [asdict(evaluation) for evaluation in self.history],
+            }
+        )
+
+    def resume(self) -> int:
+        """Go on from the checkpoint where there is one; the number of steps that are done."""
+        found = self.checkpoint.load() if self.checkpoint is not None else None
+        if found is None:
+            return 0
+        _restore(self.student, found["module"])
+        self.optimizer.load_state_dict(found["optimizer"])
+        self._rates = found["rates"]
+        self.step, self.epoch, self.index, self.best_step, self._stale, self._loss_count, self.layers_done = found["place"]
+        self.stopped_early, self.finished = found["flags"]
+        self._best_metric, self._loss_sum = found["numbers"]
+        self._best = found["best"]
+        self.history = [Evaluation(**entry) for entry in found["history"]]
+        return self.step
+
+
+def _tensors(network: Network) -> list[tuple[str, torch.Tensor]]:
+    return [*network.module.named_parameters(), *network.module.named_buffers()]
+
+
+@torch.no_grad()
+def _restore(network: Network, saved: dict[str, torch.Tensor]) -> None:
+    for name, tensor in _tensors(network):
+        tensor.copy_(saved[name])
+
+
+def _measured(metric: Callable[[torch.nn.Module], float], network: Network) -> float:
+    module = network.publish()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            found: object = metric(module)
+    except GraphoptError:
+        raise
+    except Exception as error:
+        raise UsageError(f"the metric raised {type(error).__name__}: {error}", fix="call it with the module by itself") from error
+    finally:
+        module.eval()
+    try:
+        value = float(found)  # pyright: ignore[reportArgumentType]  # whatever is no number raises
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"the metric returned a {type(found).__name__}, needs one number") from error
+    if not math.isfinite(value):
+        raise UsageError(f"the metric is {value}, needs a finite number")
+    return value

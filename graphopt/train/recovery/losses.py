@@ -1,0 +1,118 @@
+"""What a student is trained on: the teacher's outputs and features, and labels.
+
+    loss = distillation_weight * T^2 KL(teacher / T || student / T)    or the mean squared error of the outputs
+         + feature_weight * mean over features f of  |s_f - t_f|^2 / |t_f|^2
+         + label_weight * cross-entropy (or mean squared error, or the caller's loss)
+
+Classes are on axis 1, in outputs of three axes (language models) on the last one.
+
+Source: Hinton et al., "Distilling the knowledge in a neural network", 2015, section 2 (the factor T^2 keeps the gradients'
+size); Romero et al., "FitNets", ICLR 2015 (features).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch.nn import functional
+
+from graphopt.errors import UsageError
+
+__all__ = ["Distillation", "Loss", "Losses"]
+
+Loss: TypeAlias = Callable[[Any, torch.Tensor], torch.Tensor]
+"""(the only output, or the list of outputs; labels) -> the loss, a mean over rows."""
+
+Distillation: TypeAlias = Literal["kl", "mse"]
+
+_SMALL = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """The parts and their weights; `temperature` is T."""
+
+    distillation: Distillation = "kl"
+    temperature: float = 2.0
+    distillation_weight: float = 1.0
+    feature_weight: float = 1.0
+    label_weight: float = 1.0
+    loss: Loss | None = None
+
+    def __post_init__(self) -> None:
+        weights = (self.distillation_weight, self.feature_weight, self.label_weight)
+        if self.distillation not in ("kl", "mse"):
+            raise UsageError(f"distillation is '{self.distillation}', needs 'kl' (classes) or 'mse' (numbers)")
+        if min(weights) < 0 or not self.temperature > 0:
+            raise UsageError(f"temperature is {self.temperature:g} and the weights are {weights}, needs temperature > 0 and weights >= 0")
+
+    def total(
+        self,
+        outputs: Sequence[torch.Tensor],
+        features: Sequence[torch.Tensor],
+        taught: tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]] | None,
+        target: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The loss of one batch, a mean over its rows.
+
+        Raises:
+            UsageError: labels or the teacher's outputs do not fit the student's, or nothing is there to learn from.
+        """
+        terms: list[torch.Tensor] = []
+        if taught is not None and self.distillation_weight:
+            terms.append(self.distillation_weight * self._distil(outputs, taught[0]))
+        if taught is not None and features and self.feature_weight:
+            distances = [_relative(mine, theirs) for mine, theirs in zip(features, taught[1], strict=True)]
+            terms.append(self.feature_weight * torch.stack(distances).mean())
+        if target is not None and self.label_weight:
+            terms.append(self.label_weight * self._labels(outputs, target))
+        if not terms:
+            raise UsageError(
+                "there is nothing to learn from: no teacher, and no labels in the data",
+                fix="pass teacher=original, or (input, labels) batches",
+            )
+        return torch.stack(terms).sum()
+
+    def _distil(self, outputs: Sequence[torch.Tensor], taught: Sequence[torch.Tensor]) -> torch.Tensor:
+        mine, theirs = [list(output.shape) for output in outputs], [list(output.shape) for output in taught]
+        if mine != theirs or not mine:
+            raise UsageError(
+                f"the student's outputs have the shapes {mine}, the teacher's {theirs}", fix="use a teacher with the same outputs"
+            )
+        terms = [self._distance(output, wanted) for output, wanted in zip(outputs, taught, strict=True)]
+        return torch.stack(terms).mean()
+
+    def _distance(self, output: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        if self.distillation == "mse" or output.dim() < 2:
+            return functional.mse_loss(output, wanted)
+        axis = 2 if output.dim() == 3 else 1
+        log_student = functional.log_softmax(output / self.temperature, axis)
+        log_teacher = functional.log_softmax(wanted / self.temperature, axis)
+        return functional.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(axis).mean() * self.temperature**2
+
+    def _labels(self, outputs: Sequence[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
+        if self.loss is not None:
+            return self.loss(outputs[0] if len(outputs) == 1 else list(outputs), target)
+        for output in outputs:
+            if target.is_floating_point():
+                if output.shape == target.shape:
+                    return functional.mse_loss(output, target.to(output.dtype))
+                continue
+            for axis in (1, output.dim() - 1) if output.dim() >= 2 else ():
+                if (*output.shape[:axis], *output.shape[axis + 1 :]) == tuple(target.shape):
+                    classes = output.shape[axis]
+                    if target.numel() and not -100 <= int(target.min()) <= int(target.max()) < classes:
+                        raise UsageError(f"labels go from {int(target.min())} to {int(target.max())}, the output has {classes} classes")
+                    return functional.cross_entropy(output.movedim(axis, 1), target.long())
+        shown = ", ".join(str(list(output.shape)) for output in outputs)
+        raise UsageError(
+            f"labels of shape {list(target.shape)} fit none of the outputs ({shown})",
+            fix="give one class per prediction or numbers of the output's shape, or pass loss=function(output, labels)",
+        )
+
+
+def _relative(mine: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+    return functional.mse_loss(mine, theirs) / (theirs.square().mean() + _SMALL)

@@ -1,0 +1,278 @@
+"""recover(): train a network that was made smaller or sparse for a while, so that it is as good as it was.
+
+    result = graphopt.optimize(model, ["sparsify-magnitude{ratio=0.8}"], example_inputs=(x,))
+    recovered = graphopt.train.recover(result, loader, metric=accuracy, epochs=2, checkpoint="recover.pt")
+    recovered.module, recovered.graph
+
+The original is the teacher; zeros of sparse parameters stay zero. docs/training.md tells more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Literal, TypeAlias
+
+import torch
+from torch import nn
+
+from graphopt.errors import UsageError
+from graphopt.ir.graph import Graph
+from graphopt.pipeline.context import Metric
+from graphopt.train.optimizers import SparseAdamW, SparseSGD
+from graphopt.train.recovery.checkpoint import Checkpoint, fingerprint
+from graphopt.train.recovery.data import check_data
+from graphopt.train.recovery.device import runtime
+from graphopt.train.recovery.layers import reconstruct_layers
+from graphopt.train.recovery.loop import Evaluation, Training
+from graphopt.train.recovery.losses import Distillation, Loss, Losses
+from graphopt.train.recovery.network import Network, graph_of, shared_features
+
+__all__ = ["OptimizerChoice", "Recovery", "recover"]
+
+OptimizerChoice: TypeAlias = 'Literal["sgd", "adamw"] | Callable[[list[tuple[str, nn.Parameter]]], torch.optim.Optimizer]'
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What `recover` returns.
+
+    `module` is the trained network in eval mode, called as before; `graph` its graph, None where a module was given.
+    `steps` were taken in all, the first `resumed_at` of them by a run that was stopped; the weights are those of step
+    `best_step`. `history` has what was measured. `reconstructed` are the layers that were fitted to the teacher.
+    """
+
+    module: nn.Module
+    graph: Graph | None
+    steps: int
+    resumed_at: int
+    best_step: int
+    stopped_early: bool
+    history: tuple[Evaluation, ...]
+    reconstructed: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        early = ", stopped early" if self.stopped_early else ""
+        head = f"{self.steps} steps{early}, weights of step {self.best_step}"
+        return "\n".join([head, *(f"  {evaluation}" for evaluation in self.history)])
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """What has to be equal for a run to go on from its checkpoint."""
+
+    optimizer: str
+    lr: float
+    momentum: float
+    weight_decay: float
+    lr_schedule: str
+    losses: str
+    features: tuple[str, ...]
+    steps: int | None
+    epochs: int | None
+    micro_batch: int | None
+    evaluate_every: int | None
+    patience: int | None
+    seed: int
+    world: int
+    layerwise: bool
+
+
+def recover(
+    model: object,
+    data: object,
+    *,
+    teacher: object = None,
+    loss: Loss | None = None,
+    distillation: Distillation = "kl",
+    temperature: float = 2.0,
+    features: Sequence[str] = (),
+    distillation_weight: float = 1.0,
+    feature_weight: float = 1.0,
+    label_weight: float = 1.0,
+    metric: Metric | None = None,
+    epochs: int | None = None,
+    steps: int | None = None,
+    optimizer: OptimizerChoice = "sgd",
+    lr: float | None = None,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    lr_schedule: Literal["cosine", "constant"] = "cosine",
+    micro_batch: int | None = None,
+    layerwise: bool = False,
+    batch_norm_batches: int = 100,
+    evaluate_every: int | None = None,
+    patience: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int = 100,
+    progress: bool | None = None,
+    seed: int = 0,
+    accelerate: bool | None = None,
+) -> Recovery:
+    """Train a copy of `model`, which is a result of `optimize`, a graph or a module; what was given stays as it is.
+
+    `data` is a loader or list of batches, gone through `epochs` times (1 by default) or for `steps`; batches may have
+    labels. The `teacher` is by default the original of a result. What is learned: the teacher's outputs (`distillation`
+    "kl" of classes at a `temperature`, or "mse"), the teacher's `features` (name patterns of values that both graphs
+    have in one shape), and labels (`loss(outputs, labels)`, or cross-entropy and squared error); each has a weight.
+
+    `optimizer` is "sgd" or "adamw", the ones of this package that keep zeros, with `lr` (0.01 and 0.0001 by default),
+    `momentum` and `weight_decay`; or a function of the named parameters. `lr` falls to zero as a cosine over the run.
+    Batches are worked on in pieces of `micro_batch` rows, which changes memory and not the gradients. `layerwise`
+    first fits each layer to the teacher's by least squares, which needs no labels; then `steps=0` is allowed.
+
+    `metric` (of a module, higher is better) is measured at the start, every `evaluate_every` steps (an epoch by default)
+    and at the end. The best weights are kept, and training stops after `patience` measurements without better ones. At
+    the end batch norms get the statistics of up to `batch_norm_batches` batches, unless the metric is worse for it.
+
+    With `checkpoint`, a file, the state is written every `checkpoint_every` steps. The same call again goes on from
+    there and computes what it would have without the interruption, to the bit; a finished one returns at once.
+
+    It runs through `accelerate` where that is installed (`accelerate launch` for several processes), and alone on one
+    device otherwise. `seed` decides everything that is random: torch's generator is seeded for each batch, and put back.
+
+    Raises:
+        UsageError: arguments that make no sense together; data that is empty, does not fit, or has NaN; a loss that is
+            not finite.
+        ArtifactError: the checkpoint is damaged.
+    """
+    _check(epochs, steps, layerwise, checkpoint_every, evaluate_every, patience, metric, micro_batch, lr_schedule, batch_norm_batches)
+    losses = Losses(distillation, temperature, distillation_weight, feature_weight, label_weight, loss)
+    batches = check_data(data)
+    source = graph_of(model, "student")
+    taught = graph_of(teacher if teacher is not None else _original(model), "teacher") if teacher is not None or _original(model) else None
+    names = _feature_names(source, taught, features)
+    if steps is None and epochs is None:
+        epochs = 1
+    if layerwise and not (isinstance(source, Graph) and isinstance(taught, Graph)):
+        raise UsageError("layerwise compares layers of two graphs", fix="give a result of optimize, or graphs as model and teacher")
+
+    devices = runtime(accelerate=accelerate)
+    student = Network(source, names)
+    tutor = None if taught is None else Network(taught, names, copied=isinstance(taught, nn.Module))
+    made = _optimizer(optimizer, student.module, lr, momentum, weight_decay)
+    options = _Options(
+        optimizer if isinstance(optimizer, str) else getattr(optimizer, "__qualname__", type(optimizer).__name__),
+        float(made.param_groups[0]["lr"]),
+        momentum,
+        weight_decay,
+        lr_schedule,
+        repr((distillation, temperature, distillation_weight, feature_weight, label_weight)),
+        names,
+        steps,
+        epochs,
+        micro_batch,
+        evaluate_every,
+        patience,
+        seed,
+        devices.world,
+        layerwise,
+    )
+    run = fingerprint(student.module.state_dict(), {field.name: getattr(options, field.name) for field in fields(options)})
+    file = None if checkpoint is None else Checkpoint(checkpoint, run)
+    training = Training(
+        student=student,
+        teacher=tutor,
+        losses=losses,
+        data=batches,
+        optimizer=made,
+        runtime=devices,
+        metric=metric,
+        steps=steps,
+        epochs=epochs,
+        cosine=lr_schedule == "cosine",
+        micro_batch=micro_batch,
+        evaluate_every=evaluate_every,
+        patience=patience,
+        checkpoint=file,
+        checkpoint_every=checkpoint_every,
+        batch_norm_batches=batch_norm_batches,
+        seed=seed,
+        progress=progress,
+    )
+    resumed_at = training.resume()
+    reconstructed: tuple[str, ...] = ()
+    if layerwise and not training.history and isinstance(taught, Graph):
+
+        def done(count: int) -> None:
+            training.layers_done = count
+            training.save()
+
+        reconstructed = reconstruct_layers(student, taught, batches, seed=seed, start=training.layers_done, done=done)
+    training.run()
+    return Recovery(
+        student.publish(),
+        student.publish_graph(),
+        training.step,
+        resumed_at,
+        training.best_step,
+        training.stopped_early,
+        tuple(training.history),
+        reconstructed,
+    )
+
+
+def _original(model: object) -> Graph | None:
+    found = getattr(model, "original", None) if not isinstance(model, nn.Module | Graph) else None
+    return found if isinstance(found, Graph) else None
+
+
+def _feature_names(student: Graph | nn.Module, teacher: Graph | nn.Module | None, patterns: Sequence[str]) -> tuple[str, ...]:
+    if not patterns:
+        return ()
+    if not isinstance(student, Graph) or not isinstance(teacher, Graph):
+        raise UsageError(
+            "features are values of graphs by name, and student or teacher is none", fix="give graphs: graphopt.capture(model, ...)"
+        )
+    return shared_features(student, teacher, patterns)
+
+
+def _optimizer(choice: OptimizerChoice, module: nn.Module, lr: float | None, momentum: float, weight_decay: float) -> torch.optim.Optimizer:
+    named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+    if not named:
+        raise UsageError("the student has no parameter that could be trained", fix="parameters need requires_grad=True at capture")
+    if lr is not None and not lr > 0:
+        raise UsageError(f"lr is {lr:g}, needs > 0")
+    match choice:
+        case "sgd":
+            rate = 0.01 if lr is None else lr
+            return SparseSGD(named, rate, momentum=momentum, nesterov=momentum > 0, weight_decay=weight_decay, masks=module)
+        case "adamw":
+            return SparseAdamW(named, 1e-4 if lr is None else lr, weight_decay=weight_decay, masks=module)
+        case str():
+            raise UsageError(f"optimizer is '{choice}', needs 'sgd', 'adamw' or a function of the named parameters")
+        case _:
+            return choice(named)
+
+
+def _check(
+    epochs: int | None,
+    steps: int | None,
+    layerwise: bool,
+    checkpoint_every: int,
+    evaluate_every: int | None,
+    patience: int | None,
+    metric: Metric | None,
+    micro_batch: int | None,
+    lr_schedule: str,
+    batch_norm_batches: int,
+) -> None:
+    if epochs is not None and steps is not None:
+        raise UsageError(f"epochs={epochs} and steps={steps} were both given", fix="give one of them")
+    least = 0 if layerwise else 1
+    for name, number, minimum in (
+        ("epochs", epochs, 1),
+        ("steps", steps, least),
+        ("checkpoint_every", checkpoint_every, 1),
+        ("evaluate_every", evaluate_every, 1),
+        ("patience", patience, 1),
+        ("micro_batch", micro_batch, 1),
+        ("batch_norm_batches", batch_norm_batches, 0),
+    ):
+        if number is not None and number < minimum:
+            raise UsageError(f"{name} is {number}, needs at least {minimum}")
+    if metric is None and (patience is not None or evaluate_every is not None):
+        raise UsageError("patience and evaluate_every were given without a metric, which they wait for", fix="pass metric=function(module)")
+    if lr_schedule not in ("cosine", "constant"):
+        raise UsageError(f"lr_schedule is '{lr_schedule}', needs 'cosine' or 'constant'")

@@ -1,0 +1,302 @@
+"""Objects beside a sparse optimizer that change its masks, or its weights, as training goes on.
+
+    schedule = GradualPruning(optimizer, ratio=0.8, end=1000)
+    for batch in loader:
+        loss(batch).backward()
+        optimizer.step()
+        schedule.step()             # before zero_grad: RigL looks at the gradients
+        optimizer.zero_grad()
+
+Where a trainer calls the optimizer (Lightning, HF Trainer), `schedule.attach()` does the same from inside
+`optimizer.step`. All have `state_dict` and `load_state_dict`; masks are in the optimizer's own state dict.
+
+| class | does | source |
+|---|---|---|
+| `GradualPruning` | masks the smallest weights, ever more of them | Zhu & Gupta 2017 |
+| `RigL` | drops small weights, grows those with large gradients | Evci et al. 2020 |
+| `SET` | drops small weights, grows random ones | Mocanu et al. 2018 |
+| `Proximal` | pulls weights, or blocks of them, to exactly zero | Parikh & Boyd 2014; Yuan & Lin 2006 |
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from graphopt.errors import UsageError
+from graphopt.train.optimizers import SparseOptimizer
+from graphopt.train.patterns import Block, Pattern, Scope, Unstructured, keep_largest
+
+__all__ = ["SET", "GradualPruning", "Proximal", "RigL", "Schedule"]
+
+
+class Schedule(ABC):
+    """Counts steps of an optimizer; what happens at one is the subclass's."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+        self.steps = 0
+
+    def step(self) -> None:
+        """To be called once after each step of the optimizer."""
+        self.steps += 1
+        with torch.no_grad():
+            self._update()
+
+    @abstractmethod
+    def _update(self) -> None: ...
+
+    def attach(self) -> torch.utils.hooks.RemovableHandle:
+        """Make every step of the optimizer call `step`, until `remove()` of what is returned."""
+        return self.optimizer.register_step_post_hook(lambda *_: self.step())
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is needed to go on; the options are not in it."""
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.steps = int(state["steps"])
+
+
+def _weights(optimizer: torch.optim.Optimizer, parameters: Iterable[torch.Tensor] | None) -> list[torch.Tensor]:
+    """The parameters of the optimizer that are to be sparse: those given, or all with two axes or more."""
+    known = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if parameters is None:
+        return [parameter for parameter in known if parameter.dim() >= 2]
+    chosen = list(parameters)
+    for parameter in chosen:
+        if not any(parameter is other for other in known):
+            raise UsageError(f"a parameter of shape {list(parameter.shape)} is not optimised by the optimizer of the schedule")
+    return chosen
+
+
+def _sparse(optimizer: torch.optim.Optimizer, what: str) -> SparseOptimizer:
+    if not isinstance(optimizer, SparseOptimizer):
+        raise UsageError(f"{what} needs SparseSGD or SparseAdamW, got {type(optimizer).__name__}", fix="masks are kept by the optimizer")
+    return optimizer
+
+
+class GradualPruning(Schedule):
+    """Cubic magnitude pruning: fast while there is much to spare, slow at the end.
+
+        ratio(t) = ratio + (initial - ratio) (1 - (t - begin) / (end - begin))^3    every `every` steps
+
+    Masked weights are zero and stay so. `parameters` are pruned, by default all with two axes or more.
+
+    Source: Zhu & Gupta, "To prune, or not to prune", 2017, equation 1.
+
+    Raises:
+        UsageError: options out of range, or an optimizer that keeps no zeros.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        ratio: float,
+        end: int,
+        begin: int = 0,
+        every: int = 100,
+        initial: float = 0.0,
+        pattern: Pattern | None = None,
+        scope: Scope = "layer",
+        parameters: Iterable[torch.Tensor] | None = None,
+    ) -> None:
+        super().__init__(optimizer)
+        if not 0 <= initial <= ratio < 1:
+            raise UsageError(f"ratios go from {initial:g} to {ratio:g}, need 0 <= initial <= ratio < 1")
+        if not 0 <= begin < end or every < 1:
+            raise UsageError(f"pruning goes from step {begin} to {end}, every {every}, needs 0 <= begin < end and every >= 1")
+        self._masker = _sparse(optimizer, "GradualPruning")
+        self._parameters = _weights(optimizer, parameters)
+        self._ratios, self._span, self._every = (initial, ratio), (begin, end), every
+        self._pattern, self._scope = pattern or Unstructured(), scope
+
+    @property
+    def ratio(self) -> float:
+        """The fraction of zeros that the schedule asks for now."""
+        (begin, end), (initial, final) = self._span, self._ratios
+        if self.steps < begin:
+            return 0.0
+        left = 1 - min(1.0, (self.steps - begin) / (end - begin))
+        return final + (initial - final) * left**3
+
+    def _update(self) -> None:
+        begin, end = self._span
+        due = self.steps == end or (begin <= self.steps < end and (self.steps - begin) % self._every == 0)
+        if not due:
+            return
+        known = [self._masker.mask(parameter) for parameter in self._parameters]
+        # What is masked goes before kept weights that are zero, as those that were just regrown.
+        sizes = [
+            parameter.abs() if old is None else parameter.abs().masked_fill(~old, -1.0)
+            for parameter, old in zip(self._parameters, known, strict=True)
+        ]
+        masks = keep_largest(sizes, self.ratio, self._pattern, self._scope)
+        for parameter, mask, old in zip(self._parameters, masks, known, strict=True):
+            self._masker.set_mask(parameter, mask if old is None else mask & old)
+
+
+class _Regrow(Schedule):
+    """Drops the smallest kept weights of each layer and grows as many elsewhere; the number of zeros stays.
+
+    At step t a fraction `fraction / 2 (1 + cos(pi t / end))` of the kept weights is exchanged, every `every` steps until
+    `end`. Grown weights start at zero, and so does what the optimizer remembers of them.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        end: int,
+        fraction: float = 0.3,
+        every: int = 100,
+        parameters: Iterable[torch.Tensor] | None = None,
+    ) -> None:
+        super().__init__(optimizer)
+        if not 0 < fraction <= 1 or end < 1 or every < 1:
+            raise UsageError(
+                f"fraction {fraction:g} is exchanged every {every} steps until {end}, needs 0 < fraction <= 1 and at least 1 step each"
+            )
+        self._masker = _sparse(optimizer, type(self).__name__)
+        self._given = None if parameters is None else _weights(optimizer, parameters)
+        self._end, self._fraction, self._every = end, fraction, every
+
+    @property
+    def fraction(self) -> float:
+        """The fraction of kept weights that is exchanged at this step."""
+        return self._fraction / 2 * (1 + math.cos(math.pi * min(self.steps, self._end) / self._end))
+
+    def _update(self) -> None:
+        if self.steps % self._every or self.steps >= self._end:
+            return
+        masks = self._masker.masks
+        for index, parameter in enumerate(self._given if self._given is not None else list(masks)):
+            if parameter in masks:
+                self._masker.set_mask(parameter, self._exchange(parameter, masks[parameter], index))
+
+    def _exchange(self, parameter: torch.Tensor, mask: torch.Tensor, index: int) -> torch.Tensor:
+        kept = int(mask.sum())
+        flat = mask.flatten()
+        sizes = parameter.detach().abs().flatten().float()
+        dropped = sizes.masked_fill(~flat, math.inf).argsort(stable=True)[: round(self.fraction * kept)]
+        staying = flat.clone()
+        staying[dropped] = False
+        scores = self._scores(parameter, flat, staying, index)
+        grown = scores.argsort(descending=True, stable=True)[: min(len(dropped), int((scores >= 0).sum()))]
+        made = staying.clone()
+        made[grown] = True
+        missing = kept - int(made.sum())
+        if missing:  # fewer places than dropped weights: the largest of these stay
+            made[dropped[len(dropped) - missing :]] = True
+        return self._restarted(parameter, flat, staying, made).reshape(mask.shape)
+
+    def _restarted(self, parameter: torch.Tensor, old: torch.Tensor, staying: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
+        """Weights that were dropped and grown at once begin anew like the others: they are masked for a moment."""
+        again = made & old & ~staying
+        if bool(again.any()):
+            self._masker.set_mask(parameter, (made & ~again).reshape(parameter.shape))
+        return made
+
+    @abstractmethod
+    def _scores(self, parameter: torch.Tensor, old: torch.Tensor, staying: torch.Tensor, index: int) -> torch.Tensor:
+        """How much each weight wants to grow, flat; -1 where it may not."""
+
+
+class RigL(_Regrow):
+    """Drops small weights and grows those whose gradients are largest, dropped ones among them.
+
+    Needs the gradients of the step, so call `step` before `zero_grad`. Unlike in the paper, the optimizer steps at those
+    iterations too.
+
+    Source: Evci et al., "Rigging the Lottery", ICML 2020, algorithm 1.
+
+    Raises:
+        UsageError: options out of range, an optimizer that keeps no zeros, or gradients that are gone.
+    """
+
+    def _scores(self, parameter: torch.Tensor, old: torch.Tensor, staying: torch.Tensor, index: int) -> torch.Tensor:
+        if parameter.grad is None:
+            raise UsageError(
+                f"RigL found no gradient for a sparse parameter of shape {list(parameter.shape)}",
+                fix="call schedule.step() after optimizer.step() and before zero_grad(), or schedule.attach()",
+            )
+        sizes = parameter.grad.detach().abs().flatten().float()
+        return torch.nan_to_num(sizes, nan=0.0).masked_fill(staying, -1.0)
+
+
+class SET(_Regrow):
+    """Drops small weights and grows random ones that were not there before. Every rank draws the same from `seed`.
+
+    Source: Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse connectivity inspired
+    by network science", Nature Communications 2018. The paper exchanges a constant fraction; here it decays as in RigL.
+
+    Raises:
+        UsageError: options out of range, or an optimizer that keeps no zeros.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, *, seed: int = 0, end: int, fraction: float = 0.3, every: int = 100) -> None:
+        super().__init__(optimizer, end=end, fraction=fraction, every=every)
+        self._seed = seed
+
+    def _scores(self, parameter: torch.Tensor, old: torch.Tensor, staying: torch.Tensor, index: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(hash((self._seed, self.steps, index)) & (2**63 - 1))
+        return torch.rand(parameter.numel(), generator=generator).to(parameter.device).masked_fill(old, -1.0)
+
+
+class Proximal(Schedule):
+    """Proximal gradient descent: after each step of the optimizer the exact minimiser of the penalty nearby.
+
+        l1            w <- sign(w) max(|w| - lr l1, 0)                                    per weight
+        group_lasso   w_b <- w_b max(1 - lr group_lasso sqrt(|b|) / ||w_b||, 0)          per block b
+
+    Weights become exactly 0.0, and may come back; `optimizer.freeze_zeros()` keeps them. `blocks` is a `Block`, and
+    `None` takes whole rows (output channels). lr is that of the parameter's group: with SGD this is proximal SGD.
+
+    Sources: Parikh & Boyd, "Proximal algorithms", 2014, section 6.5; Yuan & Lin, 2006 (group lasso and its weight sqrt(|b|)).
+
+    Raises:
+        UsageError: no penalty, a negative one, or parameters that are not the optimizer's.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        l1: float = 0.0,
+        group_lasso: float = 0.0,
+        blocks: Block | None = None,
+        parameters: Iterable[torch.Tensor] | None = None,
+    ) -> None:
+        super().__init__(optimizer)
+        if min(l1, group_lasso) < 0 or max(l1, group_lasso) == 0:
+            raise UsageError(f"the penalties are l1={l1:g} and group_lasso={group_lasso:g}, one has to be > 0 and none < 0")
+        if blocks is not None and not group_lasso:
+            raise UsageError("blocks were given without group_lasso, which alone looks at them")
+        self._parameters = _weights(optimizer, parameters)
+        self._l1, self._group_lasso, self._blocks = l1, group_lasso, blocks
+
+    def _update(self) -> None:
+        for group in self.optimizer.param_groups:
+            rate = float(group["lr"])
+            for parameter in _shared(group["params"], self._parameters):
+                if self._l1:
+                    parameter.copy_(torch.nn.functional.softshrink(parameter, rate * self._l1) + 0.0)
+                if self._group_lasso:
+                    self._shrink_groups(parameter, rate * self._group_lasso)
+
+    def _shrink_groups(self, parameter: torch.Tensor, penalty: float) -> None:
+        columns = parameter.numel() // max(parameter.shape[0], 1)
+        block = self._blocks or Block(1, max(columns, 1))
+        squares = block.spread(block.scores(parameter.square()), parameter.shape)  # means over the block: sqrt(|b|) cancels
+        scale = (1 - penalty / squares.sqrt()).clamp(min=0)
+        parameter.copy_(torch.where(scale > 0, parameter * scale, 0.0))
+
+
+def _shared(group: Sequence[torch.Tensor], chosen: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [parameter for parameter in group if any(parameter is other for other in chosen)]

@@ -1,0 +1,341 @@
+"""recover(): what is learned, what is kept, and that it is the same after a kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import graphopt
+from graphopt.errors import ArtifactError, UsageError
+from graphopt.train import masks_of, recover
+
+ROWS = 8
+
+
+def network(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    layers = [nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2), nn.Linear(64, 3)]
+    return nn.Sequential(*layers).eval()
+
+
+def capture(module: nn.Module) -> graphopt.Graph:
+    return graphopt.capture(module, (torch.randn(ROWS, 1, 4, 4),), dynamic={"input": {0: "batch"}})
+
+
+def sparse(seed: int = 0, ratio: float = 0.6) -> nn.Sequential:
+    module = network(seed)
+    with torch.no_grad():
+        weight = module[5].weight
+        weight[weight.abs() < weight.abs().flatten().quantile(ratio)] = 0.0
+    return module
+
+
+def batches(count: int = 4, labels: bool = False, rows: int = ROWS) -> list[Any]:
+    generator = torch.Generator().manual_seed(0)
+    made = [torch.randn(rows, 1, 4, 4, generator=generator) for _ in range(count)]
+    return [(x, (x.sum((1, 2, 3)) > 0).long()) for x in made] if labels else made
+
+
+def distance(first: nn.Module, second: nn.Module) -> float:
+    x = torch.cat(batches())
+    with torch.no_grad():
+        return float((first(x) - second(x)).square().mean())
+
+
+def bits(module: nn.Module) -> list[bytes]:
+    return [tensor.detach().numpy().tobytes() for tensor in module.state_dict().values()]
+
+
+@pytest.fixture(scope="module")
+def student() -> graphopt.Graph:
+    return capture(sparse())
+
+
+@pytest.fixture(scope="module")
+def teacher() -> graphopt.Graph:
+    return capture(network())
+
+
+def test_the_outputs_come_back_and_zeros_stay(student: graphopt.Graph, teacher: graphopt.Graph) -> None:
+    before = bits(student.to_module()), bits(teacher.to_module())
+    found = recover(student, batches(), teacher=teacher, distillation="mse", epochs=10, lr=0.05, accelerate=False)
+    assert distance(found.module, network()) < 0.5 * distance(sparse(), network())
+    assert torch.equal(masks_of(found.module)["5.weight"], masks_of(student)["5.weight"])
+    assert (bits(student.to_module()), bits(teacher.to_module())) == before  # what was given is as it was
+    assert found.graph is not None
+    assert bits(found.graph.to_module()) == bits(found.module)
+    assert found.steps == 40
+    assert str(found).startswith("40 steps, weights of step 40\n  step 40  loss ")
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_module_is_trained_like_its_graph(optimizer: Any, student: graphopt.Graph, teacher: graphopt.Graph) -> None:
+    options: dict[str, Any] = {"steps": 6, "optimizer": optimizer, "accelerate": False, "weight_decay": 0.01}
+    as_graph = recover(student, batches(labels=True), teacher=teacher, **options)
+    as_module = recover(sparse(), batches(labels=True), teacher=network(), **options)
+    assert as_module.graph is None
+    for first, second in zip(as_graph.module.state_dict().values(), as_module.module.state_dict().values(), strict=True):
+        assert torch.allclose(first, second, atol=1e-5)
+
+
+def test_the_original_of_a_result_is_the_teacher() -> None:
+    result = graphopt.optimize(network(), ["lossless-training"], example_inputs=(torch.randn(ROWS, 1, 4, 4),))
+    found = recover(result, batches(), steps=1, accelerate=False)
+    assert found.history[-1].loss is not None
+
+
+def test_features_by_name(student: graphopt.Graph, teacher: graphopt.Graph) -> None:
+    options: dict[str, Any] = {"teacher": teacher, "steps": 3, "accelerate": False, "batch_norm_batches": 0}
+    plain = recover(student, batches(), **options)
+    with_features = recover(student, batches(), features=("1*",), **options)
+    assert plain.history[-1].loss != with_features.history[-1].loss
+    only = recover(student, batches(), features=("*",), distillation_weight=0.0, **options)
+    assert only.history[-1].loss is not None
+
+
+def test_the_same_seed_gives_the_same_bits_and_leaves_the_generator(student: graphopt.Graph, teacher: graphopt.Graph) -> None:
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.cat(batches())), batch_size=ROWS, shuffle=True)
+    torch.manual_seed(5)
+    expected = torch.random.get_rng_state()
+    first, second, other = (recover(student, loader, teacher=teacher, epochs=2, seed=seed, accelerate=False) for seed in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), expected)
+    assert bits(first.module) == bits(second.module)
+    assert bits(first.module) != bits(other.module)
+
+
+@pytest.mark.skipif(find_spec("accelerate") is None, reason="accelerate is not installed")
+def test_accelerate_computes_the_same_on_one_device(student: graphopt.Graph, teacher: graphopt.Graph) -> None:
+    first, second = (recover(student, batches(labels=True), teacher=teacher, epochs=1, accelerate=choice) for choice in (False, True))
+    assert bits(first.module) == bits(second.module)
+
+
+def test_micro_batches_compute_the_same(teacher: graphopt.Graph) -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).double()
+    data = [(x.double(), y) for x, y in batches(labels=True)]
+    found = [recover(module, data, epochs=2, micro_batch=rows, accelerate=False).module for rows in (None, 3)]
+    assert torch.allclose(found[0][1].weight, found[1][1].weight, atol=1e-14)  # pyright: ignore[reportIndexIssue, reportArgumentType]
+
+
+def test_a_graph_of_fixed_rows_takes_larger_batches() -> None:
+    graph = graphopt.capture(network(), (torch.randn(4, 1, 4, 4),))
+    found = recover(graph, [*batches(2), torch.randn(3, 1, 4, 4)], teacher=network(1), epochs=1, accelerate=False)
+    assert found.steps == 2
+
+
+def test_the_best_weights_are_kept_and_it_stops_early(student: graphopt.Graph, teacher: graphopt.Graph) -> None:
+    scores = iter([0.5, 0.7, 0.9, 0.6, 0.8, 0.1, 0.1])
+    seen: list[list[bytes]] = []
+
+    def metric(module: nn.Module) -> float:
+        assert not module.training
+        seen.append(bits(module))
+        return next(scores)
+
+    found = recover(student, batches(), teacher=teacher, steps=40, metric=metric, evaluate_every=2, patience=2, accelerate=False)
+    assert found.stopped_early
+    assert (found.steps, found.best_step) == (8, 4)
+    assert [entry.metric for entry in found.history] == [0.5, 0.7, 0.9, 0.6, 0.8, 0.1]
+    assert found.history[-1].note == "batch norms estimated again, not kept"
+    assert bits(found.module) == seen[2]
+
+
+def test_it_is_never_worse_than_at_the_start(student: graphopt.Graph, teacher: graphopt.Graph) -> None:
+    found = recover(
+        student, batches(), teacher=teacher, epochs=1, lr=5.0, metric=lambda module: -distance(module, network()), accelerate=False
+    )
+    assert distance(found.module, network()) <= distance(sparse(), network())
+
+
+def test_batch_norms_are_estimated_again(student: graphopt.Graph, teacher: graphopt.Graph) -> None:
+    found = recover(student, batches(), teacher=teacher, epochs=1, accelerate=False).module
+    with torch.no_grad():
+        parts = [nn.functional.conv2d(x, found.get_parameter("0.weight"), found.get_parameter("0.bias"), padding=1) for x in batches()]
+    mean = torch.stack([part.mean((0, 2, 3)) for part in parts]).mean(0)
+    var = torch.stack([part.var((0, 2, 3)) for part in parts]).mean(0)
+    assert torch.allclose(found.get_buffer("1.running_mean"), mean, atol=1e-5)
+    assert torch.allclose(found.get_buffer("1.running_var"), var, rtol=1e-4)
+    module = recover(sparse(), batches(), teacher=network(), epochs=1, accelerate=False).module
+    assert torch.allclose(module.get_buffer("1.running_mean"), mean, atol=1e-4)
+
+
+def test_layers_are_reconstructed_without_labels(student: graphopt.Graph, teacher: graphopt.Graph) -> None:
+    found = recover(student, batches(12), teacher=teacher, layerwise=True, steps=0, batch_norm_batches=0, accelerate=False)
+    assert found.reconstructed == ("5",)  # the convolution is the teacher's already
+    assert torch.equal(masks_of(found.module)["5.weight"], masks_of(student)["5.weight"])
+    assert distance(found.module, network()) < 0.5 * distance(sparse(), network())
+
+
+SCRIPT = """
+import sys, time, torch
+from torch import nn
+from graphopt.train import recover
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+teacher = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3)).eval()
+torch.manual_seed(1)
+student = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3)).eval()
+with torch.no_grad():
+    student[4].weight[:, ::2] = 0.0
+
+class Slow(torch.utils.data.Dataset):
+    def __len__(self): return 48
+    def __getitem__(self, index):
+        time.sleep(float(sys.argv[2]))
+        return torch.randn(6) + index  # drawn anew: from the seed too
+
+loader = torch.utils.data.DataLoader(Slow(), batch_size=4, shuffle=True)
+def metric(module):
+    with torch.no_grad():
+        return -float((module(torch.ones(2, 6)) - teacher(torch.ones(2, 6))).square().mean())
+found = recover(student, loader, teacher=teacher, epochs=3, metric=metric, evaluate_every=7, optimizer="adamw", lr=0.01,
+                checkpoint=sys.argv[1], checkpoint_every=5, accelerate=False)
+torch.save({"weights": found.module.state_dict(), "resumed": found.resumed_at, "steps": found.steps, "best": found.best_step,
+            "history": [str(entry) for entry in found.history]}, sys.argv[1] + ".result")
+"""
+
+
+def test_a_kill_loses_at_most_one_interval(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+
+    def start(name: str, pause: float) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, str(script), str(tmp_path / name), str(pause)], stderr=subprocess.PIPE)
+
+    whole_run = start("whole.pt", 0.0)
+    killed = start("killed.pt", 0.02)
+    file = tmp_path / "killed.pt"
+    deadline = time.monotonic() + 200
+    seen = 0
+    while seen < 10 and time.monotonic() < deadline and killed.poll() is None:
+        if file.exists():
+            seen = int(torch.load(file, weights_only=True)["place"][0])
+        time.sleep(0.01)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert killed.returncode == -signal.SIGKILL
+    assert seen >= 10
+
+    for process in (whole_run, start("killed.pt", 0.0)):
+        _, error = process.communicate(timeout=200)
+        assert process.returncode == 0, error.decode()
+    resumed, whole = (torch.load(tmp_path / f"{name}.pt.result", weights_only=True) for name in ("killed", "whole"))
+    assert resumed["resumed"] >= seen
+    assert whole["resumed"] == 0
+    assert resumed["steps"] == whole["steps"] == 36
+    assert resumed["history"] == whole["history"]
+    assert all(torch.equal(value, whole["weights"][name]) for name, value in resumed["weights"].items())
+    assert not resumed["weights"]["4.weight"][:, ::2].any()
+
+
+def test_layers_that_are_done_are_not_done_again(tmp_path: Path, student: graphopt.Graph, teacher: graphopt.Graph) -> None:
+    options: dict[str, Any] = {"teacher": teacher, "layerwise": True, "steps": 2, "accelerate": False}
+    whole = recover(student, batches(12), **options)
+
+    class Killed(BaseException):
+        pass
+
+    file = tmp_path / "layers.pt"
+
+    class Fragile(list[Any]):
+        """Data that is gone when training starts, behind the layers."""
+
+        def __iter__(self) -> Iterator[Any]:
+            if file.exists() and torch.load(file, weights_only=True)["place"][6] == 2:
+                raise Killed
+            return super().__iter__()
+
+    with pytest.raises(Killed):
+        recover(student, Fragile(batches(12)), checkpoint=file, **options)
+    resumed = recover(student, batches(12), checkpoint=file, **options)
+    assert resumed.reconstructed == ()
+    assert bits(resumed.module) == bits(whole.module)
+
+
+def test_a_finished_run_returns_at_once(tmp_path: Path, student: graphopt.Graph, teacher: graphopt.Graph) -> None:
+    options: dict[str, Any] = {"teacher": teacher, "steps": 3, "checkpoint": tmp_path / "done.pt", "accelerate": False}
+    first = recover(student, batches(), **options)
+    second = recover(student, iter(()), **options)
+    assert second.resumed_at == 3
+    assert bits(first.module) == bits(second.module)
+    with pytest.raises(UsageError, match=r"done.pt is that of another run: the student or an option differs\n  fix: give the same"):
+        recover(student, batches(), **{**options, "steps": 4})
+    (tmp_path / "done.pt").write_bytes(b"PK not a checkpoint")
+    with pytest.raises(ArtifactError, match=r"done.pt can't be read: .*\n  fix: delete it|(?s:done.pt can't be read)"):
+        recover(student, batches(), **options)
+
+
+def test_bad_data_gives_one_clear_error(student: graphopt.Graph, teacher: graphopt.Graph) -> None:
+    def error(data: object, **options: Any) -> str:
+        with pytest.raises(UsageError) as caught:
+            recover(student, data, **{"teacher": teacher, "accelerate": False, **options})
+        return str(caught.value)
+
+    assert error([]).startswith("training data is empty: no batch came out of the list\n  fix: give at least one batch")
+    spent = iter(batches(1))
+    next(spent)
+    assert "a generator can be gone through once" in error(spent, steps=1)
+    assert "The length of training data".lower() in error(iter(batches()), epochs=1).lower()
+    nan = batches(2)
+    nan[1][0, 0, 1, 2] = float("nan")
+    assert error(nan).startswith("training batch 1: %input has 1 NaN or infinite values among 128, the first at (0, 0, 1, 2)\n  fix: clean")
+    assert error([torch.randn(8, 2, 4, 4)]).startswith("training batch 0: ")
+    assert "f64" in error([torch.randn(8, 1, 4, 4, dtype=torch.float64)])
+    assert "labels go from 0 to 7, the output has 3 classes" in error([(batches(1)[0], torch.arange(8))])
+    assert "labels of shape [2] fit none of the outputs ([8, 3])" in error([(batches(1)[0], torch.ones(2).long())])
+    assert "labels has 8 NaN" in error([(batches(1)[0], torch.full((8,), float("nan")))])
+    assert "is the dataset TensorDataset, which gives samples" in error(torch.utils.data.TensorDataset(batches(1)[0]))
+    assert "training data is a int, needs a DataLoader" in error(3)
+
+    def broken() -> Iterator[torch.Tensor]:
+        yield batches(1)[0]
+        raise OSError("disk")
+
+    assert error(broken(), steps=5).startswith("training data raised OSError at batch 1: disk")
+    fixed = graphopt.capture(network(), (torch.randn(16, 1, 4, 4),))
+    with pytest.raises(UsageError, match=r"training data has no batch that fits: fewer rows than the graph was captured with"):
+        recover(fixed, batches(), teacher=teacher, accelerate=False)
+
+
+def test_arguments_that_make_no_sense_say_so(tmp_path: Path, student: graphopt.Graph, teacher: graphopt.Graph) -> None:
+    def error(model: object = student, data: object = None, **options: Any) -> str:
+        with pytest.raises(UsageError) as caught:
+            recover(model, data or batches(), **{"accelerate": False, **options})
+        return str(caught.value)
+
+    assert error().startswith("there is nothing to learn from: no teacher, and no labels in the data\n  fix: pass teacher=original")
+    assert error(3).startswith("the student is a int, needs a result of optimize, a graph or a module")
+    assert error(teacher="resnet").startswith("the teacher is a str")
+    text = "graph g(%x: f32[1,4]) {\n  param %w: f32[4,4]\n  %y: f32[1,4] = linear(%x, %w, none)\n  return %y\n}\n"
+    assert error(graphopt.parse(text)).startswith("the student has no numbers for %w")
+    assert "epochs=1 and steps=1 were both given" in error(epochs=1, steps=1)
+    assert "steps is 0, needs at least 1" in error(steps=0)
+    assert "patience and evaluate_every were given without a metric" in error(patience=1)
+    assert "lr_schedule is 'linear', needs 'cosine' or 'constant'" in error(lr_schedule="linear")
+    assert "optimizer is 'lion', needs 'sgd', 'adamw'" in error(teacher=teacher, optimizer="lion")
+    assert "lr is -1, needs > 0" in error(teacher=teacher, lr=-1.0)
+    assert "distillation is 'cosine', needs 'kl'" in error(teacher=teacher, distillation="cosine")
+    assert "temperature is 0 and the weights are" in error(teacher=teacher, temperature=0.0)
+    assert "features='nothing*' is no value that student and teacher have" in error(teacher=teacher, features=("nothing*",))
+    assert "features are values of graphs by name" in error(sparse(), teacher=network(), features=("*",))
+    assert "layerwise compares layers of two graphs" in error(sparse(), teacher=network(), layerwise=True)
+    assert "the student's outputs have the shapes [[8, 3]], the teacher's [[8, 2]]" in error(
+        sparse(), teacher=nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    )
+    assert "can't be written\n  fix: give a file in a folder that exists" in error(teacher=teacher, checkpoint=tmp_path / "no" / "c.pt")
+    assert "the student has no parameter that could be trained" in error(nn.ReLU(), teacher=network())
+    assert "the loss became inf at step 1\n  fix: use a smaller lr" in error(teacher=teacher, lr=1e30, distillation="mse", epochs=5)
+    assert "the metric raised ZeroDivisionError" in error(teacher=teacher, metric=lambda module: 1 / 0)
+    assert "the metric returned a str, needs one number" in error(teacher=teacher, metric=lambda module: "good")
+    assert "the metric is nan, needs a finite number" in error(teacher=teacher, metric=lambda module: float("nan"))

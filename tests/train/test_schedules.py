@@ -1,0 +1,278 @@
+"""Gradual pruning, regrowing, proximal steps and straight-through N:M."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from graphopt.errors import UsageError
+from graphopt.train import NM, SET, Block, GradualPruning, Proximal, RigL, Schedule, SparseAdamW, SparseSGD, StraightThrough
+
+
+def weights(*shape: int, seed: int = 0, ratio: float = 0.0) -> nn.Parameter:
+    torch.manual_seed(seed)
+    values = torch.randn(*shape)
+    values[torch.rand(*shape) < ratio] = 0.0
+    return nn.Parameter(values)
+
+
+def gradient(weight: nn.Parameter, step: int) -> None:
+    weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(step))
+
+
+def run(weight: nn.Parameter, optimizer: torch.optim.Optimizer, schedule: Schedule | StraightThrough, first: int, last: int) -> None:
+    for step in range(first, last):
+        gradient(weight, step)
+        optimizer.step()
+        schedule.step()
+
+
+def ratio(weight: torch.Tensor) -> float:
+    return float((weight == 0).float().mean())
+
+
+def test_gradual_pruning_follows_the_cubic_curve() -> None:
+    weight = weights(20, 50)
+    optimizer = SparseSGD([weight], lr=0.001, momentum=0.9)
+    schedule = GradualPruning(optimizer, ratio=0.8, initial=0.1, begin=2, end=12, every=5)
+    seen: list[float] = []
+    masked = torch.zeros_like(weight, dtype=torch.bool)
+    for step in range(15):
+        run(weight, optimizer, schedule, step, step + 1)
+        seen.append(ratio(weight))
+        assert not weight[masked].any()  # what is zero stays zero
+        masked = weight.detach() == 0
+    middle = 0.8 - 0.7 * 0.5**3
+    assert seen == pytest.approx([0, *[0.1] * 5, *[int(middle * 1000) / 1000] * 5, *[0.8] * 4])
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_gradual_pruning_of_blocks(scope: Any) -> None:
+    large, small = weights(8, 6, 3, 3), weights(10, 7)
+    with torch.no_grad():
+        small.mul_(0.01)
+    optimizer = SparseSGD([large, small], lr=0.1)
+    GradualPruning(optimizer, ratio=0.5, end=1, pattern=Block(4, 1), scope=scope).step()
+    blocks = (large.detach() == 0).flatten(1).unflatten(0, (2, 4))
+    assert torch.equal(blocks.any(1), blocks.all(1))
+    if scope == "layer":
+        assert ratio(large) == 0.5
+    else:
+        assert ratio(small) == 1
+        assert ratio(large) < 0.5
+
+
+def test_rigl_drops_small_weights_and_grows_by_gradient() -> None:
+    weight = nn.Parameter(torch.tensor([[1.0, 2.0, 3.0, 4.0, 0.0, 0.0, 0.0, 0.0]]))
+    optimizer = SparseSGD([weight], lr=0.0, momentum=0.9)
+    schedule = RigL(optimizer, end=1000, fraction=0.5, every=1)
+    weight.grad = torch.tensor([[9.0, 0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 1.0]])
+    optimizer.step()
+    schedule.step()  # 1 and 2 go; the gradients 9 (1 again, from zero) and 3 come
+    assert optimizer.masks[weight].tolist() == [[True, False, True, True, False, False, True, False]]
+    assert weight.tolist() == [[0.0, 0.0, 3.0, 4.0, 0.0, 0.0, 0.0, 0.0]]
+    assert optimizer.state[weight]["momentum_buffer"].tolist() == [[0.0] * 8]
+
+
+@pytest.mark.parametrize("method", [RigL, SET])
+@pytest.mark.parametrize("make", [SparseSGD, SparseAdamW])
+def test_regrowing_keeps_the_number_of_zeros_and_resumes(method: Any, make: Any) -> None:
+    weight = weights(16, 16, ratio=0.8)
+    kept = int((weight != 0).sum())
+    optimizer = make([weight], lr=0.01)
+    schedule = method(optimizer, end=40, fraction=0.3, every=4)
+    before = optimizer.masks[weight]
+    run(weight, optimizer, schedule, 0, 20)
+    saved = weight.detach().clone(), copy.deepcopy(optimizer.state_dict()), schedule.state_dict()
+    run(weight, optimizer, schedule, 20, 50)
+    assert int(optimizer.masks[weight].sum()) == kept
+    assert not torch.equal(optimizer.masks[weight], before)
+
+    other = weights(16, 16, seed=1)
+    again = make([other], lr=0.01)
+    resumed = method(again, end=40, fraction=0.3, every=4)
+    with torch.no_grad():
+        other.copy_(saved[0])
+    again.load_state_dict(saved[1])
+    resumed.load_state_dict(saved[2])
+    run(other, again, resumed, 20, 50)
+    assert torch.equal(other, weight)
+    assert torch.equal(again.masks[other], optimizer.masks[weight])
+
+
+def test_set_grows_only_where_nothing_was() -> None:
+    weight = weights(4, 4, ratio=0.5)
+    optimizer = SparseSGD([weight], lr=0.0)
+    before = optimizer.masks[weight]
+    gradient(weight, 0)
+    SET(optimizer, end=1000, fraction=1.0, every=1).step()
+    after = optimizer.masks[weight]
+    assert int(after.sum()) == int(before.sum())
+    free = int((~before).sum())
+    assert int((after & ~before).sum()) == min(free, int(before.sum()))
+
+
+def test_the_fraction_that_is_exchanged_follows_a_cosine() -> None:
+    schedule = RigL(SparseSGD([weights(4, 4, ratio=0.5)], lr=0.1), end=100, fraction=0.3, every=1000)
+    found: list[float] = []
+    for steps in (0, 50, 100, 200):
+        schedule.load_state_dict({"steps": steps})
+        found.append(schedule.fraction)
+    assert found == pytest.approx([0.3, 0.15, 0.0, 0.0])
+
+
+def test_soft_threshold_is_the_proximal_operator() -> None:
+    weight = nn.Parameter(torch.tensor([[0.5, -0.05, 0.05, -0.5]]))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    Proximal(optimizer, l1=1.0).step()
+    assert weight[0].tolist() == pytest.approx([0.4, 0.0, 0.0, -0.4])
+    assert (weight.detach().view(torch.int32)[0, 1:3] == 0).all()
+
+
+def test_group_lasso_shrinks_norms_of_blocks() -> None:
+    weight = weights(4, 6)
+    start = weight.detach().clone()
+    optimizer = SparseSGD([weight], lr=0.1, masks={})
+    Proximal(optimizer, group_lasso=1.0).step()
+    norms = start.norm(dim=1, keepdim=True)
+    assert torch.allclose(weight, start * (1 - 0.1 * 6**0.5 / norms).clamp(min=0))
+
+    with torch.no_grad():
+        weight.copy_(start)
+        weight[:2, 0] = 0.01
+    Proximal(optimizer, group_lasso=1.0, blocks=Block(2, 1)).step()
+    assert weight[:2, 0].tolist() == [0.0, 0.0]
+    optimizer.freeze_zeros()
+    gradient(weight, 0)
+    optimizer.step()
+    assert weight[:2, 0].tolist() == [0.0, 0.0]
+
+
+def test_proximal_sgd_finds_the_lasso_solution() -> None:
+    """min 1/2 |w - t|^2 + l1 |w| is the soft threshold of t."""
+    target = torch.tensor([[3.0, 0.5, -0.2, -2.0]], dtype=torch.float64)
+    weight = nn.Parameter(torch.ones_like(target))
+    optimizer = torch.optim.SGD([weight], lr=0.5)
+    Proximal(optimizer, l1=1.0).attach()
+    for _ in range(200):
+        optimizer.zero_grad()
+        (0.5 * (weight - target).square().sum()).backward()
+        optimizer.step()
+    assert torch.allclose(weight, torch.tensor([[2.0, 0.0, 0.0, -1.0]], dtype=torch.float64))
+
+
+def test_straight_through_follows_its_formula() -> None:
+    weight = weights(3, 8)
+    dense = weight.detach().clone()
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    trainer = StraightThrough(optimizer, NM(2, 4), decay=0.5)
+    for step in range(5):
+        mask = trainer.masks[weight]
+        assert bool((mask.unflatten(1, (2, 4)).sum(-1) == 2).all())
+        assert torch.allclose(weight, dense * mask)
+        gradient(weight, step)
+        assert weight.grad is not None
+        dense = dense - 0.1 * (weight.grad + 0.5 * dense * ~mask)
+        optimizer.step()
+        trainer.step()
+    trainer.finish()
+    assert torch.allclose(weight, dense * trainer.masks[weight])
+    gradient(weight, 0)
+    optimizer.step()  # let go: the mask is nobody's any more
+    assert bool((weight != 0).all())
+
+
+@pytest.mark.parametrize("keyword", [False, True])
+def test_straight_through_with_closures(keyword: bool) -> None:
+    plain, closed = weights(4, 4), weights(4, 4)
+    target = torch.randn(4, 4)
+    for weight, with_closure in ((plain, False), (closed, True)):
+        optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
+        trainer = StraightThrough(optimizer, NM(2, 4))
+
+        def loss(weight: nn.Parameter = weight, optimizer: torch.optim.Optimizer = optimizer) -> torch.Tensor:
+            optimizer.zero_grad()
+            value = (weight - target).square().sum()
+            value.backward()
+            return value
+
+        for _ in range(5):
+            if not with_closure:
+                loss()
+                optimizer.step()
+            elif keyword:
+                optimizer.step(closure=loss)
+            else:
+                optimizer.step(loss)
+            trainer.step()
+    assert torch.equal(plain, closed)
+
+
+def test_straight_through_resumes() -> None:
+    weight, other = weights(4, 8), weights(4, 8, seed=1)
+    optimizer, again = torch.optim.SGD([weight], lr=0.1), torch.optim.SGD([other], lr=0.1)
+    trainer, resumed = StraightThrough(optimizer, NM(1, 4)), StraightThrough(again, NM(1, 4))
+    run(weight, optimizer, trainer, 0, 3)
+    resumed.load_state_dict(trainer.state_dict())
+    assert torch.equal(weight, other)
+    run(weight, optimizer, trainer, 3, 6)
+    run(other, again, resumed, 3, 6)
+    assert torch.equal(weight, other)
+
+
+def test_n_of_m_along_the_channels_of_a_convolution() -> None:
+    weight = weights(4, 6, 3, 3)
+    trainer = StraightThrough(torch.optim.SGD([weight], lr=0.1), NM(1, 4))
+    counts = trainer.masks[weight].sum(1)
+    assert bool((counts == 2).all())  # one of the first four channels and one of the other two
+
+
+def test_a_step_that_a_scaler_skips_changes_nothing() -> None:
+    weight = weights(4, 4)
+    trainer = StraightThrough(torch.optim.SGD([weight], lr=0.1), NM(2, 4))
+    before = trainer.state_dict()["dense"][0]
+    trainer.step()
+    assert torch.equal(trainer.state_dict()["dense"][0], before)
+
+
+def test_what_makes_no_sense_says_so() -> None:
+    weight = weights(4, 4, ratio=0.5)
+    optimizer = SparseSGD([weight], lr=0.1)
+    plain = torch.optim.SGD([weight], lr=0.1)
+    with pytest.raises(UsageError, match=r"GradualPruning needs SparseSGD or SparseAdamW, got SGD"):
+        GradualPruning(plain, ratio=0.5, end=1)
+    with pytest.raises(UsageError, match=r"ratios go from 0 to 1, need 0 <= initial <= ratio < 1"):
+        GradualPruning(optimizer, ratio=1.0, end=1)
+    with pytest.raises(UsageError, match=r"pruning goes from step 3 to 2, every 100, needs 0 <= begin < end"):
+        GradualPruning(optimizer, ratio=0.5, begin=3, end=2)
+    with pytest.raises(UsageError, match=r"a parameter of shape \[2\] is not optimised"):
+        GradualPruning(optimizer, ratio=0.5, end=1, parameters=[torch.ones(2)])
+    with pytest.raises(UsageError, match=r"RigL needs SparseSGD or SparseAdamW, got SGD"):
+        RigL(plain, end=10)
+    with pytest.raises(UsageError, match=r"fraction 2 is exchanged every 100 steps until 10, needs 0 < fraction <= 1"):
+        SET(optimizer, end=10, fraction=2)
+    with pytest.raises(UsageError, match=r"RigL found no gradient for a sparse parameter of shape \[4, 4\]\n  fix: call schedule.step"):
+        RigL(optimizer, end=10, every=1).step()
+    with pytest.raises(UsageError, match=r"the penalties are l1=0 and group_lasso=0, one has to be > 0"):
+        Proximal(plain)
+    with pytest.raises(UsageError, match=r"blocks were given without group_lasso"):
+        Proximal(plain, l1=1.0, blocks=Block(2, 2))
+    with pytest.raises(UsageError, match=r"a block has 0 rows and 1 columns"):
+        Block(0, 1)
+    with pytest.raises(UsageError, match=r"the pattern 5:4 on axis 1 makes no sense"):
+        NM(5, 4)
+    with pytest.raises(UsageError, match=r"decay is -1, needs >= 0"):
+        StraightThrough(plain, NM(2, 4), decay=-1)
+    with pytest.raises(UsageError, match=r"no parameter has 8 elements or more on axis 1, so none can be 2:8"):
+        StraightThrough(plain, NM(2, 8))
+    with pytest.raises(UsageError, match=r"a parameter was given that is not optimised"):
+        StraightThrough(plain, NM(2, 4), parameters=[torch.ones(4, 4)])
+    bias = nn.Parameter(torch.ones(4))
+    with pytest.raises(UsageError, match=r"2:4 on axis 1 does not fit a parameter of shape \[4\]"):
+        StraightThrough(torch.optim.SGD([bias], lr=0.1), NM(2, 4), parameters=[bias])
+    with pytest.raises(UsageError, match=r"the state has weights of shapes \[\[2, 4\]\], the parameters have \[\[4, 4\]\]"):
+        StraightThrough(plain, NM(2, 4)).load_state_dict({"dense": [torch.ones(2, 4)]})
