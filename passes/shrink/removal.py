@@ -77,7 +77,7 @@ class PartRemoval(ContextPass):
             return notes
         original = original_outputs(graph, calibration) if self.measure == "output" else []
         scores: dict[Value, float] = {}
-        while len(notes) < wanted:
+        while left and len(notes) < wanted:
             if not scores or self.remeasure:
                 found = (
                     output_errors(graph, left, calibration, original)
@@ -91,6 +91,7 @@ class PartRemoval(ContextPass):
                 context.progress(f"{self.name}: {least.name}", (len(notes) + 1) / wanted)
             notes.append(f"{least.name} removed: {'error of the outputs' if original else 'block influence'} {scores[least.exit]:.3g}")
             left = [replace(b, entry=least.entry) if b.entry is least.exit else b for b in left if b is not least]
+            left = [b for b in left if b.exit.producer is not None and b.exit.producer.graph is graph]  # not inside what went
         return notes
 
 

@@ -123,15 +123,16 @@ def test_post_norm_goes_with_its_block_and_the_last_norm_stays() -> None:
     assert [(block.entry.name, block.exit.name) for block in blocks] == [("n0", "n1"), ("n1", "a1")]
 
 
-def test_bias_and_mask_are_no_blocks() -> None:
+def test_biases_masks_and_written_out_activations_are_no_blocks() -> None:
     text = """
-    graph g(%x: f32[2,8], %mask: f32[2,8]) {
+    graph g(%x: f32[2,8], %mask: f32[1,8]) {
       param %b: f32[8]
       %e: f32[8] = exp(%b)
       %p: f32[2,8] = add(%x, %e)
       %q: f32[2,8] = add(%p, %mask)
       %r: f32[2,8] = add(%q, %q)
-      %s: f32[2,8] = add(%r, %mask)
+      %c: f32[2,8] = square(%r)
+      %s: f32[2,8] = add(%r, %c)
       return %s
     }
     """
@@ -148,7 +149,56 @@ def test_a_block_whose_inside_is_read_elsewhere_is_no_block() -> None:
       return %y
     }
     """
-    assert find_residual_blocks(parse(text))[0] == []
+    assert find_residual_blocks(parse(text)) == ([], [("a", "%l inside the block is read by %y outside")])
+
+
+def test_masks_that_are_made_in_the_first_block_or_end_in_the_last_do_not_matter() -> None:
+    text = """
+    graph g(%x: f32[2,8], %m: f32[2,8]) {
+      param %v: f32[8,8]
+      param %w: f32[8,8]
+      %s: f32[2,8] = tanh(%x)
+      %mask: f32[2,8] = exp(%m)
+      %l: f32[2,8] = linear(%s, %v, none)
+      %p: f32[2,8] = mul(%l, %mask)
+      %a: f32[2,8] = add(%s, %p)
+      %k: f32[2,8] = linear(%a, %w, none)
+      %q: f32[2,8] = mul(%k, %mask)
+      %b: f32[2,8] = add(%a, %q)
+      %y: f32[2,8] = tanh(%b)
+      return %y
+    }
+    """
+    graph = filled(text)
+    blocks, skipped = find_residual_blocks(graph)
+    assert [(block.entry.name, block.exit.name) for block in blocks] == [("s", "a"), ("a", "b")]
+    assert skipped == []
+    assert RemoveBlocks(ratio=1.0).apply_with(Rewriter(graph), _context(graph)).rewritten == 2
+    verify(graph)
+    assert [node.name for node in graph.nodes] == ["s", "y"]
+    assert not graph.states
+
+
+def test_blocks_inside_a_removed_block_go_with_it() -> None:
+    text = """
+    graph g(%x: f32[2,8]) {
+      param %v: f32[8,8]
+      param %w: f32[8,8]
+      %s: f32[2,8] = tanh(%x)
+      %d: f32[2,8] = linear(%s, %v, none)
+      %e: f32[2,8] = linear(%d, %w, none)
+      %i: f32[2,8] = add(%d, %e)
+      %o: f32[2,8] = add(%s, %i)
+      %y: f32[2,8] = exp(%o)
+      return %y
+    }
+    """
+    graph = filled(text)
+    assert [block.name for block in find_residual_blocks(graph)[0]] == ["i", "o"]
+    outcome = RemoveBlocks(ratio=1.0).apply_with(Rewriter(graph), _context(graph))
+    verify(graph)
+    assert outcome.rewritten in (1, 2)
+    assert [node.name for node in graph.nodes] == ["s", "y"]
 
 
 def test_without_data_the_error_says_what_to_pass() -> None:
