@@ -78,14 +78,21 @@ def test_silenced_units_write_zeros() -> None:
     seen: dict[str, torch.Tensor] = {}
     Interpreter(graph).run(torch.randn(1, 3, 8, 8), on_value=lambda value, tensor: seen.__setitem__(value.name, tensor))
     (mask,) = removal.values()
-    silent = [name for name, tensor in seen.items() if tensor.ndim == 4 and tensor.shape[1] == 8 and not bool(tensor[:, mask].any())]
+    channels = torch.from_numpy(mask)
+    silent = [name for name, tensor in seen.items() if tensor.ndim == 4 and tensor.shape[1] == 8 and not bool(tensor[:, channels].any())]
     assert len(silent) == 3
-    assert all(bool(seen[name][:, ~mask].any()) for name in silent)
+    assert all(bool(seen[name][:, ~channels].any()) for name in silent)
+
+
+def use(monkeypatch: pytest.MonkeyPatch, module: nn.Module, x: torch.Tensor) -> None:
+    def build(name: str) -> zoo.ZooModel:
+        return zoo.ZooModel(name, module, (x,), {})
+
+    monkeypatch.setattr(zoo, "build", build)
 
 
 def test_a_model_passes_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = zoo.ZooModel("timm:net", Net().eval(), (torch.randn(1, 3, 8, 8),), {})
-    monkeypatch.setattr(zoo, "build", lambda name: made)
+    use(monkeypatch, Net().eval(), torch.randn(1, 3, 8, 8))
     record = ours.examine("timm:net")
     assert "failed" not in record, record.get("traceback")
     assert all(record[step] == "ok" for step in ours.STEPS)
@@ -96,7 +103,7 @@ def test_a_model_passes_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_failure_names_step_and_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zoo, "build", lambda name: zoo.ZooModel(name, nn.Linear(3, 2).eval(), (torch.randn(1, 3),), {}))
+    use(monkeypatch, nn.Linear(3, 2).eval(), torch.randn(1, 3))
     record = ours.examine("timm:linear")
     assert record["failed"] == "groups"
     assert record["reason"].startswith("SizeError: no group can be cut by half")

@@ -25,7 +25,7 @@ from rich.console import Console
 from tools.bench_shrink.latency import TARGETS, measure_missing
 from tools.bench_shrink.methods import ARMS
 from tools.bench_shrink.packages import MissingDataError
-from tools.bench_shrink.points import STAGES
+from tools.bench_shrink.records import STAGES
 from tools.bench_shrink.runs import run_arm, run_dense
 from tools.bench_shrink.screen import screen
 from tools.bench_shrink.table import board, page
@@ -115,8 +115,9 @@ def _run(task: Task, arms: Sequence[str], stages: tuple[str, ...], targets: Sequ
     for seed in range(1 if options.quick else options.seeds):
         for name in arms:
             levels = ARMS[name].levels(task)
-            for level in levels[1:2] if options.quick else levels[: options.levels or None]:
-                run = run_arm(task, ARMS[name], level, seed, options.root, stages)
+            wanted = tuple(stage for stage in stages if stage in ARMS[name].stages(task))
+            for level in () if not wanted else levels[1:2] if options.quick else levels[: options.levels or None]:
+                run = run_arm(task, ARMS[name], level, seed, options.root, wanted)
                 outcome = run.failure or ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in run.seconds.items())
                 print(f"[{time.perf_counter() - began:.0f} s] {run.key}: {outcome}", flush=True)
                 if run.architecture:

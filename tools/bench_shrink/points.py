@@ -12,13 +12,10 @@ from numpy.typing import NDArray
 
 from tools.bench_cpu.records import Quartiles, quartiles
 from tools.bench_shrink.latency import speed_up
-from tools.bench_shrink.records import Run, Timing, unpack
+from tools.bench_shrink.records import STAGES, Run, Timing, unpack
 from tools.bench_shrink.statistics import Difference, difference
 
-__all__ = ["STAGES", "Point", "at_least_as_fast", "fastest_within", "points"]
-
-STAGES = ("plain", "tuned")
-"""As it comes out of the method, and after the short fine-tuning."""
+__all__ = ["Point", "at_least_as_fast", "fastest_within", "points"]
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,24 @@ import numpy
 
 from tools.bench_shrink.tasks.base import Hits
 
-__all__ = ["FORMAT", "Key", "Run", "Timing", "load_run", "load_runs", "load_timings", "pack", "save_run", "save_timings", "unpack"]
+__all__ = [
+    "FORMAT",
+    "STAGES",
+    "Key",
+    "Run",
+    "Timing",
+    "load_run",
+    "load_runs",
+    "load_timings",
+    "pack",
+    "save_run",
+    "save_timings",
+    "unpack",
+]
 
 FORMAT = 1
+STAGES = ("plain", "tuned")
+"""As it comes out of the method, and after the short fine-tuning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +140,8 @@ def load_runs(root: Path, task: str) -> list[Run]:
 
 
 def _run(found: dict[str, Any]) -> Run:
-    return Run(**{**found, "key": Key(**found["key"]), "notes": tuple(found["notes"])})
+    fields: dict[str, Any] = found | {"key": Key(**found["key"]), "notes": tuple(found["notes"])}
+    return Run(**fields)
 
 
 def save_timings(root: Path, task: str, timings: Mapping[str, Mapping[str, Timing]], machine: Mapping[str, str]) -> None:

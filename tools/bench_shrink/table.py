@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from tools.bench_shrink.methods import ARMS
 from tools.bench_shrink.packages import COMMANDS
-from tools.bench_shrink.points import STAGES, Point, at_least_as_fast, fastest_within, points
-from tools.bench_shrink.records import Run, load_runs, load_timings, unpack
+from tools.bench_shrink.points import Point, at_least_as_fast, fastest_within, points
+from tools.bench_shrink.records import STAGES, Run, load_runs, load_timings, unpack
 from tools.bench_shrink.runs import DENSE
 from tools.bench_shrink.statistics import mcnemar
 from tools.bench_shrink.tasks.base import Task

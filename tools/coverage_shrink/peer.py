@@ -7,7 +7,7 @@ import math
 import signal
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ class OverTime(BaseException):
 
 
 @contextlib.contextmanager
-def within(seconds: float) -> Iterator[None]:
+def within(seconds: float) -> Generator[None]:
     """Raise OverTime in here once this process has used so much CPU time."""
 
     def stop(number: int, frame: object) -> None:
@@ -80,7 +80,8 @@ def _prune(model: zoo.ZooModel, progress: dict[str, Any], *, recipe: bool) -> fl
     ignored = kept_whole(module, model.args, model.kwargs)
     before = sum(p.numel() for p in module.parameters())
     progress["stage"] = "building the dependency graph"
-    pruner = torch_pruning.pruner.MagnitudePruner(
+    make: Any = torch_pruning.pruner.MagnitudePruner  # its annotations are narrower than what it takes
+    pruner = make(
         module,
         example_inputs=model.kwargs if model.kwargs and not model.args else model.args,
         importance=torch_pruning.importance.MagnitudeImportance(p=2),

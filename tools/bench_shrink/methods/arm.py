@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from tools.bench_shrink.records import STAGES
 from tools.bench_shrink.tasks.base import Task
 
 __all__ = ["Arm", "Shrunk"]
@@ -30,6 +31,11 @@ class Arm(ABC):
     name: str
     by: str = "ratio"
     draws: bool = True
+
+    def stages(self, task: Task) -> tuple[str, ...]:
+        """Of `plain` and `tuned` those that say something about this method on a task; none where it has nothing to do."""
+        del task
+        return STAGES
 
     def levels(self, task: Task) -> tuple[float, ...]:
         """The levels of a task that this method runs at."""

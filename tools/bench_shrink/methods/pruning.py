@@ -13,9 +13,12 @@ import torch
 
 from tools.bench_shrink.methods.arm import Arm, Shrunk
 from tools.bench_shrink.packages import need
+from tools.bench_shrink.records import STAGES
 from tools.bench_shrink.tasks.base import Item, Task
 
 __all__ = ["PEERS", "Pruner", "re_estimate_norms"]
+
+_NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,10 @@ class Pruner(Arm):
     re_estimates: bool = False
     draws: bool = False
 
+    def stages(self, task: Task) -> tuple[str, ...]:
+        """Re-estimated norms matter where there are some, and until they are trained."""
+        return (("plain",) if task.schedule.trains_norms else ()) if self.re_estimates else STAGES
+
     def shrink(self, task: Task, level: float, seed: int) -> Shrunk:
         """Prune the dense network in place."""
         need("torch_pruning")
@@ -34,7 +41,7 @@ class Pruner(Arm):
 
         module = task.dense()
         for layer in module.modules():
-            config = getattr(layer, "config", None)
+            config: Any = getattr(layer, "config", None)
             if hasattr(config, "_attn_implementation"):
                 config._attn_implementation = "eager"  # as its examples do: it can't follow the fused one
         heads = task.heads(module)
@@ -43,7 +50,8 @@ class Pruner(Arm):
             settings |= {"global_pruning": True, "isomorphic": True, "max_pruning_ratio": 0.9}
         if heads:
             settings |= {"prune_num_heads": True, "prune_head_dims": False, "head_pruning_ratio": level}
-        pruner = torch_pruning.pruner.MagnitudePruner(
+        make: Any = torch_pruning.pruner.MagnitudePruner  # its annotations are narrower than what it takes
+        pruner = make(
             module,
             example_inputs=task.example(2),
             importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
@@ -61,7 +69,7 @@ class Pruner(Arm):
 
 def re_estimate_norms(module: torch.nn.Module, items: list[Item]) -> None:
     """Set the statistics of batch norms to their means over some batches."""
-    norms = [layer for layer in module.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]  # their base
+    norms = [layer for layer in module.modules() if isinstance(layer, _NORMS)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

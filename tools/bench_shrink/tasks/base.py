@@ -86,7 +86,7 @@ class Task(ABC):
 
     def protected(self, module: torch.nn.Module) -> list[torch.nn.Module]:
         """Layers of the dense network whose outputs are its own: tools that don't see that by themselves are told."""
-        layers = [layer for layer in module.modules() if isinstance(layer, torch.nn.Linear)]
+        layers: list[torch.nn.Module] = [layer for layer in module.modules() if isinstance(layer, torch.nn.Linear)]
         return layers[-1:]
 
     def heads(self, module: torch.nn.Module) -> dict[torch.nn.Module, int]:

@@ -35,9 +35,9 @@ class CrepeTiny(Task):
     scores = ("within 50 cents",)
     batch = 1
     width = 4
-    levels = (0.15, 0.3, 0.45, 0.6)
-    budgets = (0.75, 0.6, 0.45, 0.3)
-    schedule = Schedule(steps=200, rate=1e-3)
+    levels = (0.15, 0.3, 0.5)
+    budgets = (0.75, 0.6, 0.4)
+    schedule = Schedule(steps=100, rate=1e-3)
 
     def dense(self) -> torch.nn.Module:
         """The package's weights; batch norms follow their input in training."""

@@ -16,7 +16,7 @@ from tools.bench_shrink.training import checkpoint, hits
 
 __all__ = ["MobilenetFashion", "ResnetFashion"]
 
-_BATCH = 128
+_BATCH = 64
 
 
 class _Fashion(Task):
@@ -25,7 +25,7 @@ class _Fashion(Task):
     width = 8
     levels = (0.15, 0.3, 0.45, 0.6)
     budgets = (0.75, 0.6, 0.45, 0.3)
-    schedule = Schedule(steps=300, rate=2e-3)
+    schedule = Schedule(steps=200, rate=2e-3)
 
     @cached_property
     def images(self) -> dict[str, Images]:

@@ -25,9 +25,9 @@ from tools.bench_shrink.tasks.probe import Probe, fitted
 __all__ = ["Lite0"]
 
 _SIDE = 128
-_BATCH = 32
+_BATCH = 16
 _TRAIN_CROPS = 1600
-_SIZES = {"validation": (300, 300), "test": (1000, 1500)}
+_SIZES = {"validation": (300, 300), "test": (600, 800)}
 """Crops and Fashion-M pictures of each split."""
 _PROBE_TRAIN = 2000
 
@@ -36,13 +36,13 @@ class Lite0(Task):
     """4.7 million parameters, trained on ImageNet by others."""
 
     name = "lite0"
-    title = "EfficientNet-Lite0, ImageNet weights (1,000 crops of photographs, 1,500 Fashion-M pictures, 128x128)"
+    title = "EfficientNet-Lite0, ImageNet weights (600 crops of photographs, 800 Fashion-M pictures, 128x128)"
     scores = ("agreement", "Fashion-M probe")
     batch = 1
     width = 8
-    levels = (0.1, 0.2, 0.35, 0.5)
-    budgets = (0.85, 0.75, 0.6, 0.45)
-    schedule = Schedule(steps=100, rate=1e-3)
+    levels = (0.1, 0.2, 0.35)
+    budgets = (0.85, 0.7, 0.55)
+    schedule = Schedule(steps=80, rate=1e-3)
 
     def dense(self) -> torch.nn.Module:
         """The weights of the package, without stochastic depth and dropout; batch norms follow their input in training."""

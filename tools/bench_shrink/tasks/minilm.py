@@ -46,9 +46,9 @@ class MiniLM(Task):
     scores = ("20 Newsgroups probe", "BBC News probe")
     batch = 1
     width = 8
-    levels = (0.15, 0.3, 0.45, 0.6)
-    budgets = (0.85, 0.7, 0.55, 0.4)
-    schedule = Schedule(steps=100, rate=2e-4, trains_norms=False)
+    levels = (0.15, 0.3, 0.5)
+    budgets = (0.85, 0.7, 0.5)
+    schedule = Schedule(steps=60, rate=2e-4, trains_norms=False)
 
     def dense(self) -> torch.nn.Module:
         """The package's weights."""
