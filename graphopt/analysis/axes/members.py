@@ -151,7 +151,7 @@ def _trace_uses(bundles: Bundles, uses: dict[int, Use]) -> None:
         if operands and all(operand in states or operand in derived for operand in operands):
             derived.update(node.results)
             nodes.append(node)
-    choices = {choice.node: choice for choice in bundles.open}
+    chosen = {(choice.node, choice.alternatives): choice.chosen for choice in bundles.open}
     for node in reversed(nodes):
         if not is_canonical(node.op):
             continue
@@ -159,9 +159,8 @@ def _trace_uses(bundles: Bundles, uses: dict[int, Use]) -> None:
         for link in rule(call_of(node)) if rule is not None else ():
             if isinstance(link, Tie):
                 _carry(bundles, uses, node, link.left, link.right)
-            elif isinstance(link, Choice) and node in choices:
-                chosen = link.alternatives[choices[node].chosen]
-                for part in chosen:
+            elif isinstance(link, Choice) and (node, link.alternatives) in chosen:
+                for part in link.alternatives[chosen[node, link.alternatives]]:
                     if isinstance(part, Product):
                         live = [place for place, digits in part.members if part.live in digits]
                         for place in live:

@@ -145,5 +145,17 @@ def test_weights_that_are_computed_keep_their_roles() -> None:
     ]
 
 
+def test_weights_made_of_two_products_keep_their_roles() -> None:
+    net = Net("net")
+    first = net.linear("first", net.input(2, 3), 4)
+    weight = net.reshape("flat", net.state("w", 5, 3, 2, 2), 15, 4)
+    groups = axis_groups(net.done(net.linear("head", net.op("layer", "linear", first, weight, None), 5)))
+    assert {(m.value.name, m.axis, m.role) for group in groups for m in group.members if m.value.name == "w"} == {
+        ("w", 0, Role.WRITTEN),
+        ("w", 2, Role.READ),
+    }
+    assert [(group.name, group.size) for group in groups] == [("first", 2), ("layer", 5)]
+
+
 def test_every_canonical_op_but_control_flow_has_a_rule() -> None:
     assert [found.name for found in ops.definitions() if found.axes is None] == ["cond"]
