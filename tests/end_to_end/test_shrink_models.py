@@ -28,6 +28,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "densenet121": torchvision.models.densenet121,
     "shufflenet_v2_x1_0": torchvision.models.shufflenet_v2_x1_0,
     "googlenet": lambda: torchvision.models.googlenet(init_weights=False, aux_logits=False),
+    # Two layers of a quarter of the width: all twelve are alike, and 86 M parameters in float64 take long.
     "vit_b_16": lambda: VisionTransformer(image_size=64, patch_size=16, num_layers=2, num_heads=12, hidden_dim=192, mlp_dim=768),
     "swin_t": torchvision.models.swin_t,
     "convnext_tiny": torchvision.models.convnext_tiny,
