@@ -12,6 +12,7 @@ graph.gir                            IR text, without weights
 from __future__ import annotations
 
 import importlib.util
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,7 +122,7 @@ def _read_text(path: Path) -> Graph:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"can't read {path}: {error}") from None
-    graph = parse(text.removeprefix("graphopt-ir 1\n"))
+    graph = parse(re.sub(r"\Agraphopt-ir [0-9]+\n", "", text))
     ops.verify(graph)
     return graph
 

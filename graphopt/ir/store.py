@@ -1,6 +1,6 @@
 """Saves a graph as a folder and loads it again, without ever running code from it.
 
-    graph.gir             "graphopt-ir 1", then the graph as text, with source lines and a SHA-256 for each state
+    graph.gir             "graphopt-ir 1" (2 with sparse tensors), then the graph as text, with source lines and a SHA-256 for each state
     weights.safetensors   the numbers of the states, tied ones once
     manifest.json         format version, and size and SHA-256 of the two
 
@@ -20,13 +20,16 @@ from graphopt.ir.artifact import ArtifactReader, void, write_artifact
 from graphopt.ir.graph import Graph, GraphEditor, State, Value
 from graphopt.ir.parser import parse
 from graphopt.ir.printer import show
+from graphopt.ir.sparse_storage import Encoding
 from graphopt.ir.verifier import verify_structure
-from graphopt.ir.weights import FileData, WeightsFile, check_header, states_by_key, write_weights
+from graphopt.ir.weights import FileData, WeightsFile, check_header, choose_encodings, states_by_key, write_weights
 
 __all__ = ["GRAPH_FILE", "TEXT_VERSION", "WEIGHTS_FILE", "load_graph", "save_graph"]
 
-TEXT_VERSION = 1
-"""Version of the text, in the first line of `graph.gir`; a reader refuses newer ones."""
+TEXT_VERSION = 2
+"""Version of the text, in the first line of `graph.gir`; a reader refuses newer ones. Files without sparse tensors have 1."""
+
+_DENSE_VERSION = 1
 
 GRAPH_FILE = "graph.gir"
 WEIGHTS_FILE = "weights.safetensors"
@@ -48,8 +51,12 @@ def save_graph(graph: Graph, path: str | os.PathLike[str]) -> None:
     verify_structure(graph)
     with write_artifact(Path(path), (GRAPH_FILE, WEIGHTS_FILE)) as writer:
         digests: dict[Value, str] = {}
-        writer.write(WEIGHTS_FILE, lambda emit: digests.update(write_weights(states_by_key(graph), emit)))
-        text = f"{_FIRST_WORD} {TEXT_VERSION}\n{show(graph, sources=True, digests=digests)}"
+        states = states_by_key(graph, sparse=True)
+        encodings = choose_encodings(states)
+        if not encodings:
+            states = states_by_key(graph)
+        writer.write(WEIGHTS_FILE, lambda emit: digests.update(write_weights(states, emit, encodings)))
+        text = f"{_FIRST_WORD} {TEXT_VERSION if encodings else _DENSE_VERSION}\n{show(graph, sources=True, digests=digests)}"
         writer.write(GRAPH_FILE, _writes(text.encode("ascii")))
 
 
@@ -63,18 +70,19 @@ def load_graph(path: str | os.PathLike[str]) -> Graph:
     """
     reader = ArtifactReader(Path(path))
     reader.check((GRAPH_FILE, WEIGHTS_FILE))
-    graph = _read_text(reader)
-    states = states_by_key(graph)
+    graph, version = _read_text(reader)
+    sparse = version > _DENSE_VERSION
+    states = states_by_key(graph, sparse=sparse)
     for state in states.values():
         if not state.type.is_static or state.digest is None:
             raise reader.error(GRAPH_FILE, f"%{state.name}: {state.type.text} needs a static shape and a sha256")
     with reader.open(WEIGHTS_FILE) as file:
-        check_header(file, os.fstat(file.fileno()).st_size, states)
-    _attach(graph, states, WeightsFile(reader.path(WEIGHTS_FILE)))
+        encodings = check_header(file, os.fstat(file.fileno()).st_size, states, sparse=sparse)
+    _attach(graph, states, WeightsFile(reader.path(WEIGHTS_FILE)), encodings)
     return graph
 
 
-def _attach(graph: Graph, states: Mapping[str, State], weights: WeightsFile) -> None:
+def _attach(graph: Graph, states: Mapping[str, State], weights: WeightsFile, encodings: Mapping[str, Encoding]) -> None:
     """Give every state, those of regions too, its place in the file."""
     keys = {state.value: key for key, state in states.items()}
     pending = [graph]
@@ -83,11 +91,13 @@ def _attach(graph: Graph, states: Mapping[str, State], weights: WeightsFile) -> 
         editor = GraphEditor(current)
         for state in tuple(current.states.values()):
             assert state.digest is not None, "checked by load_graph"
-            editor.update_state(replace(state, data=FileData(weights, keys[state.value], state.type, state.digest)))
+            key = keys[state.value]
+            editor.update_state(replace(state, data=FileData(weights, key, state.type, state.digest, encodings.get(key))))
         pending.extend(region for node in current.nodes for region in node.regions)
 
 
-def _read_text(reader: ArtifactReader) -> Graph:
+def _read_text(reader: ArtifactReader) -> tuple[Graph, int]:
+    """The graph, and the version of its text."""
     raw = reader.read(GRAPH_FILE, _MOST_TEXT_BYTES)
     try:
         text = raw.decode("utf-8")
@@ -104,7 +114,7 @@ def _read_text(reader: ArtifactReader) -> Graph:
         verify_structure(graph)
     except IRError as error:
         raise ArtifactError(f"{GRAPH_FILE}: {error.what}", where=str(reader.folder), fix=error.fix) from None
-    return graph
+    return graph, int(version)
 
 
 def _writes(content: bytes) -> Callable[[Callable[[bytes | memoryview], object]], None]:
