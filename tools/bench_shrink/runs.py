@@ -104,6 +104,8 @@ def _run(task: Task, arm: Arm, run: Run, root: Path, stages: tuple[str, ...]) ->
     seconds["shrink"] = round(time.process_time() - began, 1)
     count = sum(parameter.numel() for parameter in shrunk.module.parameters())
     architecture = keep_graph(task, shrunk.module)
+    if run.architecture not in ("", architecture):
+        hits.pop("plain", None)  # latency decided otherwise this time: both stages have to be of one network
     run = replace(run, settings=shrunk.settings, notes=shrunk.notes[-12:], parameters=count, architecture=architecture)
     if "plain" not in hits:
         began = time.process_time()

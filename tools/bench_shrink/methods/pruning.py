@@ -40,10 +40,7 @@ class Pruner(Arm):
         import torch_pruning
 
         module = task.dense()
-        for layer in module.modules():
-            config: Any = getattr(layer, "config", None)
-            if hasattr(config, "_attn_implementation"):
-                config._attn_implementation = "eager"  # as its examples do: it can't follow the fused one
+        fused = _set_attention(module, "eager")  # as its examples do: it can't follow the fused one
         heads = task.heads(module)
         settings: dict[str, Any] = {"pruning_ratio": level, "round_to": task.width}
         if self.is_global:
@@ -61,10 +58,22 @@ class Pruner(Arm):
         )
         pruner.step()
         task.repair(module)
+        _set_attention(module, fused)
         if self.re_estimates:
             re_estimate_norms(module, task.calibration(seed))
         text = ", ".join(f"{key}={value}" for key, value in settings.items())
         return Shrunk(module.eval(), f"MagnitudePruner(GroupMagnitudeImportance(p=2), {text})")
+
+
+def _set_attention(module: torch.nn.Module, implementation: str | None) -> str | None:
+    """Choose how the attention of a network of transformers is computed, where it is one; returns how it was."""
+    before: str | None = None
+    for layer in module.modules():
+        config: Any = getattr(layer, "config", None)
+        if hasattr(config, "_attn_implementation"):
+            before = before or config._attn_implementation
+            config._attn_implementation = implementation
+    return before
 
 
 def re_estimate_norms(module: torch.nn.Module, items: list[Item]) -> None:
