@@ -122,7 +122,7 @@ def test_half_of_all_units(folded: bool) -> None:
     if folded:
         graph = graphopt.optimize(graph, ["fold-batch-norm"]).graph
     gone = _lowest(graph, axis_groups(graph), 0.4)
-    errors = [_error(graph, _after(graph, gone, method, _context(_data(8)))[0]) for method in ("none", "bias", "least-squares")]
+    errors = [_error(graph, _after(graph, gone, method, _context(_data(24)))[0]) for method in ("none", "bias", "least-squares")]
     assert errors[2] < errors[1] < errors[0], errors
     assert errors[2] < 0.6 * errors[0], errors
 

@@ -29,7 +29,7 @@ from graphopt.passes.shrink.statistics.normal_equations import NormalEquations, 
 
 __all__ = ["RIDGES", "Best", "Fit", "Sample", "choose", "fit_layer", "fit_shift"]
 
-RIDGES = (1e-10, 1e-5, 1e-3, 1e-2, 1e-1)
+RIDGES = (1e-10, 1e-5, 1e-3, 1e-2, 1e-1, 1.0)
 """Ridges that are tried, relative to the mean variance of a feature."""
 
 _ROUNDING = 1e-14
