@@ -27,7 +27,9 @@ from graphopt.train.masks import annotations_of, mask_of, masks_of, pack, unpack
 
 __all__ = ["Masks", "SparseAdamW", "SparseOptimizer", "SparseSGD"]
 
-Masks: TypeAlias = "Mapping[str, torch.Tensor] | Mapping[nn.Parameter, torch.Tensor] | nn.Module | Graph | None"
+Masks: TypeAlias = (
+    "Mapping[str, torch.Tensor] | Mapping[torch.Tensor, torch.Tensor] | Mapping[nn.Parameter, torch.Tensor] | nn.Module | Graph | None"
+)
 """Where masks come from: bool tensors by name or by parameter, True is kept; a module or graph, by
 `graphopt.train.masks_of`; None, the zeros of the parameters."""
 
@@ -41,16 +43,14 @@ class SparseOptimizer(torch.optim.Optimizer):
         """To be called before the constructor of torch's optimizer, which adds the groups."""
         self._zeros: dict[torch.Tensor, torch.Tensor] = {}
         self._wanted: dict[str | torch.Tensor, torch.Tensor] | None = None
-        self._named = False
         if isinstance(masks, nn.Module):
             annotations = annotations_of(masks)
             found = ((parameter, mask_of(parameter, annotations.get(name))) for name, parameter in masks.named_parameters())
             self._wanted = {parameter: mask for parameter, mask in found if mask is not None}
         elif isinstance(masks, Graph):
-            self._wanted, self._named = dict(masks_of(masks)), True
+            self._wanted = {**masks_of(masks)}
         elif masks is not None:
             self._wanted = dict(cast("Mapping[str | torch.Tensor, torch.Tensor]", masks))
-            self._named = any(isinstance(key, str) for key in self._wanted)
 
     def _start(self, masks: Masks) -> None:
         """To be called behind the constructor of torch's optimizer."""
@@ -186,8 +186,7 @@ class SparseOptimizer(torch.optim.Optimizer):
         self.write_zeros()
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {"_zeros": self._zeros, "_wanted": self._wanted, "_named": self._named}
-        return {**super().__getstate__(), **kept}
+        return {**super().__getstate__(), "_zeros": self._zeros, "_wanted": self._wanted}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -52,7 +52,11 @@ class Schedule(ABC):
 
     def attach(self) -> torch.utils.hooks.RemovableHandle:
         """Make every step of the optimizer call `step`, until `remove()` of what is returned."""
-        return self.optimizer.register_step_post_hook(lambda *_: self.step())
+        return self.optimizer.register_step_post_hook(self._after)
+
+    def _after(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        del optimizer, args, kwargs
+        self.step()
 
     def state_dict(self) -> dict[str, Any]:
         """What is needed to go on; the options are not in it."""
@@ -115,7 +119,8 @@ class GradualPruning(Schedule):
         self._masker = _sparse(optimizer, "GradualPruning")
         self._parameters = _weights(optimizer, parameters)
         self._ratios, self._span, self._every = (initial, ratio), (begin, end), every
-        self._pattern, self._scope = pattern or Unstructured(), scope
+        self._pattern: Pattern = pattern or Unstructured()
+        self._scope: Scope = scope
 
     @property
     def ratio(self) -> float:

@@ -21,8 +21,8 @@ from graphopt.train import SparseAdamW, SparseSGD, masks_of
 
 Make = Callable[..., Any]
 
-SGD = {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}
-ADAMW = {"lr": 0.01, "weight_decay": 0.1, "amsgrad": True}
+SGD: dict[str, Any] = {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}
+ADAMW: dict[str, Any] = {"lr": 0.01, "weight_decay": 0.1, "amsgrad": True}
 KINDS = [
     pytest.param(SparseSGD, torch.optim.SGD, SGD, id="nesterov"),
     pytest.param(SparseSGD, torch.optim.SGD, {**SGD, "nesterov": False, "foreach": True}, id="foreach"),
@@ -32,14 +32,24 @@ KINDS = [
 ]
 
 
-def network(seed: int = 0, sparse: bool = True) -> nn.Sequential:
-    torch.manual_seed(seed)
-    module = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
-    if sparse:
-        with torch.no_grad():
-            for layer in (module[0], module[2]):
-                layer.weight[torch.rand_like(layer.weight) < 0.6] = 0.0
-    return module
+class Network(nn.Module):
+    """Two layers of which some weights are zero."""
+
+    def __init__(self, seed: int, sparse: bool) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3)
+        if sparse:
+            with torch.no_grad():
+                for weight in (self.first.weight, self.second.weight):
+                    weight[torch.rand_like(weight) < 0.6] = 0.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x).tanh())
+
+
+def network(seed: int = 0, sparse: bool = True) -> Network:
+    return Network(seed, sparse)
 
 
 def train(module: nn.Module, optimizer: torch.optim.Optimizer, steps: int, start: int = 0) -> None:
@@ -63,7 +73,7 @@ def test_zeros_are_positive_zero_after_a_thousand_steps(sparse: Make, dense: Mak
     optimizer = sparse(module.parameters(), **options)
     train(module, optimizer, 1000)
     parameters = dict(module.named_parameters())
-    assert sorted(masks) == ["0.weight", "2.weight"]
+    assert sorted(masks) == ["first.weight", "second.weight"]
     for name, mask in masks.items():
         assert (parameters[name].detach()[~mask].view(torch.int32) == 0).all()
         assert bool((parameters[name][mask] != 0).all())
@@ -117,7 +127,7 @@ def test_a_state_dict_of_torch_leaves_the_masks_that_are() -> None:
     train(module, dense, 1)
     optimizer.load_state_dict(dense.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(masks, optimizer.masks.values(), strict=True))
-    buffer = optimizer.state[module[0].weight]["momentum_buffer"]
+    buffer = optimizer.state[module.first.weight]["momentum_buffer"]
     assert not buffer[~masks[0]].any()
 
 
@@ -153,15 +163,15 @@ def test_a_copy_of_an_optimizer_keeps_zeros_too() -> None:
     masks = masks_of(module)
     train(module, optimizer, 5)
     assert all(torch.equal(mask, masks_of(module)[name]) for name, mask in masks.items())
-    assert optimizer.masks.keys() == {module[0].weight, module[2].weight}
+    assert optimizer.masks.keys() == {module.first.weight, module.second.weight}
 
 
 def test_closures_groups_and_schedulers() -> None:
     module, plain = network(), network()
     losses: list[float] = []
 
-    def run(module: nn.Sequential, make: Make) -> None:
-        groups = [{"params": [module[0].weight], "lr": 0.1}, {"params": [module[0].bias, *module[2].parameters()]}]
+    def run(module: Network, make: Make) -> None:
+        groups = [{"params": [module.first.weight], "lr": 0.1}, {"params": [module.first.bias, *module.second.parameters()]}]
         optimizer = make(groups, lr=0.01, momentum=0.9)
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.5)
         x = torch.ones(2, 6)
@@ -186,16 +196,16 @@ def test_closures_groups_and_schedulers() -> None:
 
 def test_a_group_added_later_is_masked_by_the_same_rule() -> None:
     module = network()
-    optimizer = SparseSGD(module[0].parameters(), **SGD)
-    optimizer.add_param_group({"params": list(module[2].parameters())})
-    assert optimizer.masks.keys() == {module[0].weight, module[2].weight}
+    optimizer = SparseSGD(module.first.parameters(), **SGD)
+    optimizer.add_param_group({"params": list(module.second.parameters())})
+    assert optimizer.masks.keys() == {module.first.weight, module.second.weight}
 
 
 def test_regrown_weights_start_without_momentum() -> None:
     module = network()
     optimizer = SparseSGD(module.parameters(), **SGD)
     train(module, optimizer, 5)
-    weight = module[0].weight
+    weight = module.first.weight
     old = optimizer.masks[weight]
     optimizer.set_mask(weight, torch.ones_like(old))
     assert not weight[~old].any()
@@ -209,10 +219,10 @@ def test_masks_by_name_and_by_parameter() -> None:
     for wrapped in (False, True):
         module = network(sparse=False)
         named = (nn.ModuleDict({"module": module}) if wrapped else module).named_parameters()
-        assert torch.equal(SparseAdamW(named, masks={"0.weight": mask}).masks[module[0].weight], mask)
-        assert not module[0].weight[~mask].any()
+        assert torch.equal(SparseAdamW(named, masks={"first.weight": mask}).masks[module.first.weight], mask)
+        assert not module.first.weight[~mask].any()
     module = network(sparse=False)
-    assert torch.equal(SparseAdamW(module.parameters(), masks={module[0].weight: mask}).masks[module[0].weight], mask)
+    assert torch.equal(SparseAdamW(module.parameters(), masks={module.first.weight: mask}).masks[module.first.weight], mask)
     assert SparseAdamW(network().parameters(), masks={}).masks == {}
 
 
@@ -247,13 +257,13 @@ def test_annotations_say_which_zeros_stay(annotated: graphopt.Graph) -> None:
 def test_masks_that_do_not_fit_say_so() -> None:
     module = network()
     with pytest.raises(UsageError, match=r"the mask is float32\[8, 6\], needs bool\[8, 6\]"):
-        SparseSGD(module.named_parameters(), masks={"0.weight": torch.ones(8, 6)})
+        SparseSGD(module.named_parameters(), masks={"first.weight": torch.ones(8, 6)})
     with pytest.raises(UsageError, match=r"the mask is bool\[6\], needs bool\[8, 6\]"):
-        SparseSGD(module.named_parameters(), masks={"0.weight": torch.ones(6, dtype=torch.bool)})
-    with pytest.raises(UsageError, match=r"given for '0.wieght', which no parameter is called\n  fix: names are 0.weight"):
-        SparseSGD(module.named_parameters(), masks={"0.wieght": torch.ones(8, 6, dtype=torch.bool)})
+        SparseSGD(module.named_parameters(), masks={"first.weight": torch.ones(6, dtype=torch.bool)})
+    with pytest.raises(UsageError, match=r"given for 'first.wieght', which no parameter is called\n  fix: names are first.weight"):
+        SparseSGD(module.named_parameters(), masks={"first.wieght": torch.ones(8, 6, dtype=torch.bool)})
     with pytest.raises(UsageError, match=r"the optimizer knows no names\n  fix: pass module.named_parameters"):
-        SparseSGD(module.parameters(), masks={"0.weight": torch.ones(8, 6, dtype=torch.bool)})
+        SparseSGD(module.parameters(), masks={"first.weight": torch.ones(8, 6, dtype=torch.bool)})
     with pytest.raises(UsageError, match=r"a parameter of shape \[2\] that is not optimised"):
         SparseSGD(module.parameters(), masks={nn.Parameter(torch.ones(2)): torch.ones(2, dtype=torch.bool)})
     with pytest.raises(UsageError, match=r"a parameter of shape \[2\] that is not optimised"):

@@ -58,37 +58,45 @@ def test_masks_are_equal_on_all_ranks_of_ddp(tmp_path: Path) -> None:
         assert (weight[~mask].view(torch.int32) == 0).all()
 
 
-def network() -> nn.Sequential:
-    torch.manual_seed(0)
-    module = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
-    with torch.no_grad():
-        module[0].weight[torch.rand(8, 6) < 0.5] = 0.0
-    return module
+class Network(nn.Module):
+    """Two layers; half of the first one's weights are zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3)
+        with torch.no_grad():
+            self.first.weight[torch.rand(8, 6) < 0.5] = 0.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x).relu())
 
 
 def test_a_gradient_scaler_skips_steps_without_harm() -> None:
-    module = network()
+    module = Network()
     optimizer = SparseSGD(module.parameters(), lr=0.1, momentum=0.9)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
-    mask = optimizer.masks[module[0].weight]
+    mask = optimizer.mask(module.first.weight)
     for step in range(4):
         optimizer.zero_grad()
         scaler.scale(module(torch.ones(2, 6)).square().mean()).backward()
         if step == 1:
-            module[0].weight.grad.fill_(float("inf"))  # pyright: ignore[reportOptionalMemberAccess]
+            assert module.first.weight.grad is not None
+            module.first.weight.grad.fill_(float("inf"))
         scaler.step(optimizer)
         scaler.update()
-    assert torch.equal(module[0].weight != 0, mask)
+    assert mask is not None
+    assert torch.equal(module.first.weight != 0, mask)
 
 
 @pytest.mark.skipif(find_spec("lightning") is None, reason="lightning is not installed")
 def test_lightning_trains_and_resumes(tmp_path: Path) -> None:
     import lightning  # pyright: ignore[reportMissingImports]
 
-    class Task(lightning.LightningModule):
+    class Task(lightning.LightningModule):  # pyright: ignore[reportUntypedBaseClass]
         def __init__(self) -> None:
             super().__init__()
-            self.network = network()
+            self.network = Network()
 
         def training_step(self, batch: Any, index: int) -> torch.Tensor:
             return functional.cross_entropy(self.network(batch[0]), batch[1])
@@ -104,7 +112,7 @@ def test_lightning_trains_and_resumes(tmp_path: Path) -> None:
     task = Task()
     trainer = lightning.Trainer(max_epochs=2, enable_checkpointing=False, default_root_dir=tmp_path, **quiet)
     trainer.fit(task, loader)
-    weight = task.network[0].weight
+    weight = task.network.first.weight
     assert int((weight == 0).sum()) == 36
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     assert "masks" in torch.load(tmp_path / "last.ckpt", weights_only=False)["optimizer_states"][0]
@@ -119,20 +127,20 @@ def test_hf_trainer_trains(tmp_path: Path) -> None:
     class Model(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network = network()
+            self.network = Network()
 
         def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
             logits = self.network(x)
             return {"loss": functional.cross_entropy(logits, labels), "logits": logits}
 
     model = Model()
-    before = model.network[0].weight.detach().clone()
+    before = model.network.first.weight.detach().clone()
     optimizer = SparseSGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
     scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     arguments = transformers.TrainingArguments(str(tmp_path), max_steps=5, report_to=[], disable_tqdm=True, use_cpu=True, save_steps=5)
     rows = [{"x": torch.randn(6), "labels": torch.tensor(1)} for _ in range(8)]
     transformers.Trainer(model, arguments, train_dataset=rows, optimizers=(optimizer, scheduler)).train()  # pyright: ignore[reportArgumentType]
-    weight = model.network[0].weight.detach()
+    weight = model.network.first.weight.detach()
     assert torch.equal(weight == 0, before == 0)
     assert not torch.equal(weight, before)
     saved = torch.load(tmp_path / "checkpoint-5" / "optimizer.pt", weights_only=True)
