@@ -1,4 +1,4 @@
-"""`graphopt show`: the IR of a model or saved graph, whole or in part, its cost, or its axis groups."""
+"""`graphopt show`: the IR of a model or saved graph, whole or in part, its cost, its axis groups or zeros."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ def show(
     cost: Annotated[bool, typer.Option("--cost", help="FLOPs, bytes and parameters of each node, and totals.")] = False,
     groups: Annotated[bool, typer.Option("--groups", help="Which channels, neurons and heads have to be cut together, and why.")] = False,
     inside_heads: Annotated[bool, typer.Option("--inside-heads", help="With --groups: features inside heads, not whole heads.")] = False,
+    sparsity: Annotated[
+        bool, typer.Option("--sparsity", help="Zeros of each parameter and their pattern; with --name, pictures of those that match.")
+    ] = False,
     ops: Annotated[bool, typer.Option("--ops", help="How often each op occurs.")] = False,
     sources: Annotated[bool, typer.Option("--sources", help="Module path and source line of each node.")] = False,
     exclude: Annotated[list[str] | None, typer.Option("--exclude", help="With --groups: parameters and layers that keep all axes.")] = None,
@@ -43,6 +46,11 @@ def show(
         if passes:
             with step(progress, "running passes"):
                 graph = graphopt.optimize(graph, passes).graph
+    if sparsity:
+        from graphopt.cli.sparsity import show_sparsity
+
+        show_sparsity(graph, name, json_)
+        return
     if groups:
         _show_groups(graph, name, exclude, "inside" if inside_heads else "whole", json_)
         return
