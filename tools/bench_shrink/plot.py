@@ -11,7 +11,7 @@ from tools.bench_shrink.table import Board
 
 __all__ = ["draw"]
 
-_COLOURS = ("#d62728", "#ff7f0e", "#8c564b", "#7f7f7f", "#1f77b4", "#17becf", "#9467bd")
+_COLOURS = ("#d62728", "#ff7f0e", "#8c564b", "#7f7f7f", "#1f77b4", "#17becf", "#2ca02c", "#9467bd")
 _MOST = 12.0
 """Points lost above this are cut off: there the network is broken."""
 

@@ -23,10 +23,14 @@ _NORMS = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)
 
 @dataclass(frozen=True)
 class Pruner(Arm):
-    """Local or global and isomorphic ranking; on request with batch norms re-estimated on calibration data afterwards."""
+    """Local or global and isomorphic ranking, by group norms or, with `is_taylor`, by gradients on the calibration data.
+
+    On request with batch norms re-estimated on calibration data afterwards.
+    """
 
     name: str
     is_global: bool = False
+    is_taylor: bool = False
     re_estimates: bool = False
     draws: bool = False
 
@@ -47,22 +51,28 @@ class Pruner(Arm):
             settings |= {"global_pruning": True, "isomorphic": True, "max_pruning_ratio": 0.9}
         if heads:
             settings |= {"prune_num_heads": True, "prune_head_dims": False, "head_pruning_ratio": level}
+        rank = torch_pruning.importance
+        importance: Any = rank.GroupTaylorImportance() if self.is_taylor else rank.GroupMagnitudeImportance(p=2)
         make: Any = torch_pruning.pruner.MagnitudePruner  # its annotations are narrower than what it takes
         pruner = make(
             module,
             example_inputs=task.example(2),
-            importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+            importance=importance,
             ignored_layers=task.protected(module),
             num_heads=heads,
             **settings,
         )
+        if self.is_taylor:
+            accumulate_gradients(module, task.calibration(seed), seed)
         pruner.step()
+        module.zero_grad()
         task.repair(module)
         _set_attention(module, fused)
         if self.re_estimates:
             re_estimate_norms(module, task.calibration(seed))
         text = ", ".join(f"{key}={value}" for key, value in settings.items())
-        return Shrunk(module.eval(), f"MagnitudePruner(GroupMagnitudeImportance(p=2), {text})")
+        shown = "GroupTaylorImportance()" if self.is_taylor else "GroupMagnitudeImportance(p=2)"
+        return Shrunk(module.eval(), f"MagnitudePruner({shown}, {text})")
 
 
 def _set_attention(module: torch.nn.Module, implementation: str | None) -> str | None:
@@ -74,6 +84,19 @@ def _set_attention(module: torch.nn.Module, implementation: str | None) -> str |
             before = before or config._attn_implementation
             config._attn_implementation = implementation
     return before
+
+
+def accumulate_gradients(module: torch.nn.Module, items: list[Item], seed: int) -> None:
+    """Gradients over some batches: of the cross-entropy, or without labels of the outputs times random signs, as ours does."""
+    generator = torch.Generator().manual_seed(seed)
+    for item in items:
+        output = module(*item.inputs)
+        if item.target is None:
+            signs = torch.randint(0, 2, output.shape, generator=generator) * 2 - 1
+            loss = (output * signs).sum() / output.numel()
+        else:
+            loss = torch.nn.functional.cross_entropy(output, item.target)
+        loss.backward()
 
 
 def re_estimate_norms(module: torch.nn.Module, items: list[Item]) -> None:
@@ -95,5 +118,6 @@ def re_estimate_norms(module: torch.nn.Module, items: list[Item]) -> None:
 PEERS: tuple[Arm, ...] = (
     Pruner("Torch-Pruning, local"),
     Pruner("Torch-Pruning, isomorphic", is_global=True),
+    Pruner("Torch-Pruning, taylor, isomorphic", is_global=True, is_taylor=True, draws=True),
     Pruner("Torch-Pruning, local, norms re-estimated", re_estimates=True, draws=True),
 )
