@@ -50,8 +50,9 @@ class Trial:
     reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data for `json.dumps`."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """Plain data for `json.dumps`; numbers that JSON does not have, such as NaN, as text."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: str(item) if isinstance(item, float) and not math.isfinite(item) else item for name, item in found.items()}
 
     def __str__(self) -> str:
         verdict = "kept" if self.kept else "holds" if self.holds else "not kept"

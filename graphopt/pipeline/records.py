@@ -109,6 +109,11 @@ class PassRecord:
         self.error, self.nodes_after = attempt.error, attempt.nodes_after
         self.kept = attempt.spec if attempt.spec != self.spec else ""
 
+    def withdraw(self) -> None:
+        """The graph is back to what it was before the pass: what the pass did there and said about it is no longer so."""
+        self.rewritten, self.notes, self.shrinks = 0, (), ()
+        self.nodes_after = self.nodes_before
+
     @property
     def declined(self) -> str:
         """`declined 5: stride is (2, 2), needs (1, 1) x5`, or nothing."""
@@ -179,7 +184,12 @@ class PipelineResult:
 
     @property
     def shrinks(self) -> tuple[CutRecord, ...]:
-        """The cuts that stayed, in order; `graphopt.rewrite.cut.replay` makes them again on another checkpoint."""
+        """The cuts that stayed, in order; `graphopt.rewrite.cut.replay` makes them again on another checkpoint.
+
+        Empty where the original graph is returned.
+        """
+        if self.broken is not None:
+            return ()
         return tuple(shrink for record in self.records if record.status == "applied" for shrink in record.shrinks)
 
     @property

@@ -163,8 +163,7 @@ class Run:
                 bisection.result(trial.holds)
         if best is None:
             record.status = "over budget"
-            record.rewritten = 0
-            record.nodes_after = record.nodes_before
+            record.withdraw()
             record.trials = tuple(trials)
             return
         kept_pass, kept_change, attempt, kept_trial = best
@@ -234,7 +233,7 @@ class Run:
 
     def _fail(self, record: PassRecord, backup: list[Graph], mapping: dict[Value, Value], error: Exception) -> None:
         record.status = "failed"
-        record.rewritten = 0
+        record.withdraw()
         record.exception = str(error) if isinstance(error, GraphoptError) else f"{type(error).__name__}: {error}"
         if self._options.strict:
             raise PassError(
@@ -244,13 +243,11 @@ class Run:
             if self._checker is not None:
                 self._checker.reject(Change(backup[0], self._graph, mapping, (), ()))
             self._graph = self.result.graph = backup[0]
-        record.nodes_after = record.nodes_before
 
     def _roll_back(self, record: PassRecord, change: Change, broken: BrokenPromise) -> None:
         record.status = "rolled back"
         record.broken = broken
-        record.rewritten = 0
-        record.nodes_after = record.nodes_before
+        record.withdraw()
         if self._options.strict:
             raise BrokenPromiseError(str(broken), where=broken.node or None, fix=f"leave {broken.pass_name} out, and report it")
         self._undo(change)

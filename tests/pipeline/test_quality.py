@@ -19,7 +19,9 @@ from graphopt.ir.graph import Graph, Value
 from graphopt.pipeline.context import Context
 from graphopt.pipeline.manager import PassManager
 from graphopt.pipeline.passes import ContextPass, NumericClass, Outcome, Pass
+from graphopt.pipeline.records import BrokenPromise, PassRecord, PipelineResult
 from graphopt.pipeline.registry import Repeat
+from graphopt.rewrite.cut import CutRecord
 from graphopt.rewrite.rewriter import Rewriter
 from tests.support.folding import filled
 from tests.support.wrong_passes import NETWORK, DropBias, WrongAxis
@@ -60,7 +62,7 @@ class Halve(Pass):
 
     def apply(self, rewriter: Rewriter) -> Outcome:
         _scale(rewriter, 0.5)
-        return Outcome(1)
+        return Outcome(1, notes=("halved",))
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,7 @@ def test_passes_share_one_budget_and_one_without_ratio_is_rolled_back(graph: Gra
     first, second, third = result.report.records
     assert (first.status, second.status, third.status) == ("applied", "over budget", "applied")
     assert (second.rewritten, second.nodes_after, second.broken) == (0, 3, None)
+    assert second.notes == ()
     assert not result.report.pipeline.failures
     assert "halve: metric 0.375, drop 0.625: not kept, 0.3 allowed" in str(result.report)
     assert third.trials[0].drop == pytest.approx(1 - 0.75 * 0.9375)
@@ -267,6 +270,7 @@ def test_a_metric_that_fails_on_the_changed_model_rolls_back(graph: Graph, bad: 
     record = result.report.records[0]
     assert record.status == "over budget"
     assert reason in str(record.trials[0])
+    json.dumps(result.report.to_json(), allow_nan=False)
     assert str(result.graph) == str(graph)
 
 
@@ -340,6 +344,18 @@ def test_data_reaches_the_pass_and_progress_is_told(graph: Graph) -> None:
     assert [fraction for _, fraction in told] == sorted(fraction for _, fraction in told)
     assert ("needs-data: reading", 0.75) in told
     assert told[-1] == ("comparing with the original", 1.0)
+
+
+def test_what_was_undone_is_not_told_as_done(graph: Graph) -> None:
+    record = CutRecord({}, {}, {}, {"w": (4, 8)})
+    applied = PassRecord.of(Halve(), 3, 1)
+    applied.status, applied.shrinks, applied.notes = "applied", (record,), ("w: 8 -> 4 channels",)
+    result = PipelineResult(graph, [applied])
+    assert result.shrinks == (record,)
+    result.broken = BrokenPromise("halve", NumericClass.ROUNDING, "the result differs")
+    assert result.shrinks == ()
+    applied.withdraw()
+    assert (applied.shrinks, applied.notes, applied.to_json()["cuts"]) == ((), (), [])
 
 
 def test_a_lossy_pass_that_fails_warns(graph: Graph) -> None:
