@@ -97,7 +97,7 @@ class ShrinkToBudget(ContextPass):
         Raises:
             PassError: there is no calibration data, or no widths reach the goals; the message says what is reachable.
         """
-        if context.calibration is None:
+        if context.calibration is None or not len(context.calibration):
             raise PassError(
                 f"{self.name} measures on data and has none", where=repr(self), fix="pass calibration=, a DataLoader or a list of batches"
             )

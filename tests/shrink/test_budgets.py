@@ -23,6 +23,7 @@ from graphopt.passes.shrink.budgets.goals import Goal
 from graphopt.passes.shrink.budgets.latency import LatencyGoal, Saving
 from graphopt.passes.shrink.budgets.regions import region_of
 from graphopt.passes.shrink.budgets.search import Curve, UnreachableError, search
+from graphopt.passes.shrink.budgets.sensitivity import metric_falls
 from graphopt.pipeline.probes import random_inputs
 from graphopt.pipeline.recording import run_outputs
 from graphopt.rewrite.cut import cut
@@ -176,6 +177,22 @@ def test_several_goals_and_what_can_not_be_reached() -> None:
 def test_curves_never_fall_as_a_group_gets_narrower() -> None:
     curve = Curve.through([(16, 0.5), (32, 0.6), (48, 0.1)], 64)
     assert [curve.at(width) for width in (64, 56, 48, 32, 16, 8)] == pytest.approx([0.0, 0.05, 0.1, 0.6, 0.6, 0.7])
+
+
+def test_a_metric_that_fails_on_a_cut_has_fallen_without_end() -> None:
+    graph = _models()["residual"]
+    group = next(iter(_groups(graph)))
+    copies = {fraction: narrowed(graph, {group: numpy.arange(group.size) >= fraction * group.size})[0] for fraction in (0.5, 0.25)}
+
+    def metric(module: nn.Module) -> float:
+        size = sum(parameter.numel() for parameter in module.parameters())
+        if size == cost(copies[0.25]).parameters:
+            raise ValueError("too small")
+        return float("nan") if size == cost(copies[0.5]).parameters else 1.0
+
+    measure = metric_falls(graph, metric)
+    assert [measure(graph), *map(measure, copies.values())] == [0.0, float("inf"), float("inf")]
+    assert metric_falls(graph, lambda module: 1.0)(copies[0.5]) == 0.0
 
 
 def test_widths_that_are_not_faster_are_not_offered() -> None:

@@ -2,8 +2,8 @@
 
     error(group, width) = sum |y' - y|^2 / sum |y|^2        y: outputs of the graph, y': of the graph with only that group cut
 
-over all floating-point outputs and samples; with `metric`, the fall of the user's metric in the place of it. The
-graph is really cut, so that layers that normalise over the units see what they will see.
+over all floating-point outputs and samples; or the fall of the user's metric, which has no end where the metric
+raises or is no finite number. The graph is really cut, so that layers that normalise over the units see what they will see.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from graphopt.passes.shrink.budgets.choices import Choice, least_important, narr
 from graphopt.passes.shrink.budgets.search import Curve
 from graphopt.pipeline.calibration import Calibration
 from graphopt.pipeline.context import Metric
+from graphopt.pipeline.quality import QualityGuard
 from graphopt.pipeline.recording import run_outputs
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["metric_falls", "output_errors", "sensitivities"]
 
 _HOPELESS = 1e30
-"""Error of a cut after which the outputs are no numbers."""
+"""Error of a cut after which outputs or metric are no numbers."""
 
 _ROUNDING = 1e-12
 """Error that single precision makes by adding in another order: none."""
@@ -92,9 +93,18 @@ def output_errors(graph: Graph, calibration: Calibration, samples: int) -> Measu
 
 
 def metric_falls(graph: Graph, metric: Metric) -> Measure:
-    """A measure of how far the user's metric falls from that of `graph`; rises count as no fall."""
-    before = float(metric(graph.to_module()))
-    return lambda other: max(0.0, before - float(metric(other.to_module())))
+    """A measure of how far the user's metric falls from that of `graph`; rises count as no fall.
+
+    Raises:
+        UsageError: the metric gives no finite number for `graph`, or changes the module that it is given.
+    """
+    guard = QualityGuard(graph, metric, None)
+
+    def measure(other: Graph) -> float:
+        trial = guard.measure(other, "")
+        return max(0.0, trial.drop) if trial.holds and trial.drop is not None else float("inf")
+
+    return measure
 
 
 def _floats(graph: Graph, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
