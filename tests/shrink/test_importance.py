@@ -13,6 +13,7 @@ from graphopt.errors import PassError, PassOptionError
 from graphopt.ir.graph import Graph
 from graphopt.ir.parser import parse
 from graphopt.passes.shrink.importance import METHODS, needs_data, score
+from graphopt.passes.shrink.importance.unit_losses import UnitLosses
 from graphopt.pipeline.calibration import Batch, Calibration
 from graphopt.pipeline.context import Context
 from tests.support.folding import filled, set_state
@@ -288,6 +289,24 @@ def test_targets_that_fit_no_output() -> None:
         score(graph, _channels(graph), "taylor", Context(calibration=Calibration([batch])))
     floats = Batch((torch.randn(2, 3, 6, 6),), torch.zeros(2, 5))
     assert score(graph, _channels(graph), "taylor", Context(calibration=Calibration([floats])))
+
+
+@pytest.mark.parametrize("method", ["taylor", "hessian"])
+def test_targets_that_are_no_classes(method: str) -> None:
+    graph = filled(TEXT)
+    batch = Batch((torch.randn(2, 3, 6, 6),), torch.tensor([0, 5]))
+    with pytest.raises(
+        PassError, match=r"the targets do not fit the outputs: .*\n  fix: give class indices from 0 to the number of classes - 1"
+    ):
+        score(graph, _channels(graph), method, Context(calibration=Calibration([batch])))
+
+
+def test_squares_of_half_precision_are_not_lost() -> None:
+    graph = filled("graph g(%x: f16[2,3]) { param %w: f16[4,3] %y: f16[2,4] = linear(%x, %w, none) return %y }")
+    groups = grouped(hand_made_group(graph, "y", 4, [("w", 0, "written"), ("y", 1, "carried")], "neuron"))
+    gradients = {"w": torch.full((4, 3), 1e-4, dtype=torch.float16)}
+    wanted = (_state(graph, "w") * 1e-4).square().sum(1)  # 1e-8 is zero in float16
+    torch.testing.assert_close(_only(UnitLosses(graph, groups).squared_changes(gradients)), wanted, rtol=1e-2, atol=0)
 
 
 ENDING = """graph g(%x: f32[n,3]) where n in [1, 8] {{

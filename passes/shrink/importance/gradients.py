@@ -48,7 +48,7 @@ class Differentiable:
         """The gradient of the batch's loss with respect to each weight.
 
         Raises:
-            PassError: the graph has no gradients; the message has torch's words.
+            PassError: the graph has no gradients, or a target is no class of the outputs; the message has torch's words.
         """
         for weight in self.weights.values():
             weight.requires_grad_(True)
@@ -57,6 +57,11 @@ class Differentiable:
                 torch.manual_seed(0)  # as every run of a graph that draws random numbers
                 loss = loss_of(self.module(*inputs), target, signs)
                 found = torch.autograd.grad(loss, list(self.weights.values()), allow_unused=True, materialize_grads=True)
+        except IndexError as error:
+            raise PassError(
+                f"the targets do not fit the outputs: {str(error).strip().splitlines()[0]}",
+                fix="give class indices from 0 to the number of classes - 1, or data without targets",
+            ) from error
         except RuntimeError as error:
             raise PassError(
                 f"the graph has no gradients: {str(error).strip().splitlines()[0]}", fix="use an importance that needs none: l2, activation"

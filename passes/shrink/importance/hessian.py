@@ -89,7 +89,7 @@ class _Fisher:
         """Gradients with samples on axis 0, or None where vmap can't do an op of the graph."""
         try:
             return self._model.per_sample(inputs, target, signs)
-        except (RuntimeError, ValueError, NotImplementedError):
+        except (RuntimeError, ValueError, IndexError):  # NotImplementedError is a RuntimeError
             return None
 
     def _add(self, gradients: dict[str, torch.Tensor], total: dict[AxisGroup, Scores]) -> None:

@@ -33,7 +33,9 @@ class UnitLosses:
                 if key not in cached:
                     if weight.state.name not in squares:
                         tensor, gradient = weight.tensor(), gradients[weight.state.name]
-                        changes = (gradient * tensor).square()
+                        if gradient.dtype.itemsize < 4:  # squares of small numbers are zero in half precision
+                            gradient = gradient.to(torch.float32)
+                        changes = (gradient * tensor).square_()
                         squares[weight.state.name] = changes.sum(0) if gradient.dim() > tensor.dim() else changes
                     square = squares[weight.state.name]
                     others = other_axes(square.dim(), weight.member.axis)
