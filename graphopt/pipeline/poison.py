@@ -87,7 +87,8 @@ class _Check:
         self._interpreter = Interpreter(graph)
         self._gone = _gone_positions(removal)
         self._clean: dict[Value, torch.Tensor] | None = None
-        unknown = [group.name for group in removal if group not in frozenset(groups)]
+        known = frozenset(groups)
+        unknown = [group.name for group in removal if group not in known]
         if unknown:
             raise PassError(f"group {unknown[0]} is not one of this graph's", fix="analyse the graph again after every edit")
 

@@ -79,7 +79,8 @@ def select(groups: AxisGroups, scores: Scores, selection: Selection) -> tuple[Re
     """The units to remove, and for each group that stays whole and each fixed axis (but windows of kernels) the reason.
 
     Raises:
-        PassOptionError: a pattern means nothing, or nothing is left to cut.
+        PassOptionError: a pattern means nothing, or nothing is left to cut; not in a schedule that has begun, whose
+            first cuts may leave too little for the others.
     """
     targets, skipped = _targets(groups, selection)
     removal: dict[AxisGroup, NDArray[numpy.bool_]] = {}
@@ -90,7 +91,7 @@ def select(groups: AxisGroups, scores: Scores, selection: Selection) -> tuple[Re
             if gone > 0:
                 removal[target.group] = _lowest(scores[target.group], gone)
             elif target.original == target.group.size:
-                skipped.append((target.group.name, _too_small(target)))
+                skipped.append((target.group.name, _stays_whole(target, alone=len(ranked) == 1)))
     fixed = ((f"{entry.value.name} axis {entry.axis}", entry.reason) for entry in groups.fixed if not _is_window(entry))
     return removal, (*skipped, *fixed)
 
@@ -127,9 +128,11 @@ def _positions_per_unit(member: Member) -> int:
 
 def _targets(groups: AxisGroups, selection: Selection) -> tuple[list[_Target], list[tuple[str, str]]]:
     names = GroupNames(groups)
-    names.check("only", selection.only)
-    names.check("exclude", selection.exclude, fixed_too=True)
-    names.check("ratios", (pattern for pattern, _ in selection.ratios))
+    begun = _has_begun(groups, selection)
+    if not begun:  # what a pattern means may have been cut down to one unit
+        names.check("only", selection.only)
+        names.check("exclude", selection.exclude, fixed_too=True)
+        names.check("ratios", (pattern for pattern, _ in selection.ratios))
     targets: list[_Target] = []
     skipped: list[tuple[str, str]] = []
     ratios = dict(reversed(selection.ratios))
@@ -157,9 +160,15 @@ def _targets(groups: AxisGroups, selection: Selection) -> tuple[list[_Target], l
             skipped.append((group.name, reason))
         else:
             targets.append(_Target(group, ratio, selection.sizes.get(group.name, group.size), step, pattern is not None))
-    if not targets:
+    if not targets and not begun:
         raise _nothing_left(groups, selection, of_kind, skipped)
     return targets, skipped
+
+
+def _has_begun(groups: AxisGroups, selection: Selection) -> bool:
+    """True when groups are smaller than at the start of the schedule; those of one unit are groups no more."""
+    present = {group.name: group.size for group in groups}
+    return any(present.get(name, 1) != size for name, size in selection.sizes.items())
 
 
 def _nothing_left(groups: AxisGroups, selection: Selection, of_kind: int, skipped: Sequence[tuple[str, str]]) -> PassOptionError:
@@ -211,9 +220,11 @@ def _lowest(scores: NDArray[numpy.float64], count: int) -> NDArray[numpy.bool_]:
     return gone
 
 
-def _too_small(target: _Target) -> str:
-    if target.step > 1:
-        return f"ratio {target.ratio:g} of {target.group.size} units takes less than half a step of {target.step}"
-    if target.ratio * target.group.size < 0.5:
-        return f"ratio {target.ratio:g} of {target.group.size} units is less than half a unit"
-    return "all of its units are more important than those of other groups"
+def _stays_whole(target: _Target, *, alone: bool) -> str:
+    """Why nothing of a group goes; `alone` where it is ranked by itself."""
+    if not alone and target.step > 1:
+        return f"no more than half a step of {target.step} of its units are less important than those of other groups"
+    if not alone:
+        return "all of its units are more important than those of other groups"
+    what = f"ratio {target.ratio:g} of {target.group.size} units"
+    return f"{what} takes no more than half a step of {target.step}" if target.step > 1 else f"{what} is no more than half a unit"

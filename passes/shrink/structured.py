@@ -74,15 +74,16 @@ class ShrinkGroups(ContextPass):
 
     def apply_with(self, rewriter: Rewriter, context: Context) -> Outcome:
         """Cut `steps` times."""
-        groups = axis_groups(rewriter.graph, heads=self.heads)
-        sizes = {group.name: group.size for group in groups}
-        kinds = {group.name: group.kind for group in groups}
+        sizes: dict[str, int] = {}
+        kinds: dict[str, str] = {}
         records: list[CutRecord] = []
         skipped: Sequence[tuple[str, str]] = ()
         notes: list[str] = []
         for step in range(1, self.steps + 1):
-            if step > 1:
-                groups = axis_groups(rewriter.graph, heads=self.heads)
+            groups = axis_groups(rewriter.graph, heads=self.heads)
+            for group in groups:
+                sizes.setdefault(group.name, group.size)
+                kinds.setdefault(group.name, group.kind)
             removal, reasons = select(groups, score(rewriter.graph, groups, self.importance, context), self._selection(step, sizes))
             skipped = reasons
             if removal:

@@ -117,6 +117,17 @@ def test_a_schedule_ends_at_the_same_widths_and_can_be_replayed(steps: int) -> N
     assert largest_difference(result.graph, graph) == 0
 
 
+@pytest.mark.parametrize(
+    ("options", "notes"),
+    [
+        ({"ratio": 0.5, "multiple_of": 4}, ("stem: 8 -> 4 channels", "body: 6 -> 4 channels")),
+        ({"ratio": 0.95, "only": ("stem", "body")}, ("stem: 8 -> 1 channels", "body: 6 -> 1 channels")),
+    ],
+)
+def test_a_schedule_may_be_done_before_its_last_step(options: dict[str, Any], notes: tuple[str, ...]) -> None:
+    assert set(_run(filled(BEFORE), steps=9, **options).records[0].notes) == set(notes)
+
+
 def test_random_importance_follows_the_seed() -> None:
     kept = [_run(filled(BEFORE), Context(seed=seed), ratio=0.5, importance="random").shrinks for seed in (1, 1, 2)]
     assert kept[0] == kept[1] != kept[2]

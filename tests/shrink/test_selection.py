@@ -88,6 +88,11 @@ def test_global_leaves_a_unit_and_says_what_stays_whole() -> None:
     removal, skipped = _select(Selection(0.5, ranking="global"), groups, [[1, 1], [9, 9, 0.001, 0.001, 0.001, 0.001]])
     assert removal == {"b": [2, 3, 4, 5]}
     assert skipped == (("a", "all of its units are more important than those of other groups"),)
+    groups = [_group("a", 4), _group("b", 8)]
+    selection = Selection(0.25, ranking="global", multiple_of=2)
+    removal, skipped = _select(selection, groups, [[9, 9, 9, 0.001], [9, 9, 9, 9, 9, 9, 0.001, 0.001]])
+    assert removal == {"b": [6, 7]}
+    assert skipped == (("a", "no more than half a step of 2 of its units are less important than those of other groups"),)
 
 
 def test_isomorphic_ranks_within_a_structure() -> None:
@@ -137,13 +142,22 @@ def test_reasons_of_groups_that_are_too_small_and_of_fixed_axes() -> None:
         ("few", "it has 6 units, which multiple_of=8 takes in steps of 8"),
         ("fc.weight axis 0", "%fc is an output"),
     )
-    assert _select(Selection(0.1), [_group("a", 4)], [FOUR])[1] == (("a", "ratio 0.1 of 4 units is less than half a unit"),)
+    assert _select(Selection(0.1), [_group("a", 4)], [FOUR])[1] == (("a", "ratio 0.1 of 4 units is no more than half a unit"),)
+    assert _select(Selection(0.25), [_group("a", 2)], [[1, 2]])[1] == (("a", "ratio 0.25 of 2 units is no more than half a unit"),)
 
 
 def test_a_schedule_counts_from_the_first_size() -> None:
     removal, skipped = _select(Selection(0.5, sizes={"a": 8, "b": 8}), [_group("a", 6), _group("b", 4)], [[6, 5, 4, 3, 2, 1], FOUR])
     assert removal == {"a": [4, 5]}
     assert skipped == ()
+
+
+def test_a_schedule_that_has_begun_may_leave_nothing_for_its_last_steps() -> None:
+    groups = [_group("a", 8), _group("b", 8, kind="head")]
+    selection = Selection(0.5, multiple_of=8, sizes={"a": 16, "b": 8, "gone": 2}, only=("a", "gone"), ratios=(("gone", 0.9),))
+    removal, skipped = _select(selection, groups, [numpy.arange(8)] * 2)
+    assert removal == {}
+    assert skipped[0] == ("a", "it has 8 units, which multiple_of=8 takes in steps of 8")
 
 
 @pytest.mark.parametrize(

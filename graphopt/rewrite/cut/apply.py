@@ -134,19 +134,31 @@ def _cut_type(value: Value, axes: tuple[AxisCut, ...], record: CutRecord) -> Ten
         old = TensorType(value.type.dtype, expected).text
         axis = next((axis for axis, (a, b) in enumerate(zip(value.shape, expected, strict=False)) if a != b), None)
         where = "the number of axes" if len(value.shape) != len(expected) or axis is None else f"axis {axis}"
-        raise PassError(f"the cut is of a %{value.name} that was {old}, here it is {value.type.text}: {where} differs")
+        raise PassError(
+            f"the cut is of a %{value.name} that was {old}, here it is {value.type.text}: {where} differs",
+            fix="replay it on the same model, after the passes that ran before the cut",
+        )
     shape = list(value.shape)
     for axis, kept in axes:
         size = shape[axis] if axis < len(shape) else 0
         if not isinstance(size, int) or kept[-1] >= size:
-            raise PassError(f"the cut keeps position {kept[-1]} of axis {axis} of {value!r}, which has no such position")
+            raise PassError(
+                f"the cut keeps position {kept[-1]} of axis {axis} of {value!r}, which has no such position",
+                fix="the record is damaged: cut again and save it",
+            )
         shape[axis] = len(kept)
     return value.type.with_shape(tuple(shape))
 
 
 def _plan_node(node: Node, changes: Mapping[str, Attribute], types: Mapping[Value, TensorType]) -> NodePlan:
     if not is_canonical(node.op) or node.regions:
-        changed = next(operand for operand in node.operands if isinstance(operand, Value) and operand in types)
+        changed = next((operand for operand in node.operands if isinstance(operand, Value) and operand in types), None)
+        if changed is None:
+            raise PassError(
+                f"the cut changes {', '.join(changes)} of %{node.name}, which is {node.op} here",
+                where=repr(node),
+                fix="replay it on the same model, after the passes that ran before the cut",
+            )
         raise PassError(
             f"the cut would give {node.op} a {types[changed].text} as %{changed.name}, and nothing is known of what it does with it",
             where=repr(node),

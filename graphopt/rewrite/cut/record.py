@@ -97,7 +97,10 @@ def load_records(path: str | Path) -> tuple[CutRecord, ...]:
         raise ArtifactError(f"{where} holds no record of cuts", fix="give the file that `save_records` wrote")
     if document.get("version") != VERSION:
         raise ArtifactError(f"{where} is of version {document.get('version')}, this graphopt reads {VERSION}", fix="use a newer graphopt")
-    return tuple(CutRecord.from_json(record) for record in document["cuts"])
+    try:
+        return tuple(CutRecord.from_json(record) for record in document["cuts"])
+    except ArtifactError as error:
+        raise ArtifactError(f"{where} is damaged: {error.what}", fix="write it again with `save_records`") from error
 
 
 def _positions(kept: Sequence[Any]) -> tuple[int, ...]:

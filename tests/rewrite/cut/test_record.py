@@ -63,7 +63,7 @@ def test_files(tmp_path: Path) -> None:
         ("{", "cuts.json is no JSON: "),
         ("[]", "cuts.json holds no record of cuts"),
         ('{"format": "graphopt-cuts", "version": 2, "cuts": []}', "cuts.json is of version 2, this graphopt reads 1"),
-        ('{"format": "graphopt-cuts", "version": 1, "cuts": [{}]}', "this is no record of a cut: KeyError: 'states'"),
+        ('{"format": "graphopt-cuts", "version": 1, "cuts": [{}]}', "cuts.json is damaged: this is no record of a cut: KeyError: 'states'"),
         (
             '{"format": "graphopt-cuts", "version": 1, "cuts": [{"states": {"w": {"shape": [4], "kept": {"0": [2, 1]}}}, '
             '"attributes": {}, "groups": {}}]}',
@@ -84,7 +84,11 @@ def test_damaged_files(tmp_path: Path, text: str | None, message: str) -> None:
     [
         ("%wq", "%query", "the cut is of %wq, which the graph 'g' does not have\n  fix: replay it on the same model"),
         ("%q4", "%q_4", "the cut is of node %q4, which the graph 'g' does not have\n  fix: replay it on the same model"),
-        ("%wq: f32[8,4]", "%wq: f32[4,8]", "the cut is of a %wq that was f32[8,4], here it is f32[4,8]: axis 0 differs"),
+        (
+            "%wq: f32[8,4]",
+            "%wq: f32[4,8]",
+            "the cut is of a %wq that was f32[8,4], here it is f32[4,8]: axis 0 differs\n  fix: replay it on the same model",
+        ),
         ("%wq: f32[8,4]", "%wq: f32[8,4,1]", "the cut is of a %wq that was f32[8,4], here it is f32[8,4,1]: the number of axes differs"),
         (
             "%q: f32[1,5,8] = linear(%x, %wq, none)",
@@ -100,6 +104,12 @@ def test_another_model_is_refused(old: str, new: str, message: str) -> None:
     with pytest.raises(PassError) as caught:
         replay(graph, record)
     assert str(caught.value).startswith(message)
+
+
+def test_attributes_of_a_node_that_is_opaque_now_are_refused() -> None:
+    graph = parse("graph g(%x: f32[2,3]) { %y: f32[6] = aten.view.default(%x) return %y }")
+    with pytest.raises(PassError, match=r"the cut changes shape of %y, which is aten\.view\.default here\n  at %y.*\n  fix: replay it"):
+        replay(graph, CutRecord({}, {}, {"y": {"shape": (5,)}}, {}))
 
 
 def test_positions_that_are_not_there_are_refused() -> None:
