@@ -202,7 +202,9 @@ def _bytes(tensor: torch.Tensor) -> NDArray[numpy.uint8]:
 
 
 def _stored(tensor: torch.Tensor) -> NDArray[numpy.bool_]:
-    return _bytes(tensor).any(1)
+    import numpy
+
+    return numpy.asarray(_bytes(tensor).any(1))
 
 
 def _broken(key: str, what: str) -> ArtifactError:

@@ -37,7 +37,8 @@ class Pruned:
 def best_pruned(weight: torch.Tensor, gram: torch.Tensor, pattern: Pattern, ratio: float, *, damping: float, steps: int) -> Pruned:
     """The matrix with the least error of three: zeros chosen by second-order information, by |w|, and by |w| times the size of the input.
 
-    All are refined by `steps`; the error is never more than that of setting the smallest weights to zero.
+    The one that is best after one step of refinement takes the others of `steps`. The error is never more than that of setting
+    the smallest weights to zero.
     """
     rows, columns = weight.shape
     found = [prune(weight, gram, pattern, ratio, damping=damping)]
@@ -45,8 +46,13 @@ def best_pruned(weight: torch.Tensor, gram: torch.Tensor, pattern: Pattern, rati
     for scale in (torch.ones_like(sizes), (sizes + 1e-6 * sizes.max().clamp_min(1e-30)).reciprocal()):
         goes = _Chooser(pattern, rows, columns, ratio).choose(weight, scale)
         found.append(Pruned(torch.where(goes, 0.0, weight), goes))
-    fitted = [refined(start, weight, gram, damping=damping, steps=steps) for start in found]
-    return min((*fitted, *found), key=lambda pruned: error_of(pruned.weight, weight, gram))
+
+    def error(pruned: Pruned) -> float:
+        return error_of(pruned.weight, weight, gram)
+
+    begun = [refined(start, weight, gram, damping=damping, steps=min(steps, 1)) for start in found]
+    best = min(begun, key=error)
+    return min((refined(best, weight, gram, damping=damping, steps=max(steps - 1, 0)), best, *found), key=error)
 
 
 def prune(weight: torch.Tensor, gram: torch.Tensor, pattern: Pattern, ratio: float, *, damping: float, block: int = _BLOCK) -> Pruned:

@@ -9,7 +9,9 @@ import torchvision  # pyright: ignore[reportMissingTypeStubs]
 
 import graphopt
 from graphopt.analysis import sparsity
+from graphopt.backends.cpu.executable import CpuExecutable
 from graphopt.backends.reference.interpreter import Interpreter
+from graphopt.ir.store import load_graph
 
 
 def test_resnet18_runs_sparse_kernels_and_agrees(tmp_path: Path) -> None:
@@ -23,9 +25,9 @@ def test_resnet18_runs_sparse_kernels_and_agrees(tmp_path: Path) -> None:
     result.graph.save(tmp_path / "sparse")
     dense = sum(state.elements * 4 for state in sparsity(result.graph))
     assert (tmp_path / "sparse" / "weights.safetensors").stat().st_size < 0.3 * dense
-    graph = graphopt.load(tmp_path / "sparse")
-    fast = graphopt.lower(graph, target="cpu", measure=False)
-    steps = [line for line in str(fast.plan).splitlines() if " sparse" in line]
+    fast = graphopt.lower(load_graph(tmp_path / "sparse"), target="cpu", measure=False)
+    assert isinstance(fast, CpuExecutable)
+    steps = [line for line in fast.plan.splitlines() if " sparse" in line]
     assert len(steps) >= 10
     (wanted,) = Interpreter(result.graph).run(x)
     assert float((fast(x) - wanted).abs().max()) < 1e-4 * float(wanted.abs().max())

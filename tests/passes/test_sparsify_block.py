@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from tests.support.sparsifying import network, run_pass, weight_of
 
 
 @pytest.mark.parametrize("scope", ["layer", "global"])
-def test_blocks_of_least_energy_go_as_a_whole(scope: str) -> None:
+def test_blocks_of_least_energy_go_as_a_whole(scope: Literal["layer", "global"]) -> None:
     graph = network()
     result = run_pass(SparsifyBlock(block=(4, 2), ratio=0.5, scope=scope, dense_ends=False), graph)
     reasons = dict(result.skipped)
