@@ -92,14 +92,19 @@ def _left_directions(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _moments(rows: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Means of products and of the numbers themselves over all rows, float64."""
+    """Means of products and of the numbers themselves over all rows, float64.
+
+    Of many rows some are drawn, always the same: evenly spaced ones of an image could all be from a few of its columns.
+    """
     size = rows[0].shape[-1]
     second, total, count = torch.zeros(size, size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64), 0
     wanted = -(-max(4096, 8 * size) // len(rows))
+    generator = torch.Generator().manual_seed(0)
     for piece in rows:
         flat = piece.reshape(-1, size)
-        step = max(1, flat.shape[0] // wanted)
-        flat = flat[::step].cpu().double()
+        if flat.shape[0] > wanted:
+            flat = flat[torch.randperm(flat.shape[0], generator=generator)[:wanted].sort().values.to(flat.device)]
+        flat = flat.cpu().double()
         second += flat.T @ flat
         total += flat.sum(0)
         count += flat.shape[0]

@@ -12,6 +12,7 @@ from graphopt.ir.parser import parse
 from graphopt.ir.printer import show
 from graphopt.ops import verify
 from graphopt.passes.shrink.factor_linear import FactorLinear
+from graphopt.passes.shrink.low_rank import basis_of_outputs
 from graphopt.pipeline.calibration import Batch, Calibration
 from graphopt.pipeline.context import Context
 from graphopt.pipeline.manager import PassManager
@@ -89,6 +90,15 @@ def test_inputs_in_a_plane_need_no_more_than_its_dimensions(shape: tuple[int, in
     assert outcome.notes[0] == f"fc: rank 4 of {min(shape)}, loses 0.00%"
     assert _error(before, graph, batches[2]) < 1e-5
     assert largest_difference(before, graph) > 0.1
+
+
+def test_rows_are_not_taken_from_a_few_columns_of_an_image() -> None:
+    """32 images of 32 x 32: of 32768 rows every eighth would show 4 of the 32 columns only."""
+    column = torch.arange(32) % 8
+    image = torch.stack([(column == 0).double(), (column != 0).double()], 1).expand(32, 32, 32, 2)
+    basis = basis_of_outputs([image], centred=False)
+    assert basis.energies[0] == pytest.approx(7 / 8, abs=0.02)
+    assert basis.vectors[:, 0].abs().tolist() == pytest.approx([0.0, 1.0])
 
 
 def test_data_gives_better_directions_than_weights_alone() -> None:
