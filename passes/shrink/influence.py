@@ -10,14 +10,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from graphopt.backends.reference.interpreter import Interpreter, bind_dims, state_tensor
+from graphopt.backends.reference.binding import bind_dims, bind_results
+from graphopt.backends.reference.interpreter import Interpreter, state_tensor
 from graphopt.ir.dims import Expression, evaluate_dim
 from graphopt.ir.graph import Graph, Node, Operand, Value
 from graphopt.passes.shrink.blocks import Block
+from graphopt.passes.shrink.statistics.observing import evaluate
 from graphopt.pipeline.calibration import Batch, Calibration
 
 __all__ = ["Outputs", "original_outputs", "output_errors", "similarity_scores"]
@@ -29,7 +31,13 @@ Outputs = list[tuple[torch.Tensor, ...]]
 def original_outputs(graph: Graph, calibration: Calibration) -> Outputs:
     """What the network gives for each batch."""
     interpreter = Interpreter(graph)
-    return [interpreter.run(*batch.inputs) for batch in calibration]
+    found: Outputs = []
+    for batch in calibration:
+        walk, values = _walk(graph, interpreter, batch)
+        for node in walk.nodes:
+            walk.step(node, values)
+        found.append(walk.outputs(values))
+    return found
 
 
 @dataclass(slots=True)
@@ -39,12 +47,16 @@ class _Walk:
     graph: Graph
     interpreter: Interpreter
     dims: dict[str, int]
+    """Sizes of symbols; those that depend on data come in on the way."""
     nodes: Sequence[Node]
     ending: Mapping[Node, Sequence[Value]]
 
     def step(self, node: Node, values: dict[Value, torch.Tensor]) -> None:
+        """Compute a node; values that nobody reads any more are dropped."""
         operands = [self.operand(operand, values) for operand in node.operands]
-        values.update(zip(node.results, self.interpreter.evaluate(node, operands, self.dims), strict=True))
+        results = evaluate(self.interpreter, node, operands, self.dims)
+        bind_results(node.results, results, self.dims)
+        values.update(zip(node.results, results, strict=True))
         for value in self.ending.get(node, ()):
             values.pop(value, None)
 
@@ -92,9 +104,10 @@ def output_errors(graph: Graph, blocks: Sequence[Block], calibration: Calibratio
             for index in by_exit.get(node, ()):
                 block = blocks[index]
                 rest = {**values, block.exit: entries[block.entry]}
+                without = replace(walk, dims=dict(walk.dims))
                 for later in walk.nodes[position + 1 :]:
-                    walk.step(later, rest)
-                errors[index] += _squared_difference(walk.outputs(rest), expected)
+                    without.step(later, rest)
+                errors[index] += _squared_difference(without.outputs(rest), expected)
     return [error / scale if scale > 0 else error for error in errors]
 
 
@@ -104,13 +117,11 @@ def similarity_scores(graph: Graph, blocks: Sequence[Block], calibration: Calibr
     totals, samples = [0.0] * len(blocks), 0
     wanted = {value for block in blocks for value in (block.entry, block.exit)}
     for batch in calibration:
-        kept = {value: tensor for value, tensor in zip(graph.inputs, batch.inputs, strict=True) if value in wanted}
-
-        def keep(value: Value, tensor: torch.Tensor, kept: dict[Value, torch.Tensor] = kept) -> None:
-            if value in wanted:
-                kept[value] = tensor
-
-        interpreter.run(*batch.inputs, on_value=keep)
+        walk, values = _walk(graph, interpreter, batch)
+        kept = {value: tensor for value, tensor in values.items() if value in wanted}
+        for node in walk.nodes:
+            walk.step(node, values)
+            kept.update((result, values[result]) for result in node.results if result in wanted)
         count = 0
         for index, block in enumerate(blocks):
             before, after = (kept[value].flatten(1).double() for value in (block.entry, block.exit))

@@ -18,9 +18,11 @@ from __future__ import annotations
 import torch
 
 from graphopt.analysis.memory import peak_memory
-from graphopt.backends.reference.interpreter import Interpreter, bind_dims, state_tensor
+from graphopt.backends.reference.binding import bind_dims, bind_results
+from graphopt.backends.reference.interpreter import Interpreter, state_tensor
 from graphopt.ir.dims import Expression, evaluate_dim
 from graphopt.ir.graph import Graph, Node, Operand, Value
+from graphopt.passes.shrink.statistics.observing import evaluate
 from graphopt.pipeline.calibration import Batch, Calibration
 
 __all__ = ["Stream", "batches_that_fit"]
@@ -80,7 +82,9 @@ class Stream:
         """Compute nodes, in the order given."""
         for node in nodes:
             for values, dims in zip(self._values, self._dims, strict=True):
-                values.update(zip(node.results, self._evaluate(node, values, dims), strict=True))
+                results = self._evaluate(node, values, dims)
+                bind_results(node.results, results, dims)
+                values.update(zip(node.results, results, strict=True))
             self._done.add(node)
             self._forget(node)
 
@@ -89,7 +93,7 @@ class Stream:
         return [self._evaluate(node, values, dims)[0] for values, dims in zip(self._values, self._dims, strict=True)]
 
     def _evaluate(self, node: Node, values: dict[Value, torch.Tensor], dims: dict[str, int]) -> tuple[torch.Tensor, ...]:
-        return self._interpreter.evaluate(node, [self._handle(operand, values, dims) for operand in node.operands], dims)
+        return evaluate(self._interpreter, node, [self._handle(operand, values, dims) for operand in node.operands], dims)
 
     def _handle(self, operand: Operand, values: dict[Value, torch.Tensor], dims: dict[str, int]) -> object:
         if isinstance(operand, Expression):

@@ -12,6 +12,7 @@ from graphopt.ir.parser import parse
 from graphopt.ir.printer import show
 from graphopt.ops import verify
 from graphopt.passes.shrink.blocks import find_residual_blocks, merge_by_module
+from graphopt.passes.shrink.factor_linear import FactorLinear
 from graphopt.passes.shrink.remove_blocks import RemoveBlocks
 from graphopt.pipeline.calibration import Batch, Calibration
 from graphopt.pipeline.context import Context
@@ -79,6 +80,53 @@ def test_a_block_that_adds_nothing_goes_exactly() -> None:
     assert outcome.notes == ("a2 removed: error of the outputs 0",)
     inputs = random_inputs(before, seed=9)
     assert torch.equal(Interpreter(before).run(*inputs)[0], Interpreter(graph).run(*inputs)[0])
+
+
+def test_random_numbers_are_the_same_with_and_without_a_block() -> None:
+    text = """
+    graph g(%x: f32[4,8]) {
+      param %w: f32[8,8]
+      %d: f32[4,8] = dropout(%x) {mode="train", p=0.5}
+      %l: f32[4,8] = linear(%d, %w, none)
+      %a: f32[4,8] = add(%d, %l)
+      %y: f32[4,8] = tanh(%a)
+      return %y
+    }
+    """
+    graph = filled(text)
+    set_state(graph, "w", torch.zeros(8, 8))
+    context, before = _context(graph), torch.get_rng_state()
+    for measure in ("output", "similarity"):
+        outcome = RemoveBlocks(count=1, measure=measure).apply_with(Rewriter(graph.clone()), context)  # type: ignore[arg-type]
+        assert float(outcome.notes[0].split()[-1]) < 1e-6
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_sizes_that_depend_on_data_are_those_of_each_run() -> None:
+    """What is not zero is counted, once with the block and once without."""
+    graph = filled("""
+    graph g(%x: f32[4,8]) where k in [0, 9999] {
+      param %w: f32[8,8]
+      %r: f32[4,8] = relu(%x)
+      %l: f32[4,8] = linear(%r, %w, none)
+      %a: f32[4,8] = add(%r, %l)
+      %i: i64[k,2] = aten.nonzero.default(%a) {self=$0}
+      %f: i64[2*k] = reshape(%i) {shape=(2*k,)}
+      %s: i64[] = sum(%f) {axes=(0,), keepdims=false}
+      %y: f32[4,8] = add(%a, %s)
+      return %y
+    }
+    """)
+    before, context = graph.clone(), _context(graph)
+    for pass_ in (RemoveBlocks(count=1, measure="similarity"), FactorLinear(ratio=0.5), RemoveBlocks(count=1)):
+        copy = graph.clone()
+        outcome = pass_.apply_with(Rewriter(copy), context)
+        assert outcome.rewritten == 1
+    assert context.calibration is not None
+    inputs = [batch.inputs for batch in context.calibration]
+    pairs = [(Interpreter(before).run(*x)[0], Interpreter(copy).run(*x)[0]) for x in inputs]
+    wanted = sum(float((new - old).square().sum()) for old, new in pairs) / sum(float(old.square().sum()) for old, _ in pairs)
+    assert float(outcome.notes[0].split()[-1]) == pytest.approx(wanted, rel=1e-2)
 
 
 def test_the_measured_error_is_that_of_the_result() -> None:

@@ -1,16 +1,30 @@
-"""Run a graph over calibration batches and look at chosen values as they are computed; nothing is kept."""
+"""Run a graph over calibration batches and look at chosen values as they are computed; nothing is kept.
+
+Nodes that draw random numbers draw the same ones in every run and leave the state of torch's generator as it was.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 
 from graphopt.backends.reference.interpreter import Interpreter
-from graphopt.ir.graph import Graph, Value
+from graphopt.ir.graph import Graph, Node, Value
 from graphopt.pipeline.calibration import Calibration
 
-__all__ = ["observe"]
+__all__ = ["evaluate", "observe"]
+
+
+def evaluate(interpreter: Interpreter, node: Node, operands: Sequence[object], dims: Mapping[str, int]) -> tuple[torch.Tensor, ...]:
+    """The results of one node, the same ones in every graph and run where it draws random numbers.
+
+    Raises:
+        BackendError: the op failed; the message names the node.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return interpreter.evaluate(node, operands, dims)
 
 
 def observe(graph: Graph, calibration: Calibration, values: Collection[Value], see: Callable[[Value, torch.Tensor], None]) -> None:

@@ -19,6 +19,7 @@ from graphopt.backends.reference.binding import bind_dims, bind_results, check_i
 from graphopt.backends.reference.interpreter import Interpreter, last_uses, precise_dtype, state_tensor
 from graphopt.ir.dims import Expression, evaluate_dim
 from graphopt.ir.graph import Graph, Node, Operand, Value
+from graphopt.passes.shrink.statistics.observing import evaluate
 
 __all__ = ["Stream", "batches_that_fit", "computes_in_double"]
 
@@ -108,9 +109,7 @@ class Stream:
         return self._evaluate(node, [self._read(values, dims, operand) for operand in node.operands], dims)
 
     def _evaluate(self, node: Node, operands: Sequence[object], dims: dict[str, int]) -> tuple[torch.Tensor, ...]:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # a node that draws random numbers draws the same ones in every graph
-            return self._interpreter.evaluate(node, operands, dims)
+        return evaluate(self._interpreter, node, operands, dims)
 
     def state(self, operand: Operand) -> torch.Tensor | None:
         """The numbers of a state as this stream computes with them; None for what is no state."""
