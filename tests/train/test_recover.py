@@ -36,7 +36,7 @@ def capture(module: nn.Module) -> graphopt.Graph:
 def sparse(seed: int = 0, ratio: float = 0.6) -> nn.Sequential:
     module = network(seed)
     with torch.no_grad():
-        weight = module[5].weight
+        weight = module.get_parameter("5.weight")
         weight[weight.abs() < weight.abs().flatten().quantile(ratio)] = 0.0
     return module
 
@@ -270,7 +270,7 @@ def test_a_finished_run_returns_at_once(tmp_path: Path, student: graphopt.Graph,
     assert second.resumed_at == 3
     assert bits(first.module) == bits(second.module)
     with pytest.raises(UsageError, match=r"done.pt is that of another run: the student or an option differs\n  fix: give the same"):
-        recover(student, batches(), **{**options, "steps": 4})
+        recover(student, batches(), **(options | {"steps": 4}))
     (tmp_path / "done.pt").write_bytes(b"PK not a checkpoint")
     with pytest.raises(ArtifactError, match=r"done.pt can't be read: .*\n  fix: delete it|(?s:done.pt can't be read)"):
         recover(student, batches(), **options)
@@ -278,8 +278,9 @@ def test_a_finished_run_returns_at_once(tmp_path: Path, student: graphopt.Graph,
 
 def test_bad_data_gives_one_clear_error(student: graphopt.Graph, teacher: graphopt.Graph) -> None:
     def error(data: object, **options: Any) -> str:
+        given: dict[str, Any] = {"teacher": teacher, "accelerate": False, **options}
         with pytest.raises(UsageError) as caught:
-            recover(student, data, **{"teacher": teacher, "accelerate": False, **options})
+            recover(student, data, **given)
         return str(caught.value)
 
     assert error([]).startswith("training data is empty: no batch came out of the list\n  fix: give at least one batch")
@@ -311,7 +312,7 @@ def test_bad_data_gives_one_clear_error(student: graphopt.Graph, teacher: grapho
 def test_arguments_that_make_no_sense_say_so(tmp_path: Path, student: graphopt.Graph, teacher: graphopt.Graph) -> None:
     def error(model: object = student, data: object = None, **options: Any) -> str:
         with pytest.raises(UsageError) as caught:
-            recover(model, data or batches(), **{"accelerate": False, **options})
+            recover(model, data or batches(), accelerate=False, **options)
         return str(caught.value)
 
     assert error().startswith("there is nothing to learn from: no teacher, and no labels in the data\n  fix: pass teacher=original")
@@ -336,6 +337,6 @@ def test_arguments_that_make_no_sense_say_so(tmp_path: Path, student: graphopt.G
     assert "can't be written\n  fix: give a file in a folder that exists" in error(teacher=teacher, checkpoint=tmp_path / "no" / "c.pt")
     assert "the student has no parameter that could be trained" in error(nn.ReLU(), teacher=network())
     assert "the loss became inf at step 1\n  fix: use a smaller lr" in error(teacher=teacher, lr=1e30, distillation="mse", epochs=5)
-    assert "the metric raised ZeroDivisionError" in error(teacher=teacher, metric=lambda module: 1 / 0)
-    assert "the metric returned a str, needs one number" in error(teacher=teacher, metric=lambda module: "good")
-    assert "the metric is nan, needs a finite number" in error(teacher=teacher, metric=lambda module: float("nan"))
+    assert "the metric raised ZeroDivisionError" in error(teacher=teacher, metric=lambda _: 1 / 0)  # pyright: ignore[reportUnknownLambdaType]
+    assert "the metric returned a str, needs one number" in error(teacher=teacher, metric=lambda _: "good")  # pyright: ignore[reportUnknownLambdaType]
+    assert "the metric is nan, needs a finite number" in error(teacher=teacher, metric=lambda _: float("nan"))  # pyright: ignore[reportUnknownLambdaType]

@@ -18,10 +18,10 @@ Source: Chen et al., "Training deep nets with sublinear memory cost", 2016.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,9 +34,6 @@ from graphopt.backends.calling import flatten_call, restore_output
 from graphopt.capture.module import to_module
 from graphopt.errors import UsageError
 from graphopt.ir.graph import Graph, GraphEditor, Node, Value
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["CheckpointPlan", "Segment", "checkpointed", "plan_checkpoints"]
 
@@ -167,7 +164,7 @@ class _Part:
         return nullcontext(), self._second_run()
 
     @contextmanager
-    def _second_run(self) -> Iterator[None]:
+    def _second_run(self) -> Generator[None]:
         self._running_again = True
         try:
             yield

@@ -50,7 +50,8 @@ class NormalEquations:
     @staticmethod
     def empty(groups: int, rows: int, columns: int) -> NormalEquations:
         """Of no data yet."""
-        return NormalEquations(*(torch.zeros(groups, size, columns, dtype=torch.float64) for size in (columns, rows)))
+        xx, yx = (torch.zeros(groups, size, columns, dtype=torch.float64) for size in (columns, rows))
+        return NormalEquations(xx, yx)
 
     def add(self, x: torch.Tensor, y: torch.Tensor) -> None:
         """Take in x [groups, k, n] and y [groups, rows, n]."""

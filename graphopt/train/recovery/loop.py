@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
+from torch.utils.data.distributed import DistributedSampler
 
 from graphopt.errors import GraphoptError, UsageError
 from graphopt.pipeline.context import Metric
@@ -130,7 +131,7 @@ class Training:
     def _share(self) -> int:
         """How many processes share the items: all, unless the loader's own sampler has divided them."""
         sampler = getattr(self.data, "sampler", None)
-        return 1 if isinstance(sampler, torch.utils.data.distributed.DistributedSampler) else self.runtime.world
+        return 1 if isinstance(sampler, DistributedSampler) else self.runtime.world
 
     def _is_over(self, total: int) -> bool:
         if self.stopped_early:

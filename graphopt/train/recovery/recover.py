@@ -234,16 +234,15 @@ def _optimizer(choice: OptimizerChoice, module: nn.Module, lr: float | None, mom
         raise UsageError("the student has no parameter that could be trained", fix="parameters need requires_grad=True at capture")
     if lr is not None and not lr > 0:
         raise UsageError(f"lr is {lr:g}, needs > 0")
-    match choice:
-        case "sgd":
-            rate = 0.01 if lr is None else lr
-            return SparseSGD(named, rate, momentum=momentum, nesterov=momentum > 0, weight_decay=weight_decay, masks=module)
-        case "adamw":
-            return SparseAdamW(named, 1e-4 if lr is None else lr, weight_decay=weight_decay, masks=module)
-        case str():
-            raise UsageError(f"optimizer is '{choice}', needs 'sgd', 'adamw' or a function of the named parameters")
-        case _:
-            return choice(named)
+    if choice == "sgd":
+        return SparseSGD(
+            named, 0.01 if lr is None else lr, momentum=momentum, nesterov=momentum > 0, weight_decay=weight_decay, masks=module
+        )
+    if choice == "adamw":
+        return SparseAdamW(named, 1e-4 if lr is None else lr, weight_decay=weight_decay, masks=module)
+    if not callable(choice):
+        raise UsageError(f"optimizer is {choice!r}, needs 'sgd', 'adamw' or a function of the named parameters")
+    return choice(named)
 
 
 def _check(
