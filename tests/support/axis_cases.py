@@ -184,6 +184,31 @@ def packed_qkv() -> Graph:
     return net.done(net.linear("head", net.linear("proj", joined, 6), 5))
 
 
+def _merged_heads(net: Net) -> list[Value]:
+    """q, k and v as torch.nn.MultiheadAttention has them: [tokens, batch, features] -> [batch * heads, tokens, 4]."""
+    x = net.linear("embed", net.input(5, 2, 3), 8)
+    merged = [net.reshape(f"{name}_merged", net.linear(name, x, 8), 5, 4, 4) for name in "qkv"]
+    return [net.permute(f"{name}_turned", value, 1, 0, 2) for name, value in zip("qkv", merged, strict=True)]
+
+
+def merged_heads() -> Graph:
+    """Batch and heads are one axis that is split again before the attention."""
+    net = Net("merged_heads")
+    q, k, v = (net.reshape(f"{name}_heads", part, 2, 2, 5, 4) for name, part in zip("qkv", _merged_heads(net), strict=True))
+    joined = net.reshape("joined", net.permute("back", net.attention("attention", q, k, v), 2, 0, 1, 3), 10, 8)
+    return net.done(net.linear("proj", joined, 6))
+
+
+def merged_heads_in_products() -> Graph:
+    """Batch and heads are one axis all the way."""
+    net = Net("merged_heads_in_products")
+    q, k, v = _merged_heads(net)
+    scores = net.op("scores", "matmul", q, net.permute("keys", k, 0, 2, 1))
+    mixed = net.op("mixed", "matmul", net.op("weights", "softmax", scores, axis=2), v)
+    joined = net.reshape("joined", net.permute("back", mixed, 1, 0, 2), 5, 2, 8)
+    return net.done(net.linear("proj", joined, 6))
+
+
 def flatten_linear() -> Graph:
     """Channels and image are flattened: a channel takes its columns along."""
     net = Net("flatten_linear")
@@ -234,6 +259,8 @@ CASES: Mapping[str, Callable[[], Graph]] = {
         grouped_query_attention,
         repeated_keys,
         packed_qkv,
+        merged_heads,
+        merged_heads_in_products,
         flatten_linear,
         grouped_conv,
         gated_linear_unit,

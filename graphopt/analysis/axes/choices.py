@@ -60,18 +60,20 @@ class _Decision:
         self._copy_roots = {bundles.find(number) for number in bundles.copies}
 
     def run(self) -> Decisions:
-        self._spread_heads()
         for index in range(len(self._bundles.parts)):
             self._look_at_parts(index)
         for index in range(len(self._bundles.open)):
             self._look_at(index)
         self._settle()
+        self._spread_heads()
         order = sorted(range(len(self._bundles.open)), key=lambda index: not self._has_heads(self._bundles.open[index]))
         for index in order:
             choice = self._bundles.open[index]
             if choice.chosen < 0:
                 self._choose(choice, self._preferred(index, choice))
                 self._settle()
+        for choice in self._bundles.open:
+            self._name_kinds(choice)
         return self._decisions
 
     def _settle(self) -> None:
@@ -135,7 +137,6 @@ class _Decision:
         for part in choice.alternatives[number]:
             if isinstance(part, Sums) and part.renormalises:
                 self._bundles.renormalised.append((choice.numbers[part.place], choice.node))
-        self._name_kinds(choice)
         self._apply(choice)
 
     def _apply(self, choice: Open) -> None:
@@ -157,19 +158,31 @@ class _Decision:
     # Preferences
 
     def _pure(self, choice: Open, product: Product) -> list[int]:
-        """Bundles of the members that are the live digit alone."""
-        return [self._bundles.find(choice.numbers[place]) for place, digits in product.members if digits == (product.live,)]
+        """Bundles of the members that are the live digit, alone or beside digits that can't be cut: batch x heads."""
+        dead = {
+            part.live
+            for alternative in choice.alternatives
+            for part in alternative
+            if len(alternative) == 1 and isinstance(part, Product) and self._blocked(choice, part) is not None
+        }
+        dead.discard(product.live)
+        return [
+            self._bundles.find(choice.numbers[place])
+            for place, digits in product.members
+            if product.live in digits and all(digit == product.live or digit in dead for digit in digits)
+        ]
 
     def _spread_heads(self) -> None:
-        """A digit of an axis of heads counts heads as well: batch and heads merged for a batched product."""
-        for choice in self._bundles.open:
-            for alternative in choice.alternatives:
-                for part in alternative:
-                    if isinstance(part, Product) and any(
-                        part.live in digits and self._bundles.find(choice.numbers[place]) in self._head_roots
-                        for place, digits in part.members
-                    ):
-                        self._head_roots.update(self._pure(choice, part))
+        """What heads are written in counts heads as well: batch and heads merged for a batched product, and its digits."""
+        queue = list(range(len(self._bundles.open)))
+        while queue:
+            choice = self._bundles.open[queue.pop()]
+            for part in (part for alternative in choice.alternatives for part in alternative if isinstance(part, Product)):
+                live = (self._bundles.find(choice.numbers[place]) for place, digits in part.members if part.live in digits)
+                if not self._head_roots.isdisjoint(live):
+                    fresh = set(self._pure(choice, part)) - self._head_roots
+                    self._head_roots |= fresh
+                    queue += (index for root in fresh for index in self._choices_of[root])
 
     def _has_heads(self, choice: Open) -> bool:
         return any(
