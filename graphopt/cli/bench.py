@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from graphopt.cli.models import load_subject, parse_dynamic, parse_shapes
-from graphopt.cli.options import Dynamic, Json, Model, Passes, Shapes, Threads, Weights
+from graphopt.cli.options import Dynamic, Json, Model, Passes, Shapes, Threads, Weights, thread_options
 from graphopt.cli.output import print_json, print_text, step, steps
 from graphopt.errors import UsageError
 
@@ -43,7 +43,7 @@ def bench(
             optimised = graphopt.optimize(graph.clone(), passes or ["lossless"]).graph
         variants: dict[str, Any] = {}
         for name in targets:
-            options: dict[str, Any] = {"threads": threads} if threads and name == "onnxruntime" else {}
+            options = thread_options(threads, name)
             with step(progress, f"lowering to {name}"):
                 variants[f"{name}, as captured"] = graphopt.lower(graph, target=name, **options)
                 variants[f"{name}, optimised"] = graphopt.lower(optimised, target=name, **options)

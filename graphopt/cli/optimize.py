@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from graphopt.cli.functions import call_function, load_function
 from graphopt.cli.models import load_subject, parse_dynamic, parse_shapes
-from graphopt.cli.options import Dynamic, Json, Model, Passes, Shapes, Threads, Weights
+from graphopt.cli.options import Dynamic, Json, Model, Passes, Shapes, Threads, Weights, thread_options
 from graphopt.cli.output import print_json, print_text, step, steps
 from graphopt.errors import UsageError
 from graphopt.pipeline.calibration import DEFAULT_SAMPLES
@@ -34,7 +34,7 @@ def optimize(
     model: Model,
     passes: Passes = None,
     target: Annotated[
-        str | None, typer.Option("--target", "-t", help="Also lower to this backend: onnxruntime, torch or reference.")
+        str | None, typer.Option("--target", "-t", help="Also lower to this backend: onnxruntime, cpu, torch or reference.")
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to save the graph (or the executable) in.")] = None,
     save_shrink: Annotated[
@@ -83,7 +83,6 @@ def optimize(
         data = call_function(calibration, "--calibration") if calibration is not None else None
         with step(progress, "capturing"):
             graph = subject.captured(shapes=parse_shapes(shape), dynamic=parse_dynamic(dynamic))
-        before = graph.clone()
         with step(progress, "running passes") as update:
             result = graphopt.optimize(
                 graph,
@@ -97,16 +96,16 @@ def optimize(
                 progress=update,
             )
         executable = None
-        options: dict[str, Any] = {"threads": threads} if threads and target == "onnxruntime" else {}
         if target is not None:
             with step(progress, f"lowering to {target}"):
-                executable = graphopt.lower(result.graph, target=target, **options)
+                executable = graphopt.lower(result.graph, target=target, **thread_options(threads, target))
         if bench:
             chosen = target or "onnxruntime"
+            options = thread_options(threads, chosen)
             with step(progress, f"measuring on {chosen}"):
-                original = graphopt.lower(before, target=chosen, **options)
+                original = graphopt.lower(result.original, target=chosen, **options)
                 optimised = executable or graphopt.lower(result.graph, target=chosen, **options)
-                result.report.latency = compare({"before": original, "after": optimised}, before, rounds=rounds)
+                result.report.latency = compare({"before": original, "after": optimised}, result.original, rounds=rounds)
         if output is not None:
             with step(progress, f"saving {output}"):
                 (executable or result.graph).save(output)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-__all__ = ["Dynamic", "Json", "Model", "Passes", "Shapes", "Target", "Threads", "Weights"]
+__all__ = ["Dynamic", "Json", "Model", "Passes", "Shapes", "Target", "Threads", "Weights", "thread_options"]
 
 Model = Annotated[
     str,
@@ -30,3 +30,18 @@ Passes = Annotated[
 Target = Annotated[str, typer.Option("--target", "-t", help="Backend: onnxruntime, torch or reference.")]
 Threads = Annotated[int, typer.Option("--threads", min=0, help="Threads of the executable; 0 leaves the choice to the backend.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+
+_THREADED = frozenset({"cpu", "onnxruntime"})
+"""Backends with threads of their own; the others compute with those of torch."""
+
+
+def thread_options(threads: int, target: str) -> dict[str, Any]:
+    """What `lower` is told so that an executable uses so many threads; torch is told by itself. 0 changes nothing."""
+    if not threads:
+        return {}
+    if target in _THREADED:
+        return {"threads": threads}
+    import torch
+
+    torch.set_num_threads(threads)
+    return {}

@@ -45,7 +45,7 @@ def test_metric_and_budget_weaken_a_pass_and_are_printed(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "shrink-channels{ratio=0.5}: metric 532, drop 528: not kept, 300 allowed" in done.stdout
     assert "shrink-channels{ratio=0.25}: metric 796, drop 264: holds" in done.stdout
-    assert "shrink-channels{ratio=0.28125}: metric 796, drop 264: kept" in done.stdout
+    assert "shrink-channels{ratio=0.2812}: metric 796, drop 264: kept" in done.stdout
     assert "metric: 1060 -> 796, drop 264, 300 allowed" in done.stdout
     assert "calibration batches of 4 rows were cut into 2 of 2" in done.stdout
     document = json.loads(run("optimize", "task.py:make", "-p", "shrink-channels{ratio=0.5}", *options, "--json", cwd=folder).stdout)
