@@ -1,5 +1,6 @@
 """A small network and calibration data for the tests of passes that make weights sparse."""
 
+# ruff: noqa: E501
 from __future__ import annotations
 
 import torch
