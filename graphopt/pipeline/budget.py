@@ -18,8 +18,8 @@ class Budget:
     """Limits on what lossy passes may cost together, measured against the model as it was given.
 
     `metric_drop` is the largest fall of the metric, in the metric's own unit, at least 0. A pass that costs more is
-    tried with up to `tries` smaller values of its `ratio` (each is one evaluation of the metric) before it is rolled
-    back; 0 rolls it back at once.
+    tried with less strength (a smaller `ratio`, mostly) up to `tries` times, each of which is one evaluation of the
+    metric, before it is rolled back; 0 rolls it back at once.
 
     Raises:
         UsageError: a limit is negative or not a number.

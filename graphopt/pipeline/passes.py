@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from enum import Enum
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ from graphopt.rewrite.driver import drive
 from graphopt.rewrite.rewriter import Rewriter
 from graphopt.rewrite.rule import Rule
 
-__all__ = ["ContextPass", "NumericClass", "Outcome", "Pass", "PassResult", "RulePass", "Stage"]
+__all__ = ["ContextPass", "NumericClass", "Outcome", "Pass", "PassResult", "RulePass", "Stage", "weakened"]
 
 
 class NumericClass(Enum):
@@ -102,6 +102,17 @@ class Pass(ABC):
         outcome = self.apply(Rewriter(graph))
         return PassResult(graph, outcome.rewritten, outcome.skipped, outcome.notes)
 
+    def weaker(self, strength: float) -> Pass | None:
+        """The pass with a fraction of its strength, 0 < strength < 1; None where no option says how strong it is.
+
+        Here that is the option `ratio`. A pass in which others count, or take its place, overrides this.
+        """
+        ratio = getattr(self, "ratio", None)
+        if not isinstance(ratio, float) or all(field.name != "ratio" for field in fields(self)):
+            return None
+        options: dict[str, Any] = {"ratio": weakened(ratio, strength)}
+        return replace(self, **options)
+
     def options(self) -> dict[str, Any]:
         """The options and their values."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
@@ -113,6 +124,11 @@ class Pass(ABC):
     def __repr__(self) -> str:
         options = [f"{name}={attribute_text(freeze_attribute(value))}" for name, value in self.changed_options().items()]
         return f"{self.name}{{{', '.join(options)}}}" if options else self.name
+
+
+def weakened(amount: float, strength: float) -> float:
+    """A fraction of an option, to four digits."""
+    return float(f"{amount * strength:.4g}")
 
 
 def _default(field: Field[Any]) -> Any:

@@ -5,8 +5,8 @@
     shrink-channels{ratio=0.25}    metric 0.948   drop 0.002          holds
     shrink-channels{ratio=0.375}   metric 0.943   drop 0.007          kept
 
-A pass whose drop is over the budget is tried with smaller values of its option `ratio`, by bisection; one without
-that option is rolled back. Drops are counted from the model as it was given, so passes share one budget.
+A pass whose drop is over the budget is tried with less strength (`Pass.weaker`: most have an option `ratio`), by
+bisection; one that can't be weaker is rolled back. Drops are counted from the model as it was given, so passes share one budget.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from graphopt.errors import GraphoptError, UsageError
@@ -32,7 +32,7 @@ _SLACK = 1e-9
 """Of the metric: 0.95 - 0.94 is 0.010000000000000009, which a budget of 0.01 allows."""
 
 _NARROWEST = 1 / 256
-"""Ratios that lie closer together than this make no difference worth a measurement."""
+"""Strengths that lie closer together than this make no difference worth a measurement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,32 +190,39 @@ def _versions(module: nn.Module) -> dict[str, int]:
 
 
 class Bisection:
-    """Weaker versions of a pass, one after the other: ratios between the largest that held and the smallest that did not.
+    """Weaker versions of a pass, one after the other: strengths between the largest that held and the smallest that did not.
 
-    Iterate, and tell `result(holds)` after each.
+    Iterate, and tell `result(holds)` after each. Versions that were handed out before, as where an option is an
+    integer, are passed over. None for a pass that has no weaker versions.
     """
 
     def __init__(self, pass_: Pass, tries: int) -> None:
         self._pass = pass_
         self._tries = tries
-        self._low = 0.0
-        ratio = getattr(pass_, "ratio", None)
-        self._high = ratio if isinstance(ratio, float) and any(field.name == "ratio" for field in fields(pass_)) else 0.0
-
-    @property
-    def possible(self) -> bool:
-        """False for a pass without a ratio that could be smaller."""
-        return self._high - self._low > _NARROWEST and self._tries > 0
+        self._low, self._high = 0.0, 1.0
+        self._middle = 1.0
+        self._handed_out = repr(pass_)
+        self._known = {repr(pass_): False}
 
     def __iter__(self) -> Iterator[Pass]:
-        while self.possible:
-            self._tries -= 1
-            self._middle = round((self._low + self._high) / 2, 4)
-            options: dict[str, Any] = {"ratio": self._middle}
-            yield replace(self._pass, **options)
+        while self._tries > 0 and self._high - self._low > _NARROWEST:
+            self._middle = (self._low + self._high) / 2
+            weaker = self._pass.weaker(self._middle)
+            if weaker is None:
+                return
+            self._handed_out = repr(weaker)
+            if self._handed_out in self._known:
+                self._move(self._known[self._handed_out])
+            else:
+                self._tries -= 1
+                yield weaker
 
     def result(self, holds: bool) -> None:
         """How the pass that was handed out last did."""
+        self._known[self._handed_out] = holds
+        self._move(holds)
+
+    def _move(self, holds: bool) -> None:
         if holds:
             self._low = self._middle
         else:

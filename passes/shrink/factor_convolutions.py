@@ -20,7 +20,7 @@ Numeric class: lossy. Stage: training-safe; both factors train.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -35,7 +35,7 @@ from graphopt.passes.shrink.layers import check_patterns, excluded, layer_name, 
 from graphopt.passes.shrink.low_rank import basis_of_outputs, basis_of_weight, rank_for
 from graphopt.passes.shrink.streams import Stream
 from graphopt.pipeline.context import Context
-from graphopt.pipeline.passes import ContextPass, NumericClass, Outcome
+from graphopt.pipeline.passes import ContextPass, NumericClass, Outcome, Pass, weakened
 from graphopt.rewrite.rewriter import Rewriter
 
 __all__ = ["FactorConvolutions"]
@@ -68,6 +68,10 @@ class FactorConvolutions(ContextPass):
     use_data: bool = field(default=True, metadata={"help": "take the directions of the outputs on calibration data, where there is any"})
     only: tuple[str, ...] = field(default=(), metadata={"help": "patterns of layer names to work on"})
     exclude: tuple[str, ...] = field(default=(), metadata={"help": "patterns of layer names to leave alone"})
+
+    def weaker(self, strength: float) -> Pass | None:
+        """The pass with a smaller energy or ratio."""
+        return super().weaker(strength) if self.energy is None else replace(self, energy=weakened(self.energy, strength))
 
     def apply_with(self, rewriter: Rewriter, context: Context) -> Outcome:
         """Split each convolution as far as it may.

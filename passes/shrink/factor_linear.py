@@ -17,7 +17,7 @@ Numeric class: lossy. Stage: training-safe; both factors train.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -27,7 +27,7 @@ from graphopt.passes.shrink.layers import check_patterns, excluded, layer_name, 
 from graphopt.passes.shrink.low_rank import Basis, basis_of_inputs, basis_of_outputs, basis_of_weight, rank_for
 from graphopt.passes.shrink.streams import Stream
 from graphopt.pipeline.context import Context
-from graphopt.pipeline.passes import ContextPass, NumericClass, Outcome
+from graphopt.pipeline.passes import ContextPass, NumericClass, Outcome, Pass, weakened
 from graphopt.rewrite.rewriter import Rewriter
 
 __all__ = ["FactorLinear"]
@@ -47,6 +47,10 @@ class FactorLinear(ContextPass):
     use_data: bool = field(default=True, metadata={"help": "take the directions of the outputs on calibration data, where there is any"})
     only: tuple[str, ...] = field(default=(), metadata={"help": "patterns of layer names to work on"})
     exclude: tuple[str, ...] = field(default=(), metadata={"help": "patterns of layer names to leave alone"})
+
+    def weaker(self, strength: float) -> Pass | None:
+        """The pass with a smaller energy or ratio."""
+        return super().weaker(strength) if self.energy is None else replace(self, energy=weakened(self.energy, strength))
 
     def apply_with(self, rewriter: Rewriter, context: Context) -> Outcome:
         """Split each layer as far as it may.

@@ -15,7 +15,7 @@ from graphopt.passes.shrink.layers import check_patterns, excluded
 from graphopt.passes.shrink.names import layer_of
 from graphopt.pipeline.calibration import Calibration
 from graphopt.pipeline.context import Context
-from graphopt.pipeline.passes import ContextPass, NumericClass, Outcome
+from graphopt.pipeline.passes import ContextPass, NumericClass, Outcome, Pass
 from graphopt.rewrite.rewriter import Rewriter
 
 __all__ = ["PartRemoval", "take_out"]
@@ -41,6 +41,10 @@ class PartRemoval(ContextPass):
     def find(self, graph: Graph) -> tuple[list[Block], list[tuple[str, str]]]:
         """The parts that can go, in execution order, and what can't with the reason."""
         raise NotImplementedError
+
+    def weaker(self, strength: float) -> Pass | None:
+        """The pass with a smaller count or ratio."""
+        return super().weaker(strength) if self.count is None else replace(self, count=int(self.count * strength))
 
     def apply_with(self, rewriter: Rewriter, context: Context) -> Outcome:
         """Measure and remove.

@@ -19,7 +19,7 @@ Source: least squares per layer as in He et al., Channel Pruning for Acceleratin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from math import prod
@@ -37,7 +37,7 @@ from graphopt.passes.shrink.layers import check_patterns, constant_numbers, excl
 from graphopt.passes.shrink.patches import fit_kernel, patch_moments
 from graphopt.passes.shrink.streams import Stream
 from graphopt.pipeline.context import Context
-from graphopt.pipeline.passes import ContextPass, NumericClass, Outcome
+from graphopt.pipeline.passes import ContextPass, NumericClass, Outcome, weakened
 from graphopt.rewrite.rewriter import Rewriter
 
 __all__ = ["ShrinkKernels"]
@@ -71,6 +71,10 @@ class ShrinkKernels(ContextPass):
     smallest: int = field(default=1, metadata={"minimum": 1, "help": "least number of taps along an axis"})
     only: tuple[str, ...] = field(default=(), metadata={"help": "patterns of layer names to work on"})
     exclude: tuple[str, ...] = field(default=(), metadata={"help": "patterns of layer names to leave alone"})
+
+    def weaker(self, strength: float) -> ShrinkKernels:
+        """The pass with a smaller energy."""
+        return replace(self, energy=weakened(self.energy, strength))
 
     def apply_with(self, rewriter: Rewriter, context: Context) -> Outcome:
         """Shrink each kernel as far as it may.

@@ -8,7 +8,7 @@ Numeric class: lossy. Stage: training-safe; parameters get smaller under their o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, TypeAlias
 
 from graphopt.analysis.axes import axis_groups
@@ -17,7 +17,7 @@ from graphopt.passes.shrink.compensation import compensate
 from graphopt.passes.shrink.importance import score
 from graphopt.passes.shrink.selection import Selection, select
 from graphopt.pipeline.context import Context
-from graphopt.pipeline.passes import ContextPass, NumericClass, Outcome
+from graphopt.pipeline.passes import ContextPass, NumericClass, Outcome, weakened
 from graphopt.rewrite.cut import CutRecord, cut
 from graphopt.rewrite.rewriter import Rewriter
 
@@ -71,6 +71,11 @@ class ShrinkGroups(ContextPass):
                     where=self.name,
                     fix="it is the fraction of the units that is removed: 0 leaves the group whole",
                 )
+
+    def weaker(self, strength: float) -> ShrinkGroups:
+        """The pass with smaller ratios, those of single groups too."""
+        ratios = tuple((pattern, weakened(ratio, strength)) for pattern, ratio in self.ratios)
+        return replace(self, ratio=weakened(self.ratio, strength), ratios=ratios)
 
     def apply_with(self, rewriter: Rewriter, context: Context) -> Outcome:
         """Cut `steps` times."""

@@ -19,8 +19,9 @@ from graphopt.ir.graph import Graph, Value
 from graphopt.pipeline.context import Context
 from graphopt.pipeline.manager import PassManager
 from graphopt.pipeline.passes import ContextPass, NumericClass, Outcome, Pass
+from graphopt.pipeline.quality import Bisection
 from graphopt.pipeline.records import BrokenPromise, PassRecord, PipelineResult
-from graphopt.pipeline.registry import Repeat
+from graphopt.pipeline.registry import Repeat, plan, resolve
 from graphopt.rewrite.cut import CutRecord
 from graphopt.rewrite.rewriter import Rewriter
 from tests.support.folding import filled
@@ -162,6 +163,35 @@ def test_the_largest_ratio_that_holds_is_found_by_bisection(graph: Graph) -> Non
     document = json.loads(json.dumps(result.report.to_json()))
     assert document["quality"]["allowed_drop"] == 0.33
     assert [trial["kept"] for trial in document["passes"][0]["trials"]] == [False, False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("spec", "half"),
+    [
+        ('shrink-neurons{ratio=0.7, ratios=(("a", 0.45), ("b", 0.0))}', 'shrink-neurons{ratio=0.35, ratios=(("a", 0.225), ("b", 0.0))}'),
+        ("sparsify-magnitude{ratio=0.9}", "sparsify-magnitude{ratio=0.45}"),
+        ("remove-blocks{ratio=0.5}", "remove-blocks"),
+        ("remove-layers{count=3}", "remove-layers{count=1}"),
+        ("factor-linear", "factor-linear{ratio=0.25}"),
+        ("factor-linear{energy=0.1}", "factor-linear{energy=0.05}"),
+        ("factor-convolutions{energy=0.1}", "factor-convolutions{energy=0.05}"),
+        ("shrink-kernels", "shrink-kernels{energy=0.025}"),
+        ("shrink-to-budget{flops=0.5}", "None"),
+        ("halve", "None"),
+    ],
+)
+def test_the_option_that_counts_gets_weaker(spec: str, half: str) -> None:
+    (pass_,) = (Halve(),) if spec == "halve" else resolve(plan(spec))
+    assert repr(pass_.weaker(0.5)) == half
+
+
+def test_versions_that_were_tried_are_not_tried_again() -> None:
+    (pass_,) = resolve(plan("remove-blocks{count=5}"))
+    bisection, tried = Bisection(pass_, 8), list[str]()
+    for weaker in bisection:
+        tried.append(repr(weaker))
+        bisection.result("count=3" not in tried[-1])
+    assert tried == [f"remove-blocks{{count={count}}}" for count in (2, 3)]
 
 
 def test_passes_share_one_budget_and_one_without_ratio_is_rolled_back(graph: Graph) -> None:
