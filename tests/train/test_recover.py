@@ -265,12 +265,13 @@ def test_layers_that_are_done_are_not_done_again(tmp_path: Path, student: grapho
 
 def test_a_finished_run_returns_at_once(tmp_path: Path, student: graphopt.Graph, teacher: graphopt.Graph) -> None:
     options: dict[str, Any] = {"teacher": teacher, "steps": 3, "checkpoint": tmp_path / "done.pt", "accelerate": False}
+    other: dict[str, Any] = {**options, "steps": 4}
     first = recover(student, batches(), **options)
     second = recover(student, iter(()), **options)
     assert second.resumed_at == 3
     assert bits(first.module) == bits(second.module)
     with pytest.raises(UsageError, match=r"done.pt is that of another run: the student or an option differs\n  fix: give the same"):
-        recover(student, batches(), **(options | {"steps": 4}))
+        recover(student, batches(), **other)
     (tmp_path / "done.pt").write_bytes(b"PK not a checkpoint")
     with pytest.raises(ArtifactError, match=r"done.pt can't be read: .*\n  fix: delete it|(?s:done.pt can't be read)"):
         recover(student, batches(), **options)

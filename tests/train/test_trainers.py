@@ -90,7 +90,7 @@ def test_a_gradient_scaler_skips_steps_without_harm() -> None:
 
 
 @pytest.mark.skipif(find_spec("lightning") is None, reason="lightning is not installed")
-def test_lightning_trains_and_resumes(tmp_path: Path) -> None:
+def test_lightning_trains_and_saves_masks(tmp_path: Path) -> None:
     import lightning  # pyright: ignore[reportMissingImports]
 
     class Task(lightning.LightningModule):  # pyright: ignore[reportUntypedBaseClass]
