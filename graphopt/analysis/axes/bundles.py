@@ -188,8 +188,9 @@ class Bundles:
 
     def _join(self, left: int, right: int, node: Node) -> None:
         if self.sizes[left] != self.sizes[right] or self.sizes[left] < 2:
-            if self.sizes[left] != self.sizes[right] and self.sizes[left] >= 0 and self.sizes[right] >= 0:
-                reason = Reason(f"{node.op} %{node.name} couples it to another size", node.name)
+            if self.sizes[left] != self.sizes[right]:
+                other = "a symbolic size" if min(self.sizes[left], self.sizes[right]) < 0 else "another size"
+                reason = Reason(f"{node.op} %{node.name} couples it to {other}", node.name)
                 self.fix(left, reason)
                 self.fix(right, reason)
             return

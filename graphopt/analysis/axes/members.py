@@ -9,7 +9,7 @@ from graphopt.analysis.axes.groups import AxisGroup, AxisGroups, Fixed, Member, 
 from graphopt.analysis.axes.units import UnitGroup
 from graphopt.ir.graph import Graph, Node, State, Value
 from graphopt.ops import CONVOLUTIONS, ELEMENTWISE, SHAPE, TRANSPOSED_CONVOLUTIONS
-from graphopt.ops.axes.links import Choice, Product, Tie
+from graphopt.ops.axes.links import Choice, Parts, Product, Tie
 from graphopt.ops.registry import call_of, definition, is_canonical
 
 __all__ = ["execution_order", "make_groups"]
@@ -159,6 +159,9 @@ def _trace_uses(bundles: Bundles, uses: dict[int, Use]) -> None:
         for link in rule(call_of(node)) if rule is not None else ():
             if isinstance(link, Tie):
                 _carry(bundles, uses, node, link.left, link.right)
+            elif isinstance(link, Parts):
+                for part, _ in link.parts:
+                    _carry(bundles, uses, node, link.whole, part)
             elif isinstance(link, Choice) and (node, link.alternatives) in chosen:
                 for part in link.alternatives[chosen[node, link.alternatives]]:
                     if isinstance(part, Product):

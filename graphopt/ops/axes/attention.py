@@ -11,14 +11,20 @@ __all__ = ["attention_axes"]
 
 
 def attention_axes(call: Call) -> Iterator[AxisLink]:
-    """Keys and values share positions; with `grouped` a head of k and v goes with all heads of q that read it."""
+    """Keys and values share positions; with `grouped` a head of k and v goes with all heads of q that read it.
+
+    A causal mask compares positions of queries and keys by number.
+    """
     ranks = [call.type(index).rank for index in range(3)]
     rank = max(ranks)
     queries, keys, values = (operand(index, ranks[index] - 2) for index in range(3))
     features = operand(0, ranks[0] - 1), operand(1, ranks[1] - 1)
     yield from (Tie(*features), Sums(features[0]), Sums(features[1]))
-    yield from (Tie(operand(2, ranks[2] - 1), result(rank - 1)), Tie(queries, result(rank - 2)))
-    yield from (Tie(keys, values), Sums(keys, renormalises=True), Sums(values))
+    yield Tie(operand(2, ranks[2] - 1), result(rank - 1))
+    if call.attrs["causal"]:
+        yield from (Fix(place, "compares queries and keys by number") for place in (queries, keys, values, result(rank - 2)))
+    else:
+        yield from (Tie(queries, result(rank - 2)), Tie(keys, values), Sums(keys, renormalises=True), Sums(values))
     mask = call.optional_type(3)
     if mask is not None:
         if mask.rank > 1 and mask.shape[-2] != 1:

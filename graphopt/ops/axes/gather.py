@@ -23,12 +23,16 @@ def embedding_axes(call: Call) -> Iterator[AxisLink]:
 
 
 def gather_axes(call: Call) -> Iterator[AxisLink]:
-    """The index has the shape of the result; other axes of x have to have its sizes."""
+    """The index has the shape of the result; on other axes position i of the index reads position i of x."""
     fixed, found, index = call.integer("axis"), call.type(0), call.type(1)
     for axis in range(index.rank):
-        yield Tie(operand(1, axis), result(axis))
-        if axis != fixed and axis < found.rank and found.shape[axis] == index.shape[axis]:
-            yield Tie(operand(0, axis), result(axis))
+        if axis == fixed or axis >= found.rank:
+            yield Tie(operand(1, axis), result(axis))
+        elif found.shape[axis] == index.shape[axis]:
+            yield from (Tie(operand(0, axis), result(axis)), Tie(operand(1, axis), result(axis)))
+        else:
+            reason = "takes the first positions of a longer axis"
+            yield from (Fix(place, reason) for place in (operand(0, axis), operand(1, axis), result(axis)))
     if found.rank:
         yield Fix(operand(0, fixed), _LOOKED_UP)
 

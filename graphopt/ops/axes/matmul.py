@@ -65,7 +65,7 @@ def einsum_axes(call: Call) -> Iterator[AxisLink]:
             place = operand(index, axis)
             if labels.count(label) > 1:
                 yield Fix(place, "takes its diagonal")
-            elif dim != 1 or sizes[label] == 1:
+            if dim != 1 or sizes[label] == 1:
                 if label in seen:
                     yield Tie(place, seen[label])
                 seen.setdefault(label, place)

@@ -34,7 +34,10 @@ Sized: TypeAlias = "tuple[Place, int]"
 
 
 def reshape_axes(call: Call) -> Iterator[AxisLink]:
-    """The two shapes are cut into the smallest blocks with equal numbers of elements, from the last axis on."""
+    """The two shapes are cut into the smallest blocks with equal numbers of elements, from the last axis on.
+
+    Where a symbolic size is in the way, the axes before it are matched from the first on: [1, 64, h, w] -> [1, 64, h * w].
+    """
     left: list[tuple[Place, Dim]] = [(operand(0, axis), dim) for axis, dim in enumerate(call.type(0).shape) if dim != 1]
     right: list[tuple[Place, Dim]] = [(result(axis), dim) for axis, dim in enumerate(call.dims("shape")) if dim != 1]
     while left and right:
@@ -43,7 +46,7 @@ def reshape_axes(call: Call) -> Iterator[AxisLink]:
             yield Tie(first[0][0], second[0][0])
             continue
         if not _fill_block(first, second, left, right):
-            yield from (Fix(place, "mixes it with an axis of symbolic size") for place, _ in (*first, *second, *left, *right))
+            yield from _from_the_front([*left, *reversed(first)], [*right, *reversed(second)])
             return
         yield from _block(_sizes(first), _sizes(second))
 
@@ -64,6 +67,15 @@ def _fill_block(
     first.reverse()
     second.reverse()
     return True
+
+
+def _from_the_front(first: list[tuple[Place, Dim]], second: list[tuple[Place, Dim]]) -> Iterator[AxisLink]:
+    """Where symbolic sizes can't be matched from the last axis on: first axes of equal size are the same."""
+    same = 0
+    while same < min(len(first), len(second)) and first[same][1] == second[same][1]:
+        yield Tie(first[same][0], second[same][0])
+        same += 1
+    yield from (Fix(place, "mixes it with an axis of symbolic size") for place, _ in (*first[same:], *second[same:]))
 
 
 def _sizes(block: Sequence[tuple[Place, Dim]]) -> list[Sized]:
@@ -120,10 +132,10 @@ def slice_axes(call: Call) -> Iterator[AxisLink]:
     yield from same_axes(call.type(0).rank, axis)
     if start == 0 and stop == call.type(0).shape[axis] and step == 1:
         yield Tie(operand(0, axis), result(axis))
-    elif isinstance(start, int) and step == 1:
+    elif isinstance(start, int) and isinstance(stop, int) and step == 1:
         yield Parts(operand(0, axis), ((result(axis), start),))
     else:
-        reason = f"takes every {step}-th position" if step != 1 else "starts at a symbolic position"
+        reason = f"takes every {step}-th position" if step != 1 else "starts or ends at a symbolic position"
         yield from (Fix(operand(0, axis), reason), Fix(result(axis), reason))
 
 
@@ -206,7 +218,8 @@ def pad_axes(call: Call) -> Iterator[AxisLink]:
         elif call.attrs["mode"] == "constant" and isinstance(low, int) and isinstance(high, int) and low >= 0 and high >= 0:
             yield Parts(result(axis), ((operand(0, axis), low),))
         else:
-            yield from (Fix(operand(0, axis), "pads it with its own positions"), Fix(result(axis), "pads it with its own positions"))
+            reason = "crops it, or pads it by a symbolic number" if call.attrs["mode"] == "constant" else "pads it with its own positions"
+            yield from (Fix(operand(0, axis), reason), Fix(result(axis), reason))
 
 
 def triangle_axes(call: Call) -> Iterator[AxisLink]:

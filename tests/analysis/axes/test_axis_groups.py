@@ -9,6 +9,8 @@ from graphopt import ops
 from graphopt.analysis.axes import Role, axis_groups, show_groups
 from graphopt.errors import UsageError
 from graphopt.ir.parser import parse
+from graphopt.rewrite.cut import cut
+from graphopt.rewrite.rewriter import Rewriter
 from tests.support.axis_cases import CASES, Net
 
 
@@ -87,6 +89,48 @@ def test_tied_weights_are_named() -> None:
     assert reasons == {("table", 0): "embedding %a looks its rows up by number; the tensor is also head.weight"}
 
 
+@pytest.mark.parametrize(
+    ("inputs", "states", "op", "result", "place", "reason"),
+    [
+        ("", "param %t: f32[20,7] buffer %i: i64[10,7]", "gather(%t, %i) {axis=1}", "f32[10,7]", ("t", 0), "longer axis"),
+        (
+            "",
+            "param %q: f32[1,6,4] param %k: f32[1,5,4] param %v: f32[1,5,4]",
+            "scaled_dot_product_attention(%q, %k, %v, none) {causal=true, dropout_p=0.0, grouped=false, scale=none}",
+            "f32[1,6,4]",
+            ("q", 1),
+            "compares queries and keys by number",
+        ),
+        ("", "param %d: f32[8,8] param %a: f32[2,8]", 'einsum(%d, %a) {equation="ii,bi->bi"}', "f32[2,8]", ("a", 1), "takes its diagonal"),
+        ("%x: f32[n]", "param %p: f32[9,4]", "slice(%p) {axis=0, start=0, stop=n, step=1}", "f32[n,4]", ("p", 0), "ends at a symbolic"),
+        ("%x: f32[n]", "param %p: f32[6]", "add(%x, %p)", "f32[n]", ("p", 0), "couples it to a symbolic size"),
+        ("", "param %p: f32[2,6]", 'pad(%p) {pads=((0, 0), (-1, 0)), mode="constant", value=0.0}', "f32[2,5]", ("p", 1), "crops it"),
+    ],
+)
+def test_positions_that_are_counted_stay(inputs: str, states: str, op: str, result: str, place: tuple[str, int], reason: str) -> None:
+    symbols = " where n in [1, 8]" if inputs else ""
+    reasons = fixed_reasons(f"graph g({inputs}){symbols} {{ {states} %y: {result} = {op} return }}")
+    assert reason in reasons[place]
+
+
+def test_channels_before_symbolic_heights_and_widths_can_go() -> None:
+    graph = parse(
+        """graph g(%x: f32[2,3,h,w]) where h in [1, 8], w in [1, 8] {
+          param %conv.weight: f32[8,3,1,1]
+          param %fc.weight: f32[5,8]
+          %conv: f32[2,8,h,w] = conv2d(%x, %conv.weight, none) {dilation=(1, 1), groups=1, padding=(0, 0), stride=(1, 1)}
+          %flat: f32[2,8,h*w] = reshape(%conv) {shape=(2, 8, h*w)}
+          %turned: f32[2,h*w,8] = permute(%flat) {axes=(0, 2, 1)}
+          %fc: f32[2,h*w,5] = linear(%turned, %fc.weight, none)
+          return %fc
+        }"""
+    )
+    groups = axis_groups(graph)
+    assert [(group.name, group.size) for group in groups] == [("conv", 8)]
+    cut(Rewriter(graph), groups, {groups["conv"]: numpy.arange(8) < 3})
+    assert graph.value("flat").type.text == "f32[2,5,h*w]"
+
+
 def test_sizes_that_do_not_divide_can_not_be_cut() -> None:
     reasons = fixed_reasons(
         """graph g(%x: f32[2,3]) {
@@ -126,7 +170,7 @@ def test_transposed_and_depthwise_convolutions() -> None:
     up = net.op("up", "conv_transpose2d", multiplied, weight, net.state("up.bias", 6), groups=2, **options)  # pyright: ignore[reportArgumentType]
     groups = axis_groups(net.done(net.conv("head", up, 5)))
     text = show_groups(net.builder.graph, groups)
-    assert [(group.name, group.size) for group in groups] == [("stem", 4), ("up", 3)] or text
+    assert [(group.name, group.size) for group in groups] == [("stem", 2), ("up", 3)], text
     assert {m.value.name: m.role for m in groups["up"].members if m.role is not Role.CARRIED} == {
         "up.weight": Role.WRITTEN,
         "up.bias": Role.WRITTEN,
@@ -143,6 +187,15 @@ def test_weights_that_are_computed_keep_their_roles() -> None:
         ("w", Role.WRITTEN),
         ("head.weight", Role.READ),
     ]
+
+
+def test_packed_weights_that_are_split_are_written() -> None:
+    net = Net("net")
+    x = net.input(2, 3)
+    parts = net.builder.insert("split", (net.state("packed", 8, 3),), {"axis": 0, "sizes": (4, 4)}, name="split").results
+    left, right = (net.op(name, "linear", x, part, None) for name, part in zip(("left", "right"), parts, strict=True))
+    (group,) = axis_groups(net.done(net.linear("head", net.op("gate", "mul", left, right), 5)))
+    assert (group.name, group.members[0].value.name, group.members[0].role) == ("left", "packed", Role.WRITTEN)
 
 
 def test_weights_made_of_two_products_keep_their_roles() -> None:
