@@ -108,7 +108,7 @@ def optimize(
     "torch") times the graph before and after, in interleaved rounds.
 
     Lossy passes look at three more things. `calibration` is data: a `DataLoader`, a list or generator of batches, or
-    one batch, as `graphopt.pipeline.calibration` reads them, up to `calibration_samples` samples. `metric` is the
+    one batch, as `graphopt.pipeline.calibration` reads them, until there are `calibration_samples` samples. `metric` is the
     quality of a module, higher is better; it is evaluated on the model as given and after each lossy pass. With a
     `budget`, a pass that costs more of it is tried with less strength, as a smaller `ratio`, and rolled back when none
     holds; the report has every figure. `progress` is called with (what is done, fraction from 0 to 1).

@@ -109,18 +109,18 @@ def optimize(
         if output is not None:
             with step(progress, f"saving {output}"):
                 (executable or result.graph).save(output)
-        if save_shrink is not None:
-            if not result.shrinks:
-                raise UsageError("--save-shrink has nothing to write: no pass cut anything", fix="add -p 'shrink-channels{ratio=0.5}'")
+        if save_shrink is not None and result.shrinks:
             save_records(result.shrinks, save_shrink)
     if json_:
         print_json({"model": model, **result.report.to_json()})
-        return
-    print_text(str(result.report))
-    if executable is not None:
-        for line in executable.report:
-            print_text(str(line))
-    if output is not None:
-        print_text(f"saved to {output}")
-    if save_shrink is not None:
-        print_text(f"{len(result.shrinks)} cuts saved to {save_shrink}")
+    else:
+        print_text(str(result.report))
+        if executable is not None:
+            for line in executable.report:
+                print_text(str(line))
+        if output is not None:
+            print_text(f"saved to {output}")
+        if save_shrink is not None and result.shrinks:
+            print_text(f"{len(result.shrinks)} cuts saved to {save_shrink}")
+    if save_shrink is not None and not result.shrinks:  # behind the report, which says why
+        raise UsageError("--save-shrink has nothing to write: no pass cut anything", fix="add -p 'shrink-channels{ratio=0.5}'")

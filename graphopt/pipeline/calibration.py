@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_SAMPLES", "Batch", "Calibration", "calibration_from"]
 
 DEFAULT_SAMPLES = 256
-"""Samples that calibration data is read up to, unless the caller says otherwise."""
+"""Samples after which no more calibration data is read, unless the caller says otherwise."""
 
 
 class Calibration:

@@ -17,13 +17,13 @@ from graphopt.analysis.cost import cost
 from graphopt.analysis.memory import peak_memory
 from graphopt.ir.graph import Graph
 from graphopt.ops import verify
-from graphopt.passes.shrink.budgets.choices import least_important, narrowed, widths_of
+from graphopt.passes.shrink.budgets.choices import Choice, least_important, narrowed, widths_of
 from graphopt.passes.shrink.budgets.costs import FlopsGoal, MemoryGoal, ParametersGoal, Shapes
 from graphopt.passes.shrink.budgets.goals import Goal
 from graphopt.passes.shrink.budgets.latency import LatencyGoal, Saving
 from graphopt.passes.shrink.budgets.regions import region_of
 from graphopt.passes.shrink.budgets.search import Curve, UnreachableError, search
-from graphopt.passes.shrink.budgets.sensitivity import metric_falls
+from graphopt.passes.shrink.budgets.sensitivity import metric_falls, sensitivities
 from graphopt.pipeline.probes import random_inputs
 from graphopt.pipeline.recording import run_outputs
 from graphopt.rewrite.cut import cut
@@ -172,6 +172,26 @@ def test_several_goals_and_what_can_not_be_reached() -> None:
     with pytest.raises(UnreachableError) as caught:
         search([Linear(0.1, sizes, [1.0, 1.0])], [[4, 2], [4]], curves)
     assert caught.value.widths == (2, 4)
+
+
+def test_widths_whose_outputs_are_no_numbers_are_never_chosen() -> None:
+    graph = _models()["residual"]
+    group = next(iter(_groups(graph)))
+    choice = Choice(group, (12, 8, 4))
+    scores = {group: numpy.arange(float(group.size))}
+    small = cost(narrowed(graph, {group: numpy.arange(group.size) >= 8})[0]).parameters
+
+    def measure(other: Graph) -> float:
+        return 0.1 if cost(other).parameters > small else float("nan")
+
+    (curve,) = sensitivities(graph, [choice], scores, measure, points=3, tell=lambda fraction: None)
+    assert [curve.at(width) for width in (16, 12, 8, 4, 2)] == [0.0, 0.1, *[float("inf")] * 3]
+    sizes, widths = [16, 16], [[12, 8, 4]] * 2
+    other = Curve.through([(12, 3.0), (8, 6.0), (4, 9.0)], 16)
+    assert search([Linear(0.6, sizes, [1.0, 1.0])], widths, [curve, other]) == (12, 4)
+    with pytest.raises(UnreachableError) as caught:
+        search([Linear(0.3, sizes, [1.0, 1.0])], widths, [curve, other])
+    assert caught.value.widths == (12, 4)
 
 
 def test_curves_never_fall_as_a_group_gets_narrower() -> None:

@@ -8,6 +8,7 @@ raises or is no finite number. The graph is really cut, so that layers that norm
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["metric_falls", "output_errors", "sensitivities"]
 
 _HOPELESS = 1e30
-"""Error of a cut after which outputs or metric are no numbers."""
+"""From this error on outputs or metric are no numbers, and the width is never chosen."""
 
 _ROUNDING = 1e-12
 """Error that single precision makes by adding in another order: none."""
@@ -57,7 +58,7 @@ def sensitivities(
         for width in widths:
             gone = least_important(scores[choice.group], width)
             error = measure(narrowed(graph, {choice.group: gone})[0])
-            measured.append((width, 0.0 if error < _ROUNDING else error if error < _HOPELESS else _HOPELESS))
+            measured.append((width, 0.0 if error < _ROUNDING else error if error < _HOPELESS else math.inf))
         curves.append(Curve.through(measured, choice.group.size))
     return curves
 
@@ -102,7 +103,7 @@ def metric_falls(graph: Graph, metric: Metric) -> Measure:
 
     def measure(other: Graph) -> float:
         trial = guard.measure(other, "")
-        return max(0.0, trial.drop) if trial.holds and trial.drop is not None else float("inf")
+        return max(0.0, trial.drop) if trial.holds and trial.drop is not None else math.inf
 
     return measure
 
