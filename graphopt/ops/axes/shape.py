@@ -7,6 +7,7 @@ concat(%a: f32[1,64,8,8], %b: f32[1,32,8,8]) {axis=1}     a is positions 0 to 63
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
@@ -36,7 +37,7 @@ Sized: TypeAlias = "tuple[Place, int]"
 def reshape_axes(call: Call) -> Iterator[AxisLink]:
     """The two shapes are cut into the smallest blocks with equal numbers of elements, from the last axis on.
 
-    Where a symbolic size is in the way, the axes before it are matched from the first on: [1, 64, h, w] -> [1, 64, h * w].
+    Where a symbolic size is in the way, see `_around_symbol`.
     """
     left: list[tuple[Place, Dim]] = [(operand(0, axis), dim) for axis, dim in enumerate(call.type(0).shape) if dim != 1]
     right: list[tuple[Place, Dim]] = [(result(axis), dim) for axis, dim in enumerate(call.dims("shape")) if dim != 1]
@@ -46,7 +47,7 @@ def reshape_axes(call: Call) -> Iterator[AxisLink]:
             yield Tie(first[0][0], second[0][0])
             continue
         if not _fill_block(first, second, left, right):
-            yield from _from_the_front([*left, *reversed(first)], [*right, *reversed(second)])
+            yield from _around_symbol(first, second, left, right)
             return
         yield from _block(_sizes(first), _sizes(second))
 
@@ -69,8 +70,24 @@ def _fill_block(
     return True
 
 
-def _from_the_front(first: list[tuple[Place, Dim]], second: list[tuple[Place, Dim]]) -> Iterator[AxisLink]:
-    """Where symbolic sizes can't be matched from the last axis on: first axes of equal size are the same."""
+def _around_symbol(
+    first: list[tuple[Place, Dim]], second: list[tuple[Place, Dim]], left: list[tuple[Place, Dim]], right: list[tuple[Place, Dim]]
+) -> Iterator[AxisLink]:
+    """Links of what is before and behind a symbolic size, of a block that was filled from its end up to there.
+
+    [1, 64, h, w] -> [1, 64, h * w]         first axes of equal size are the same
+    [7, batch, 64] -> [7, 8 * batch, 8]     the 64 is written in the digits (8, 8), of which the last can be live
+    """
+    for block, other in ((first, second), (second, first)):
+        inner, whole = math.prod(size for _, size in _sizes(block[:-1])), math.prod(size for _, size in _sizes(other))
+        if 1 < inner < whole and whole % inner == 0 and not isinstance(block[-1][1], int):
+            yield from _block(_sizes(other[::-1]), _sizes(block[-2::-1]), whole // inner)
+            del block[:-1], other[:]
+            break
+    yield from _same_at_the_front([*left, *reversed(first)], [*right, *reversed(second)])
+
+
+def _same_at_the_front(first: list[tuple[Place, Dim]], second: list[tuple[Place, Dim]]) -> Iterator[AxisLink]:
     same = 0
     while same < min(len(first), len(second)) and first[same][1] == second[same][1]:
         yield Tie(first[same][0], second[same][0])
@@ -82,8 +99,11 @@ def _sizes(block: Sequence[tuple[Place, Dim]]) -> list[Sized]:
     return [(place, dim) for place, dim in block if isinstance(dim, int)]
 
 
-def _block(first: list[Sized], second: list[Sized]) -> Iterator[AxisLink]:
-    """Split a block into the digits that make up the axes of both sides."""
+def _block(first: list[Sized], second: list[Sized], outer: int = 1) -> Iterator[AxisLink]:
+    """Split a block into the digits that make up the axes of both sides.
+
+    Of the second side a factor `outer` may be missing, which is in an axis that can't be cut.
+    """
     strides = sorted({1, *_strides(first), *_strides(second)})
     digits = [high // low for low, high in itertools.pairwise(strides)]
     if any(high % low for low, high in itertools.pairwise(strides)):
@@ -91,15 +111,15 @@ def _block(first: list[Sized], second: list[Sized]) -> Iterator[AxisLink]:
         return
     digits.reverse()
     members: list[tuple[Place, tuple[int, ...]]] = []
-    for side in (first, second):
-        next_digit = 0
+    skipped = next(count for count in range(len(digits) + 1) if math.prod(digits[:count]) == outer)
+    for side, next_digit in ((first, 0), (second, skipped)):
         for place, size in side:
             start, covered = next_digit, 1
             while covered < size:
                 covered *= digits[next_digit]
                 next_digit += 1
             members.append((place, tuple(range(start, next_digit))))
-    yield Choice(tuple((Product(tuple(digits), tuple(members), live),) for live in range(len(digits))))
+    yield Choice(tuple((Product(tuple(digits), tuple(members), live),) for live in range(skipped, len(digits))))
 
 
 def _strides(side: list[Sized]) -> Iterator[int]:

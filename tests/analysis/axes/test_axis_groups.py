@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import numpy
 import pytest
+import torch
 
 from graphopt import ops
 from graphopt.analysis.axes import Role, axis_groups, show_groups
+from graphopt.backends.reference.interpreter import Interpreter
 from graphopt.errors import UsageError
 from graphopt.ir.parser import parse
-from graphopt.rewrite.cut import cut
+from graphopt.pipeline.poison import poison_check
+from graphopt.rewrite.cut import cut, replay
 from graphopt.rewrite.rewriter import Rewriter
 from tests.support.axis_cases import CASES, Net
+from tests.support.cutting import with_dead_units
+from tests.support.random_graphs import fill
 
 
 def fixed_reasons(text: str, **options: str) -> dict[tuple[str, int], str]:
@@ -129,6 +134,41 @@ def test_channels_before_symbolic_heights_and_widths_can_go() -> None:
     assert [(group.name, group.size) for group in groups] == [("conv", 8)]
     cut(Rewriter(graph), groups, {groups["conv"]: numpy.arange(8) < 3})
     assert graph.value("flat").type.text == "f32[2,5,h*w]"
+
+
+def test_features_inside_heads_that_are_merged_with_a_symbolic_batch_can_go() -> None:
+    parts = "".join(
+        f"""%{part}: f32[5,n,8] = linear(%x, %{part}.weight, none)
+          %{part}.merged: f32[5,2*n,4] = reshape(%{part}) {{shape=(5, 2*n, 4)}}
+          %{part}.turned: f32[2*n,5,4] = permute(%{part}.merged) {{axes=(1, 0, 2)}}
+          %{part}.heads: f32[n,2,5,4] = reshape(%{part}.turned) {{shape=(n, 2, 5, 4)}}
+          """
+        for part in "qkv"
+    )
+    graph = parse(
+        f"""graph g(%x: f32[5,n,6]) where n in [1, 8] {{
+          param %q.weight: f32[8,6] param %k.weight: f32[8,6] param %v.weight: f32[8,6] param %out.weight: f32[6,8]
+          {parts}
+          %a: f32[n,2,5,4] = scaled_dot_product_attention(%q.heads, %k.heads, %v.heads, none)
+            {{causal=false, dropout_p=0.0, grouped=false, scale=none}}
+          %back: f32[5,n,2,4] = permute(%a) {{axes=(2, 0, 1, 3)}}
+          %joined: f32[5,n,8] = reshape(%back) {{shape=(5, n, 8)}}
+          %out: f32[5,n,6] = linear(%joined, %out.weight, none)
+          return %out
+        }}"""
+    )
+    fill(graph)
+    groups = axis_groups(graph)
+    assert [(group.name, group.size) for group in groups] == [("q", 4), ("v", 4)]
+    removal = {group: numpy.arange(4) == 1 for group in groups}
+    inputs = [torch.randn(5, 3, 6, generator=torch.Generator().manual_seed(0))]
+    assert poison_check(graph, groups, removal, inputs) == ()
+    dead = with_dead_units(graph, removal)
+    record = cut(Rewriter(graph), groups, removal)
+    assert graph.value("q.merged").type.text == "f32[5,2*n,3]"
+    (expected,) = Interpreter(dead, precise=True).run(*inputs)
+    (found,) = Interpreter(replay(dead, record), precise=True).run(*inputs)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_sizes_that_do_not_divide_can_not_be_cut() -> None:
