@@ -28,6 +28,7 @@ class Differentiable:
         self.module.requires_grad_(False)
         known = dict(self.module.named_parameters()) | dict(self.module.named_buffers())
         self.weights: dict[str, torch.Tensor] = {name: known[name] for name in names}
+        self._output_count = len(graph.outputs)
         self._seed = seed
 
     def outputs(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
@@ -37,10 +38,9 @@ class Differentiable:
 
     def signs(self, batch: Batch, index: int) -> list[torch.Tensor | None]:
         """Random signs for the outputs of a batch that has no targets, always the same for the batch of that index."""
-        outputs = self.outputs(batch.inputs)
         if batch.target is not None:
-            return [None] * len(outputs)
-        return random_signs(outputs, torch.Generator().manual_seed(abs(self._seed) + index))
+            return [None] * self._output_count
+        return random_signs(self.outputs(batch.inputs), torch.Generator().manual_seed(abs(self._seed) + index))
 
     def gradients(
         self, inputs: Sequence[torch.Tensor], target: torch.Tensor | None, signs: Sequence[torch.Tensor | None]
