@@ -304,15 +304,13 @@ class Cache:
         """Move what could not be compiled out of the way; where it is."""
         failed = self.folder / "failed"
         target = failed / key[:16]
-        try:
+        with suppress(OSError):  # it is kept for people; a compile error is reported all the same
             failed.mkdir(mode=0o700, exist_ok=True)
             shutil.rmtree(target, ignore_errors=True)
             fresh.rename(target)
             older = sorted((path for path in failed.iterdir() if path != target), key=lambda path: path.lstat().st_mtime)
             for path in older[: max(0, len(older) + 1 - _FAILED_KEPT)]:
                 shutil.rmtree(path, ignore_errors=True)
-        except OSError:
-            pass
         return str(target)
 
     @contextmanager
@@ -380,10 +378,9 @@ class Cache:
             shutil.rmtree(path, ignore_errors=True)
             return
         try:
-            fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path, ignore_errors=True)
-        except OSError:
-            pass  # somebody works there
+            with suppress(OSError):  # somebody works there
+                fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
         finally:
             os.close(alive)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
 
 from graphopt.errors import BackendError
@@ -118,13 +119,11 @@ def _first_sibling(processor: int) -> int:
 def _quota() -> int:
     """Whole processors that a control group (version 2) lets us use, at least 1; 0 is no limit."""
     groups = ["/"]
-    try:
+    with suppress(OSError):  # no control groups: no limit
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             if line.startswith("0::/"):
                 group = line[3:]
                 groups += [group, *(str(parent) for parent in Path(group).parents)]
-    except OSError:
-        pass
     limits: list[int] = []
     for group in groups:
         try:

@@ -1,23 +1,27 @@
 """Checkpoints that a kill can't spoil: written beside the old one, flushed, and put in its place in one step.
 
-The file is torch's format and read with `weights_only`, so reading one runs no code of it. A fingerprint of the run
-(the student's states, the options) stands in it: going on with something else is an error and not a strange result.
+The file is safetensors, with everything that is no tensor as JSON in its header, so reading one runs no code. A
+fingerprint of the run (the student's states, the options) stands in it: going on with something else is an error and not a
+strange result.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from graphopt.errors import ArtifactError, UsageError
 
-__all__ = ["Checkpoint", "fingerprint"]
+__all__ = ["Checkpoint", "fingerprint", "read"]
 
 _FORMAT = 1
 
@@ -40,15 +44,18 @@ class Checkpoint:
         self.path = Path(path)
         self._run = run
         if not self.path.parent.is_dir() or self.path.is_dir():
-            raise UsageError(f"checkpoint {self.path} can't be written", fix="give a file in a folder that exists: checkpoint='recover.pt'")
+            raise UsageError(
+                f"checkpoint {self.path} can't be written", fix="give a file in a folder that exists: checkpoint='recover.safetensors'"
+            )
 
     def save(self, content: Mapping[str, Any]) -> None:
         """Write it; the file is either the old one or this one, whatever happens."""
         made = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
         try:
-            with made.open("wb") as file:
-                torch.save({"format": _FORMAT, "run": self._run, **content}, file)
-                file.flush()
+            tensors: dict[str, torch.Tensor] = {}
+            text = json.dumps(_encoded(dict(content), tensors))
+            save_file(tensors, made, metadata={"format": str(_FORMAT), "run": self._run, "content": text})
+            with made.open("rb") as file:
                 os.fsync(file.fileno())
             made.replace(self.path)
         finally:
@@ -67,13 +74,63 @@ class Checkpoint:
         if not self.path.exists():
             return None
         try:
-            found: Any = torch.load(self.path, map_location="cpu", weights_only=True)
-            format_, run = found["format"], found["run"]
-        except Exception as error:  # whatever a damaged file makes torch raise
+            format_, run, content = read(self.path)
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ArtifactError(f"checkpoint {self.path} can't be read: {error}", fix="delete it to start from the beginning") from error
-        if format_ != _FORMAT or run != self._run:
+        if (format_, run) != (str(_FORMAT), self._run):
             raise UsageError(
                 f"checkpoint {self.path} is that of another run: the student or an option differs",
                 fix="give the same arguments as then, another file, or delete it",
             )
-        return found
+        return content
+
+
+def read(path: Path) -> tuple[str, str, dict[str, Any]]:
+    """Format, fingerprint of the run, and content of a checkpoint.
+
+    Raises:
+        SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError: it is damaged.
+    """
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata() or {}
+        content = _decoded(json.loads(header["content"]), file)
+    if not isinstance(content, dict):
+        raise ValueError("it holds no run")
+    return header["format"], header["run"], content
+
+
+def _encoded(value: Any, tensors: dict[str, torch.Tensor]) -> list[Any]:
+    """Nested data as JSON: [kind, content]; tensors by name, each with memory of its own."""
+    match value:
+        case torch.Tensor():
+            name = str(len(tensors))
+            plain = value.detach().cpu().contiguous()
+            taken = {tensor.data_ptr() for tensor in tensors.values()}
+            tensors[name] = plain.clone() if plain.data_ptr() in taken else plain
+            return ["tensor", name]
+        case None | bool() | int() | float() | str():
+            return ["value", value]
+        case dict():
+            return ["dict", [[_encoded(key, tensors), _encoded(item, tensors)] for key, item in value.items()]]
+        case list() | tuple():
+            return ["list" if isinstance(value, list) else "tuple", [_encoded(item, tensors) for item in value]]
+        case _:
+            raise UsageError(f"a checkpoint can't hold a {type(value).__name__}", fix="give numbers, texts, tensors, lists and dicts")
+
+
+def _decoded(text: Any, file: Any) -> Any:
+    """The other way round."""
+    kind, content = text
+    match kind:
+        case "tensor":
+            return file.get_tensor(content)
+        case "value":
+            return content
+        case "dict":
+            return {_decoded(key, file): _decoded(item, file) for key, item in content}
+        case "list":
+            return [_decoded(item, file) for item in content]
+        case "tuple":
+            return tuple(_decoded(item, file) for item in content)
+        case _:
+            raise ValueError(f"unknown kind {kind!r}")

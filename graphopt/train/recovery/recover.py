@@ -1,7 +1,7 @@
 """recover(): train a network that was made smaller or sparse for a while, so that it is as good as it was.
 
     result = graphopt.optimize(model, ["sparsify-magnitude{ratio=0.8}"], example_inputs=(x,))
-    recovered = graphopt.train.recover(result, loader, metric=accuracy, epochs=2, checkpoint="recover.pt")
+    recovered = graphopt.train.recover(result, loader, metric=accuracy, epochs=2, checkpoint="recover.safetensors")
     recovered.module, recovered.graph
 
 The original is the teacher; zeros of sparse parameters stay zero. docs/training.md tells more.
