@@ -30,8 +30,8 @@ from graphopt.ir.graph import Node, State
 from graphopt.ops import CONVOLUTIONS
 from graphopt.passes.remove.common import int_of, ints_of
 from graphopt.passes.shrink.conv_factors import Factors, Form, channel_form, spatial_form, spatial_matrix, split
-from graphopt.passes.shrink.factors import split_layer
-from graphopt.passes.shrink.layers import check_patterns, excluded, layer_name, own_weight
+from graphopt.passes.shrink.factors import factor_layers, split_layer
+from graphopt.passes.shrink.layers import excluded, layer_name, own_weight
 from graphopt.passes.shrink.low_rank import basis_of_outputs, basis_of_weight, rank_for
 from graphopt.passes.shrink.streams import Stream
 from graphopt.pipeline.context import Context
@@ -79,26 +79,15 @@ class FactorConvolutions(ContextPass):
         Raises:
             PassOptionError: a pattern means no convolution.
         """
-        graph = rewriter.graph
-        layers = [node for node in graph.nodes if node.op in CONVOLUTIONS]
-        check_patterns(map(layer_name, layers), only=self.only, exclude=self.exclude)
-        stream = Stream(graph, context.calibration) if self.use_data and context.calibration is not None else None
-        skipped: list[tuple[str, str]] = []
-        notes: list[str] = []
-        count = 0
-        for node in list(graph.nodes) if stream is not None else layers:
-            made: tuple[Node, ...] | str = self._split(rewriter, node, stream, notes) if node.op in CONVOLUTIONS else (node,)
-            if isinstance(made, str):
-                skipped.append((layer_name(node), made))
-                made = (node,)
-            count += len(made) == 2
-            if stream is not None:
-                stream.step(*made)
-        if stream is not None:
-            notes += stream.notes
-        elif self.use_data and count:
-            notes.append("directions are those of the weights alone: there is no calibration data")
-        return Outcome(count, tuple(skipped), tuple(notes))
+        return factor_layers(
+            rewriter,
+            CONVOLUTIONS,
+            self._split,
+            calibration=context.calibration,
+            use_data=self.use_data,
+            only=self.only,
+            exclude=self.exclude,
+        )
 
     def _split(self, rewriter: Rewriter, node: Node, stream: Stream | None, notes: list[str]) -> tuple[Node, ...] | str:
         """The two convolutions, or why this one stays."""

@@ -1,19 +1,62 @@
-"""Put two layers in the place of one: the first keeps the weight's name, the second gets a new one."""
+"""Put two layers in the place of one, layer by layer: the first keeps the weight's name, the second gets a new one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 
 from graphopt.ir.attributes import Attribute
 from graphopt.ir.graph import Node, State
 from graphopt.ir.types import TensorType
-from graphopt.passes.shrink.layers import constant_numbers
+from graphopt.passes.shrink.layers import check_patterns, constant_numbers, layer_name
 from graphopt.passes.shrink.names import layer_of
+from graphopt.passes.shrink.streams import Stream
+from graphopt.pipeline.calibration import Calibration
+from graphopt.pipeline.passes import Outcome
 from graphopt.rewrite.rewriter import Rewriter
 
-__all__ = ["split_layer"]
+__all__ = ["Split", "factor_layers", "split_layer"]
+
+Split = Callable[[Rewriter, Node, "Stream | None", list[str]], "tuple[Node, ...] | str"]
+"""Puts two layers in the place of one, with a note: the two, or why it stays."""
+
+
+def factor_layers(
+    rewriter: Rewriter,
+    ops: Collection[str],
+    split: Split,
+    *,
+    calibration: Calibration | None,
+    use_data: bool,
+    only: Sequence[str],
+    exclude: Sequence[str],
+) -> Outcome:
+    """Call `split` for each layer, in execution order, with what reaches it behind the layers that are split already.
+
+    Raises:
+        PassOptionError: a pattern means no layer.
+    """
+    graph = rewriter.graph
+    layers = [node for node in graph.nodes if node.op in ops]
+    check_patterns(map(layer_name, layers), only=only, exclude=exclude)
+    stream = Stream(graph, calibration) if use_data and calibration is not None else None
+    skipped: list[tuple[str, str]] = []
+    notes: list[str] = []
+    count = 0
+    for node in list(graph.nodes) if stream is not None else layers:
+        made: tuple[Node, ...] | str = split(rewriter, node, stream, notes) if node.op in ops else (node,)
+        if isinstance(made, str):
+            skipped.append((layer_name(node), made))
+            made = (node,)
+        count += len(made) == 2
+        if stream is not None:
+            stream.step(*made)
+    if stream is not None:
+        notes += stream.notes
+    elif use_data and count:
+        notes.append("directions are those of the weights alone: there is no calibration data")
+    return Outcome(count, tuple(skipped), tuple(notes))
 
 
 def split_layer(

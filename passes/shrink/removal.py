@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
@@ -38,9 +39,9 @@ class PartRemoval(ContextPass):
     only: tuple[str, ...] = field(default=(), metadata={"help": "patterns of names to work on"})
     exclude: tuple[str, ...] = field(default=(), metadata={"help": "patterns of names to leave alone"})
 
+    @abstractmethod
     def find(self, graph: Graph) -> tuple[list[Block], list[tuple[str, str]]]:
         """The parts that can go, in execution order, and what can't with the reason."""
-        raise NotImplementedError
 
     def weaker(self, strength: float) -> Pass | None:
         """The pass with a smaller count or ratio."""

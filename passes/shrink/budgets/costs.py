@@ -9,6 +9,7 @@ the numbers are close and not exact, so the pass looks at the graph that was rea
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence, Set
 
 import numpy
@@ -87,8 +88,9 @@ class _SumGoal(Goal):
             self._known[key] = self._compute(part, widths)
         return self._known[key]
 
+    @abstractmethod
     def _compute(self, part: int, widths: Sequence[int]) -> float:
-        raise NotImplementedError
+        """The amount of one part at these widths."""
 
     def _change(self, index: int, width: int) -> float:
         changed = list(self.widths)

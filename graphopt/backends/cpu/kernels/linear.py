@@ -11,6 +11,7 @@ Numeric class: the sum runs over the input channels in order, in f32 with fused 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
@@ -57,16 +58,16 @@ class _Product(Kernel):
     frame: Frame
 
     @property
-    def _chain(self) -> Chain:
-        raise NotImplementedError
+    @abstractmethod
+    def _chain(self) -> Chain: ...
 
     @property
-    def _vectors(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def _vectors(self) -> int: ...
 
     @property
-    def _stride(self) -> tuple[int, int]:
-        raise NotImplementedError
+    @abstractmethod
+    def _stride(self) -> tuple[int, int]: ...
 
     @property
     def reads(self) -> Sequence[Storage]:
