@@ -17,30 +17,18 @@ from __future__ import annotations
 
 import torch
 
-from graphopt.analysis.memory import peak_memory
 from graphopt.backends.reference.binding import bind_dims, bind_results
 from graphopt.backends.reference.interpreter import Interpreter, state_tensor
 from graphopt.ir.dims import Expression, evaluate_dim
 from graphopt.ir.graph import Graph, Node, Operand, Value
 from graphopt.passes.shrink.statistics.observing import evaluate
-from graphopt.pipeline.calibration import Batch, Calibration
+from graphopt.passes.shrink.statistics.stream import batches_that_fit
+from graphopt.pipeline.calibration import Calibration
 
-__all__ = ["Stream", "batches_that_fit"]
+__all__ = ["Stream"]
 
 _LIMIT = 1 << 30
 """Most memory for values of all batches (bytes)."""
-
-
-def batches_that_fit(graph: Graph, calibration: Calibration, limit: int = _LIMIT) -> tuple[Batch, ...]:
-    """The first batches whose values fit into `limit` bytes together; at least one."""
-    taken: list[Batch] = []
-    used = 0
-    for batch in calibration:
-        used += peak_memory(graph, bind_dims(graph, batch.inputs)).known
-        if taken and used > limit:
-            break
-        taken.append(batch)
-    return tuple(taken)
 
 
 class Stream:
@@ -50,11 +38,12 @@ class Stream:
     """
 
     def __init__(self, graph: Graph, calibration: Calibration, limit: int = _LIMIT) -> None:
-        batches = batches_that_fit(graph, calibration, limit)
+        inputs = [batch.inputs for batch in calibration]
+        batches = inputs[: batches_that_fit([graph], inputs, limit, precise=False)]
         self._graph = graph
         self._interpreter = Interpreter(graph)
-        self._values: list[dict[Value, torch.Tensor]] = [dict(zip(graph.inputs, batch.inputs, strict=True)) for batch in batches]
-        self._dims = [bind_dims(graph, batch.inputs) for batch in batches]
+        self._values: list[dict[Value, torch.Tensor]] = [dict(zip(graph.inputs, batch, strict=True)) for batch in batches]
+        self._dims = [bind_dims(graph, batch) for batch in batches]
         self._done: set[Node] = set()
         left_out = len(calibration) - len(batches)
         self.notes: tuple[str, ...] = (
