@@ -31,7 +31,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graphopt.backends.cpu.cache import LIBRARY, default_cache, temporary_cache
+from graphopt.backends.cache import LIBRARY, default_cache, temporary_cache
 from graphopt.backends.cpu.isa import machine_flags, resolve
 from graphopt.errors import BackendError
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy
 
-from graphopt.backends.cpu.cache import private_folder
+from graphopt.backends.cache import private_folder
 from graphopt.backends.cpu.contention import waited_seconds
 from graphopt.backends.cpu.emit import emit_candidates, headers, needed_headers, weight_chunks
 from graphopt.backends.cpu.isa import cpu_name, resolve

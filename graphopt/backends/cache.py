@@ -1,15 +1,15 @@
-"""The compile cache: a private folder of shared libraries that this user compiled, and of nothing else.
+"""The compile cache: private folders of code that this user's graphopt made, and of nothing else.
 
     ~/.cache/graphopt/cpu-1/
       3f9a.../              one entry, named by a SHA-256 of all that decides its content
-        network.so
+        network.so          its product: a shared library; in ~/.cache/graphopt/cuda-1/ a Python module, network.py
         network.cpp ...     what it was compiled from, for people and debuggers
-        entry.json          {"bytes": ..., "sha256": ...} of network.so, written last
+        entry.json          {"bytes": ..., "sha256": ...} of the product, written last
       locks/3f              held while somebody compiles an entry that begins with 3f
       failed/               sources of the last compilations that failed
 
 An entry is made in a folder of its own, synced, and renamed: it is there as a whole or not at all, whoever is
-killed when. Before a library is used its owner, permissions, size and hash are checked; any doubt is a miss,
+killed when. Before a product is used its owner, permissions, size and hash are checked; any doubt is a miss,
 and the entry is made again. Locks only keep two processes from compiling the same: nothing breaks without them.
 
 What is in this folder is code that will run with this user's rights. So the folder must belong to the user, be
@@ -41,10 +41,10 @@ from pathlib import Path
 from graphopt.errors import BackendError, GraphoptWarning
 from graphopt.ir.artifact import strict_json
 
-__all__ = ["LIBRARY", "Cache", "Entry", "default_cache", "private_folder"]
+__all__ = ["CPU", "LIBRARY", "Cache", "Entry", "default_cache", "private_folder"]
 
 LIBRARY = "network.so"
-"""The file that an entry is about."""
+"""The product of the CPU backend: the file that an entry is about."""
 
 MOST_BYTES = 1 << 30
 """Size of a cache, unless `GRAPHOPT_CACHE_MEGABYTES` says otherwise; the entries that were not used longest go first."""
@@ -52,7 +52,8 @@ MOST_BYTES = 1 << 30
 _ENTRY = "entry.json"
 _ALIVE = "alive"
 _KEY = re.compile(r"[0-9a-f]{64}\Z")
-_VERSION = "cpu-1"
+CPU = "cpu-1"
+"""Name of the folder of shared libraries; the number is that of the layout of entries."""
 _FAILED_KEPT = 8
 _RECENT_SECONDS = 600.0
 """An entry that was used so recently is never removed: somebody may be about to load it."""
@@ -60,7 +61,7 @@ _RECENT_SECONDS = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A library to load, and whether it was there already."""
+    """A product to load, and whether it was there already."""
 
     path: Path
     found: bool
@@ -136,21 +137,21 @@ def _warn_once(text: str) -> None:
 # The cache
 
 
-def default_cache() -> Cache:
-    """The user's cache; where that can't be used, one in a temporary folder that goes when the process ends."""
+def default_cache(kind: str = CPU, product: str = LIBRARY) -> Cache:
+    """The user's cache of one kind; where that can't be used, one in a temporary folder that goes when the process ends."""
     base = private_folder()
     if base is not None:
-        folder = base / _VERSION
+        folder = base / kind
         reason = _make_private(folder)
         if reason is None:
-            return Cache(folder, _most_bytes())
+            return Cache(folder, _most_bytes(), product=product)
         _warn_once(f"the cache {folder} is not used: {reason}")
-    return temporary_cache()
+    return temporary_cache(product)
 
 
-def temporary_cache() -> Cache:
+def temporary_cache(product: str = LIBRARY) -> Cache:
     """A cache of this process alone."""
-    return Cache(_temporary_folder(os.getpid()), MOST_BYTES, lasting=False)
+    return Cache(_temporary_folder(os.getpid()), MOST_BYTES, lasting=False, product=product)
 
 
 @functools.cache
@@ -177,15 +178,16 @@ def _most_bytes() -> int:
 
 
 class Cache:
-    """A folder of entries; see the module's text. `lasting` ones sync what they write."""
+    """A folder of entries; see the module's text. `lasting` ones sync what they write; `product` is the file that an entry is about."""
 
-    def __init__(self, folder: Path, most_bytes: int = MOST_BYTES, *, lasting: bool = True) -> None:
+    def __init__(self, folder: Path, most_bytes: int = MOST_BYTES, *, lasting: bool = True, product: str = LIBRARY) -> None:
         self.folder = folder
+        self.product = product
         self._most_bytes = most_bytes
         self._lasting = lasting
 
     def fetch(self, key: str, make: Callable[[Path], None], patience: float = 900.0) -> Entry:
-        """The entry `key`, made by `make(folder)` when there is none that can be trusted. `make` leaves `LIBRARY` in an
+        """The entry `key`, made by `make(folder)` when there is none that can be trusted. `make` leaves the product in an
         empty folder of mode 0700. Waits up to `patience` seconds for a process that makes the same entry.
 
         Where the cache can't be written, the entry is made in a temporary folder, with a warning.
@@ -207,14 +209,14 @@ class Cache:
                     f"can't compile in {self.folder}: {error.strerror or error}", fix="set TMPDIR to a folder with room"
                 ) from error
             _warn_once(f"the cache {self.folder} can't be written: {error.strerror or error}; compiled code is not kept")
-            return temporary_cache().fetch(key, make, patience)
+            return temporary_cache(self.product).fetch(key, make, patience)
 
     # Reading
 
     def _find(self, key: str) -> Path | None:
         folder = self.folder / key
         try:
-            path = _checked_library(folder)
+            path = _checked_product(folder, self.product)
         except FileNotFoundError:
             if not os.path.lexists(folder):
                 return None
@@ -252,14 +254,14 @@ class Cache:
             except BackendError as error:
                 error.where = self._keep_failed(key, fresh)
                 raise
-            library = fresh / LIBRARY
-            os.chmod(library, 0o700)
-            content = library.read_bytes()
+            product = fresh / self.product
+            os.chmod(product, 0o700)
+            content = product.read_bytes()
             entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
             (fresh / _ENTRY).write_text(json.dumps(entry) + "\n")
             (fresh / _ENTRY).chmod(0o600)
             if self._lasting:
-                for path in (library, fresh / _ENTRY, fresh):
+                for path in (product, fresh / _ENTRY, fresh):
                     _sync(path)
             target = self.folder / key
             try:
@@ -274,11 +276,11 @@ class Cache:
             if self._lasting:
                 _sync(self.folder)
         self._tidy()
-        return target / LIBRARY
+        return target / self.product
 
     def _replace(self, fresh: Path, target: Path) -> None:
         try:
-            _checked_library(target)
+            _checked_product(target, self.product)
         except (OSError, _DoubtError):
             with suppress(FileNotFoundError):
                 self._remove(target)
@@ -385,8 +387,8 @@ class Cache:
             os.close(alive)
 
 
-def _checked_library(folder: Path) -> Path:
-    """The library of an entry, every byte of it as its maker left it.
+def _checked_product(folder: Path, product: str) -> Path:
+    """The product of an entry, every byte of it as its maker left it.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -406,10 +408,10 @@ def _checked_library(folder: Path) -> Path:
             pass
         case _:
             raise _DoubtError(f"{_ENTRY} lacks a size or a hash")
-    content = _content(folder / LIBRARY, size)
+    content = _content(folder / product, size)
     if len(content) != size or hashlib.sha256(content).hexdigest() != digest:
-        raise _DoubtError(f"{LIBRARY} is not what was written")
-    return folder / LIBRARY
+        raise _DoubtError(f"{product} is not what was written")
+    return folder / product
 
 
 def _content(path: Path, limit: int) -> bytes:

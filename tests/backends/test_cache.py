@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from graphopt.backends.cpu import cache as module
-from graphopt.backends.cpu.cache import LIBRARY, Cache, default_cache, private_folder
+from graphopt.backends import cache as module
+from graphopt.backends.cache import LIBRARY, Cache, default_cache, private_folder
 from graphopt.errors import BackendError, GraphoptWarning
 
 CONTENT = b"\x7fELF and so on, " * 16
@@ -333,7 +333,7 @@ def test_a_folder_that_others_control_is_not_used(
 def test_the_temporary_folder_goes_with_the_process(tmp_path: Path) -> None:
     code = """
 import os
-from graphopt.backends.cpu.cache import temporary_cache
+from graphopt.backends.cache import temporary_cache
 folder = temporary_cache().folder
 if os.fork() == 0:
     os._exit(0 if temporary_cache().folder != folder else 1)
@@ -460,7 +460,7 @@ def test_a_lock_that_is_never_given_up_does_not_stop_anyone(folder: Path) -> Non
 WORKER = """
 import hashlib, json, os, random, signal, sys, time, traceback, warnings
 from pathlib import Path
-from graphopt.backends.cpu.cache import LIBRARY, Cache
+from graphopt.backends.cache import LIBRARY, Cache
 folder, report, kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 warnings.simplefilter("ignore")
 
