@@ -27,7 +27,7 @@ METHODS = frozenset(
         "builtins.exec",
     }
 )
-ALLOWED = {("tools/bench_shrink/tasks/crepe.py", "calls torch.load"): "weights of a package, read with weights_only"}
+ALLOWED = {("tools/bench_quality/tasks/crepe.py", "calls torch.load"): "weights of a package, read with weights_only"}
 PLACES = ("/tmp", "/var/tmp", "/home/", "/root/")
 
 

@@ -12,27 +12,30 @@ import pytest
 import torch
 from torch import nn
 
-from tools.bench_shrink import packages, runs, screen, training
+from tools.bench_quality import packages, training
+from tools.bench_quality.data import texts
+from tools.bench_quality.data.fashion import overlay
+from tools.bench_quality.data.photos import crops
+from tools.bench_quality.data.tones import cents, tones
+from tools.bench_quality.finetuning import fine_tune
+from tools.bench_quality.networks import small_mobilenet, small_resnet
+from tools.bench_quality.records import DENSE, Key, Run, load_run, load_runs, pack, save_run, unpack, versions
+from tools.bench_quality.statistics import difference, mcnemar
+from tools.bench_quality.tasks import TASKS
+from tools.bench_quality.tasks.base import Hits, Item, Schedule, Task
+from tools.bench_quality.tasks.fashion import ResnetFashion
+from tools.bench_quality.tasks.probe import fitted
+from tools.bench_quality.turns import take_turns
+from tools.bench_shrink import screen
 from tools.bench_shrink.__main__ import main
-from tools.bench_shrink.data import texts
-from tools.bench_shrink.data.fashion import overlay
-from tools.bench_shrink.data.photos import crops
-from tools.bench_shrink.data.tones import cents, tones
-from tools.bench_shrink.finetuning import fine_tune
-from tools.bench_shrink.latency import speed_up, take_turns
+from tools.bench_shrink.latency import speed_up
 from tools.bench_shrink.methods import ARMS
 from tools.bench_shrink.methods.arm import Arm, Shrunk
 from tools.bench_shrink.methods.pruning import re_estimate_norms
-from tools.bench_shrink.networks import small_mobilenet, small_resnet
 from tools.bench_shrink.points import at_least_as_fast, fastest_within, points
-from tools.bench_shrink.records import Key, Run, Timing, load_run, load_runs, load_timings, pack, save_run, save_timings, unpack
-from tools.bench_shrink.runs import DENSE, architecture_of, deployed, run_arm, run_dense
-from tools.bench_shrink.statistics import difference, mcnemar
+from tools.bench_shrink.runs import architecture_of, deployed, run_arm, run_dense
 from tools.bench_shrink.table import board, page
-from tools.bench_shrink.tasks import TASKS
-from tools.bench_shrink.tasks.base import Hits, Item, Schedule, Task
-from tools.bench_shrink.tasks.fashion import ResnetFashion
-from tools.bench_shrink.tasks.probe import fitted
+from tools.bench_shrink.timings import Timing, load_timings, save_timings
 
 OURS, PEER = "ours: latency budget", "Torch-Pruning, local"
 
@@ -402,7 +405,7 @@ def test_screen_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_training_is_the_same_twice() -> None:
-    from tools.bench_shrink.data.fashion import Images
+    from tools.bench_quality.data.fashion import Images
 
     random = numpy.random.default_rng(0)
     images = Images(random.integers(0, 256, (256, 1, 28, 28), dtype=numpy.uint8), random.integers(0, 10, 256))
@@ -415,4 +418,4 @@ def test_training_is_the_same_twice() -> None:
         found.append(next(module.parameters()))
     assert torch.equal(*found)
     assert training.hits(module, images).shape == (256,)
-    assert runs.versions()["torch"]
+    assert versions()["torch"]

@@ -2,8 +2,7 @@
 
     python -m tools.bench_shrink --help
 
-Rooms, from the bottom: `packages` (what has to be installed), `data/` (images, texts, tones), `networks` and
-`training` (the two nets that are trained here), `tasks/` (a trained network, its data and its scores), `methods/`
-(how it is made smaller), `runs` (one of them at one level with one seed, and its JSON record), `latency` (interleaved
-timing), `statistics` (paired comparisons), `table` and `plot` (the page), `__main__` (the command).
+What it runs on is in `tools.bench_quality`. Rooms, from the bottom: `timings` (records of latencies), `methods/` (how a
+network is made smaller), `runs` (one of them at one level with one seed), `latency` (interleaved timing), `points`,
+`table` and `plot` (the page), `__main__` (the command).
 """

@@ -22,15 +22,15 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from tools.bench_quality.packages import MissingDataError
+from tools.bench_quality.records import STAGES
+from tools.bench_quality.tasks import TASKS
+from tools.bench_quality.tasks.base import Task
 from tools.bench_shrink.latency import TARGETS, measure_missing
 from tools.bench_shrink.methods import ARMS
-from tools.bench_shrink.packages import MissingDataError
-from tools.bench_shrink.records import STAGES
 from tools.bench_shrink.runs import run_arm, run_dense
 from tools.bench_shrink.screen import screen
 from tools.bench_shrink.table import board, page
-from tools.bench_shrink.tasks import TASKS
-from tools.bench_shrink.tasks.base import Task
 
 __all__ = ["main"]
 

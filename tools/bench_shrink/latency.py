@@ -6,19 +6,18 @@ these is its time in that round. Speed-ups are taken per round, against the dens
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
 
 import graphopt
 from graphopt.ir.graph import Graph
 from tools.bench_cpu.machine import describe
 from tools.bench_cpu.records import Quartiles, quartiles
-from tools.bench_shrink.records import Timing, load_timings, save_timings
-from tools.bench_shrink.tasks.base import Task
+from tools.bench_quality.tasks.base import Task
+from tools.bench_quality.turns import take_turns
+from tools.bench_shrink.timings import Timing, load_timings, save_timings
 
-__all__ = ["TARGETS", "measure_missing", "speed_up", "take_turns"]
+__all__ = ["TARGETS", "measure_missing", "speed_up"]
 
 TARGETS = ("onnxruntime", "cpu")
 _TOGETHER = 8
@@ -28,28 +27,6 @@ _TOGETHER = 8
 def speed_up(timing: Timing) -> Quartiles:
     """The dense network's time over this one's, over the rounds: above 1 it is faster."""
     return quartiles([dense / own for own, dense in zip(timing.milliseconds, timing.dense, strict=True)])
-
-
-def take_turns(calls: Mapping[str, Callable[[], object]], rounds: int, seconds: float) -> dict[str, tuple[float, ...]]:
-    """Milliseconds of each call per round; who is first changes from round to round."""
-    names = list(calls)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(rounds):
-        shift = number % len(names)
-        for name in names[shift:] + names[:shift]:
-            times[name].append(_turn(calls[name], seconds))
-    return {name: tuple(values) for name, values in times.items()}
-
-
-def _turn(call: Callable[[], object], seconds: float) -> float:
-    call()
-    found: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(found) < 3 or time.perf_counter() < end:
-        start = time.perf_counter()
-        call()
-        found.append((time.perf_counter() - start) * 1e3)
-    return round(median(found), 6)
 
 
 def measure_missing(

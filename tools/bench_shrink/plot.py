@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tools.bench_quality.records import STAGES
 from tools.bench_shrink.points import Point
-from tools.bench_shrink.records import STAGES
 from tools.bench_shrink.table import Board
 
 __all__ = ["draw"]

@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 
 import torch
 
 import graphopt
 from graphopt.ir.graph import Graph
-from tools.bench_shrink.finetuning import fine_tune
+from tools.bench_quality.finetuning import fine_tune
+from tools.bench_quality.records import DENSE, Key, Run, load_run, packed, resumed, save_run, versions
+from tools.bench_quality.tasks.base import Task
 from tools.bench_shrink.methods.arm import Arm, Shrunk
-from tools.bench_shrink.packages import MissingDataError
-from tools.bench_shrink.records import Key, Run, load_run, pack, save_run
-from tools.bench_shrink.tasks.base import Hits, Task
 
-__all__ = ["DENSE", "architecture_of", "deployed", "keep_graph", "run_arm", "run_dense"]
-
-DENSE = "dense"
-"""Name under which the network as it was is recorded."""
-_PACKAGES = ("torch", "onnxruntime", "torch-pruning", "transformers", "scikit-learn", "numpy")
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that results depend on."""
-    found = {name for distribution in metadata.distributions() if (name := distribution.metadata["Name"])}
-    return {package: metadata.version(package).partition("+")[0] for package in _PACKAGES if package in found}
+__all__ = ["architecture_of", "deployed", "keep_graph", "run_arm", "run_dense"]
 
 
 def deployed(task: Task, module: torch.nn.Module) -> Graph:
@@ -55,10 +42,6 @@ def keep_graph(task: Task, module: torch.nn.Module) -> str:
     return name
 
 
-def _packed(hits: Mapping[str, Hits]) -> dict[str, str]:
-    return {name: pack(found) for name, found in hits.items()}
-
-
 def run_dense(task: Task, root: Path) -> Run:
     """The network as it is: the reference of every loss and speed."""
     key = Key(task.name, DENSE, 0.0, 0)
@@ -68,25 +51,14 @@ def run_dense(task: Task, root: Path) -> Run:
     module = task.dense()
     count = sum(parameter.numel() for parameter in module.parameters())
     run = Run(key, parameters=count, architecture=keep_graph(task, module), versions=versions())
-    run = replace(run, hits={"plain": _packed(task.evaluate(module, "test"))})
+    run = replace(run, hits={"plain": packed(task.evaluate(module, "test"))})
     save_run(root, run)
     return run
 
 
 def run_arm(task: Task, arm: Arm, level: float, seed: int, root: Path, stages: tuple[str, ...]) -> Run:
     """Run what is missing of `stages` (`plain`, `tuned`). What goes wrong is recorded and not tried again."""
-    key = Key(task.name, arm.name, level, seed)
-    run = load_run(root, key) or Run(key, versions=versions())
-    if all(run.has(stage) for stage in stages):
-        return run
-    try:
-        run = _run(task, arm, run, root, stages)
-    except (MissingDataError, KeyboardInterrupt):
-        raise
-    except Exception as error:  # noqa: BLE001  # a method that fails at a level is a result
-        run = replace(run, failure=f"{type(error).__name__}: {' '.join(str(error).split())}"[:400])
-    save_run(root, run)
-    return run
+    return resumed(Key(task.name, arm.name, level, seed), root, stages, lambda run: _run(task, arm, run, root, stages))
 
 
 def _run(task: Task, arm: Arm, run: Run, root: Path, stages: tuple[str, ...]) -> Run:
@@ -109,7 +81,7 @@ def _run(task: Task, arm: Arm, run: Run, root: Path, stages: tuple[str, ...]) ->
     run = replace(run, settings=shrunk.settings, notes=shrunk.notes[-12:], parameters=count, architecture=architecture)
     if "plain" not in hits:
         began = time.process_time()
-        hits["plain"] = _packed(task.evaluate(shrunk.module, "test"))
+        hits["plain"] = packed(task.evaluate(shrunk.module, "test"))
         seconds["evaluate"] = round(time.process_time() - began, 1)
         run = replace(run, hits=dict(hits), seconds=dict(seconds))
         save_run(root, run)
@@ -117,5 +89,5 @@ def _run(task: Task, arm: Arm, run: Run, root: Path, stages: tuple[str, ...]) ->
         began = time.process_time()
         fine_tune(task, shrunk.module, key.seed)
         seconds["fine-tune"] = round(time.process_time() - began, 1)
-        hits["tuned"] = _packed(task.evaluate(shrunk.module, "test"))
+        hits["tuned"] = packed(task.evaluate(shrunk.module, "test"))
     return replace(run, hits=hits, seconds=seconds)

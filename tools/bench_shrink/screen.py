@@ -9,8 +9,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from tools.bench_quality.tasks.base import Task
 from tools.bench_shrink.methods import SCREENED
-from tools.bench_shrink.tasks.base import Task
 
 __all__ = ["screen", "screened"]
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy
 from numpy.typing import NDArray
 
+from tools.bench_quality.packages import COMMANDS
+from tools.bench_quality.records import DENSE, STAGES, Run, load_runs, unpack
+from tools.bench_quality.scores import loss_text, p_text
+from tools.bench_quality.statistics import difference, mcnemar
+from tools.bench_quality.tasks.base import Task
 from tools.bench_shrink.methods import ARMS
-from tools.bench_shrink.packages import COMMANDS
 from tools.bench_shrink.points import Point, at_least_as_fast, fastest_within, points
-from tools.bench_shrink.records import STAGES, Run, load_runs, load_timings, unpack
-from tools.bench_shrink.runs import DENSE
-from tools.bench_shrink.statistics import mcnemar
-from tools.bench_shrink.tasks.base import Task
+from tools.bench_shrink.timings import load_timings
 
 __all__ = ["LIMITS", "Board", "board", "page", "section"]
 
@@ -58,15 +59,6 @@ def board(root: Path, task: type[Task]) -> Board | None:
     return Board(task, dense, points([run for run in runs if run.key.arm != DENSE], timings, dense.parameters), machine)
 
 
-def _loss(point: Point, shown: Board, stage: str, score: str) -> str:
-    loss = point.loss(shown.hits(score), stage, score)
-    if loss is None:
-        return "-"
-    seeds = len(point.hits[stage][score])
-    spread = f" ±{point.spread(stage, score):.2f}" if seeds > 1 else ""
-    return f"{loss.points:.2f}{spread} [{loss.lower:.2f}, {loss.upper:.2f}]"
-
-
 def _speed(point: Point, target: str) -> str:
     found = point.speeds.get(target)
     return "-" if found is None else f"{found.median:.2f} ({found.lower:.2f}–{found.upper:.2f}), {point.milliseconds[target]:.3f} ms"
@@ -92,7 +84,7 @@ def section(shown: Board, picture: str | None) -> list[str]:
             lines.append(f"| {point.arm} | {point.level:g} | " + " | ".join(["-"] * (len(heads) - 2)) + " |")
             continue
         cells = [point.arm, f"{point.level:g}", f"{point.parameters:.3f}", *(_speed(point, target) for target in shown.targets)]
-        cells += [_loss(point, shown, stage, name) for name in scores for stage in STAGES]
+        cells += [loss_text(point, shown.hits(name), stage, name) for name in scores for stage in STAGES]
         lines.append("| " + " | ".join(cells) + " |")
     failures = [f"- {point.arm}, {point.level:g}: {text}" for point in shown.points for text in point.failures]
     return [*lines, *(["", "Failed:", "", *failures] if failures else [])]
@@ -115,8 +107,6 @@ def _summary(shown: Board, target: str) -> list[str]:
 
 def _duel(shown: Board, target: str) -> list[str]:
     """For each point of Torch-Pruning, points of ours that are at least as fast: how many points more are right."""
-    from tools.bench_shrink.statistics import difference
-
     score = shown.task.scores[0]
     lines: list[str] = []
     for peer in (point for point in shown.points if point.arm.startswith("Torch-Pruning") and point.hits):
@@ -134,17 +124,13 @@ def _duel(shown: Board, target: str) -> list[str]:
                 mine, theirs = ours.hits[stage][score][:seeds], peer.hits[stage][score][:seeds]
                 gap = difference(mine, theirs)
                 exact = mcnemar(mine[0], theirs[0])
-                cells.append(f"{gap.points:+.2f} [{gap.lower:+.2f}, {gap.upper:+.2f}], p {_p(gap.p)} / {_p(exact)}")
+                cells.append(f"{gap.points:+.2f} [{gap.lower:+.2f}, {gap.upper:+.2f}], p {p_text(gap.p)} / {p_text(exact)}")
             lines.append("| " + " | ".join(cells) + " |")
     if not lines:
         return []
     text = f"Against Torch-Pruning: the slowest point of ours that is at least as fast on {target}; points of {score} more right."
     heads = ["Torch-Pruning", "speed-up", "ours", "speed-up", *(_NAMES[stage] for stage in STAGES)]
     return ["", text, "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|", *lines]
-
-
-def _p(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def page(boards: Sequence[Board], pictures: Mapping[str, str]) -> str:

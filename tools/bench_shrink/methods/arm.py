@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from tools.bench_shrink.records import STAGES
-from tools.bench_shrink.tasks.base import Task
+from tools.bench_quality.records import STAGES
+from tools.bench_quality.tasks.base import Task
 
 __all__ = ["Arm", "Shrunk"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import graphopt
+from tools.bench_quality.tasks.base import Task
 from tools.bench_shrink.methods.arm import Arm, Shrunk
-from tools.bench_shrink.tasks.base import Task
 
 __all__ = ["OURS", "SCREEN", "Pipeline"]
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
+from tools.bench_quality.packages import need
+from tools.bench_quality.records import STAGES
+from tools.bench_quality.tasks.base import Item, Task
 from tools.bench_shrink.methods.arm import Arm, Shrunk
-from tools.bench_shrink.packages import need
-from tools.bench_shrink.records import STAGES
-from tools.bench_shrink.tasks.base import Item, Task
 
 __all__ = ["PEERS", "Pruner", "re_estimate_norms"]
 

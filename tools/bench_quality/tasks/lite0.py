@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from tools.bench_shrink.data.fashion import Images, fashion_m
-from tools.bench_shrink.data.photos import crops, photographs, small_pictures
-from tools.bench_shrink.packages import need
-from tools.bench_shrink.tasks.base import Hits, Item, Schedule, Task, in_batches
-from tools.bench_shrink.tasks.probe import Probe, fitted
+from tools.bench_quality.data.fashion import Images, fashion_m
+from tools.bench_quality.data.photos import crops, photographs, small_pictures
+from tools.bench_quality.packages import need
+from tools.bench_quality.tasks.base import Hits, Item, Schedule, Task, in_batches
+from tools.bench_quality.tasks.probe import Probe, fitted
 
 __all__ = ["Lite0"]
 

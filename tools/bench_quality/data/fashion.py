@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy
 from numpy.typing import NDArray
 
-from tools.bench_shrink.data.photos import Photo, photographs
-from tools.bench_shrink.packages import MissingDataError
+from tools.bench_quality.data.photos import Photo, photographs
+from tools.bench_quality.packages import MissingDataError
 
 if TYPE_CHECKING:
     import torch

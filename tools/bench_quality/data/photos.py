@@ -8,7 +8,7 @@ import numpy
 from numpy.typing import NDArray
 from PIL import Image
 
-from tools.bench_shrink.packages import folder_of
+from tools.bench_quality.packages import folder_of
 
 __all__ = ["Photo", "crops", "photographs", "small_pictures"]
 

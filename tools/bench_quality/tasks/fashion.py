@@ -10,9 +10,9 @@ import numpy
 import torch
 from torch.nn import functional
 
-from tools.bench_shrink.data.fashion import Images, fashion_m, fashion_mnist
-from tools.bench_shrink.tasks.base import Hits, Item, Schedule, Task
-from tools.bench_shrink.training import checkpoint, hits
+from tools.bench_quality.data.fashion import Images, fashion_m, fashion_mnist
+from tools.bench_quality.tasks.base import Hits, Item, Schedule, Task
+from tools.bench_quality.training import checkpoint, hits
 
 __all__ = ["MobilenetFashion", "ResnetFashion"]
 

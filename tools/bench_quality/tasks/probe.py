@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from tools.bench_shrink.packages import need
-from tools.bench_shrink.tasks.base import Hits
+from tools.bench_quality.packages import need
+from tools.bench_quality.tasks.base import Hits
 
 __all__ = ["Probe", "fitted"]
 

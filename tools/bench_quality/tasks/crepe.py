@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from tools.bench_shrink.data.tones import BIN_CENTS, FIRST_CENTS, tones
-from tools.bench_shrink.packages import folder_of
-from tools.bench_shrink.tasks.base import Hits, Item, Schedule, Task, in_batches
+from tools.bench_quality.data.tones import BIN_CENTS, FIRST_CENTS, tones
+from tools.bench_quality.packages import folder_of
+from tools.bench_quality.tasks.base import Hits, Item, Schedule, Task, in_batches
 
 __all__ = ["CrepeTiny"]
 
