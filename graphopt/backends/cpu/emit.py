@@ -17,16 +17,13 @@ from typing import TYPE_CHECKING
 from graphopt.backends.cpu.kernel import C_TYPES, ReadState
 from graphopt.backends.cpu.plan import Plan, Step
 from graphopt.backends.cpu.storage import Storage
+from graphopt.backends.text import comment
 from graphopt.errors import BackendError
 
 if TYPE_CHECKING:
     import numpy
 
 __all__ = ["Sources", "emit", "emit_candidates", "headers", "needed_headers", "weight_chunks"]
-
-
-MOST_COMMENT = 300
-"""Characters of a comment."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +93,6 @@ def needed_headers(names: Sequence[str], available: Mapping[str, str]) -> list[s
         found[name] = None
         queue += re.findall(r'#include "([^"]+)"', available[name])
     return list(found)
-
-
-def comment(text: str) -> str:
-    """Text of a model inside a `//` comment: printable ASCII on one short line, without what could continue it (a backslash,
-    or the question marks of a trigraph)."""
-    clean = "".join(c if " " <= c <= "~" and c not in "\\?" else "_" for c in text[:MOST_COMMENT])
-    return clean + ("..." if len(text) > MOST_COMMENT else "")
 
 
 def emit(plan: Plan, units: int = 2, labels: Mapping[str, str] | None = None) -> Sources:

@@ -12,8 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
+from graphopt.backends.arena import Life, aligned, place
 from graphopt.backends.cpu.kernel import Kernel
 from graphopt.backends.cpu.storage import Storage
+from graphopt.backends.text import size_text
 from graphopt.errors import BackendError
 from graphopt.ir.types import DType
 
@@ -93,10 +95,9 @@ class Plan:
     @property
     def text(self) -> str:
         """The whole plan for people."""
-        lines = [
-            f"plan {self.name} for cpu: {len(self.steps)} steps, arena {_size(self.arena_bytes)}, weights {_size(self.weights_bytes)}, "
-            f"scratch {_size(4 * self.scratch)} a worker + {_size(4 * self.shared)} shared"
-        ]
+        memory = f"arena {size_text(self.arena_bytes)}, weights {size_text(self.weights_bytes)}"
+        scratch = f"scratch {size_text(4 * self.scratch)} a worker + {size_text(4 * self.shared)} shared"
+        lines = [f"plan {self.name} for cpu: {len(self.steps)} steps, {memory}, {scratch}"]
         lines += [f"  {storage.text}" for storage in self.inputs]
         for number, step in enumerate(self.steps):
             writes = ", ".join(storage.text for storage in step.kernel.writes)
@@ -110,20 +111,10 @@ class Plan:
         return self.text
 
 
-def _size(count: int) -> str:
-    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB"
-
-
-def _aligned(count: int) -> int:
-    return -(-count // ALIGNMENT) * ALIGNMENT
-
-
 def allocate(steps: Sequence[Step], buffers: Mapping[str, Buffer]) -> tuple[dict[str, int], int]:
     """Offsets of the arena buffers and the arena's size in bytes.
 
-    A buffer lives from the first step that writes it to the last that touches it. Buffers are placed from
-    large to small, each at the lowest offset that is free while it lives (greedy by size: Pisarchyk and Lee,
-    "Efficient memory management for deep neural net inference", 2020).
+    A buffer lives from the first step that writes it to the last that touches it.
 
     Raises:
         BackendError: a step reads a buffer that nothing has written.
@@ -138,41 +129,27 @@ def allocate(steps: Sequence[Step], buffers: Mapping[str, Buffer]) -> tuple[dict
         for storage in step.kernel.writes:
             first.setdefault(storage.buffer, number)
             last[storage.buffer] = number
-    arena = [name for name, buffer in buffers.items() if buffer.kind == "arena" and name in first]
-    arena.sort(key=lambda name: (-buffers[name].bytes, first[name]))
-    offsets: dict[str, int] = {}
-    placed: list[str] = []
-    for name in arena:
-        rivals = sorted(
-            (offsets[other], offsets[other] + _aligned(buffers[other].bytes))
-            for other in placed
-            if first[other] <= last[name] and first[name] <= last[other]
-        )
-        place = 0
-        for begin, end in rivals:
-            if place + _aligned(buffers[name].bytes) <= begin:
-                break
-            place = max(place, end)
-        offsets[name] = place
-        placed.append(name)
-    total = max((offsets[name] + _aligned(buffers[name].bytes) for name in placed), default=0)
+    arena = {
+        name: Life(buffer.bytes, first[name], last[name]) for name, buffer in buffers.items() if buffer.kind == "arena" and name in first
+    }
+    offsets, total = place(arena, ALIGNMENT)
     return offsets, total + SLACK
 
 
 def plan_weights(steps: Sequence[Step], buffers: Mapping[str, Buffer]) -> tuple[tuple[WeightSlot, ...], int]:
     """Where each packed array and each raw state lies in the weights blob, and the blob's size in bytes."""
     slots: list[WeightSlot] = []
-    place = 0
+    position = 0
     for number, step in enumerate(steps):
         for index, packed in enumerate(step.kernel.packed):
             size = prod(packed.shape) * DType.parse(packed.dtype).bytes
-            slots.append(WeightSlot(place, size, step=number, index=index))
-            place += _aligned(size)
+            slots.append(WeightSlot(position, size, step=number, index=index))
+            position += aligned(size, ALIGNMENT)
     for buffer in buffers.values():
         if buffer.kind == "state":
-            slots.append(WeightSlot(place, buffer.bytes, state=buffer.state))
-            place += _aligned(buffer.bytes)
-    return tuple(slots), place + SLACK
+            slots.append(WeightSlot(position, buffer.bytes, state=buffer.state))
+            position += aligned(buffer.bytes, ALIGNMENT)
+    return tuple(slots), position + SLACK
 
 
 def finish(name: str, inputs: Sequence[Storage], outputs: Sequence[Storage], buffers: Mapping[str, Buffer], steps: Sequence[Step]) -> Plan:
