@@ -1,0 +1,1 @@
+"""Emits Triton kernels and library calls for one network, captured as one CUDA graph."""

@@ -1,0 +1,1 @@
+"""Families of Triton kernels, one file each."""

@@ -1,0 +1,118 @@
+"""The plan of a network: which steps run in which order on which memory. Typed, printable, needs no GPU.
+
+plan resnet18 for cuda, float16: 24 steps, one stream, arena 3.1 MiB, weights 22.3 MiB
+  input0 f16[1,3,224,224] channels last
+  0  cudnn convolution  7x7 stride 2 3->64 + relu        -> t0 f16[1,64,112,112] channels last    conv1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from graphopt.backends.arena import Life, place
+from graphopt.backends.cuda.kernel import Work
+from graphopt.backends.cuda.storage import Storage
+from graphopt.backends.text import size_text
+from graphopt.errors import BackendError
+
+__all__ = ["ALIGNMENT", "Buffer", "Plan", "Step", "finish"]
+
+ALIGNMENT = 256
+"""Bytes; what torch's allocator aligns to, and more than any vector load needs."""
+
+Kind = str
+"""`arena` (shared over time by liveness), `torch` (the result of a library call, which torch allocates inside the graph's own
+pool), `input` (static copy of input `index`), `state` (parameters, or numbers made of them)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """Memory of one or more values. `storage` is the view that covers all of it; its buffer is the name."""
+
+    kind: Kind
+    storage: Storage
+    index: int = 0
+
+    @property
+    def name(self) -> str:
+        """An identifier made of a counter."""
+        return self.storage.buffer
+
+    @property
+    def bytes(self) -> int:
+        """Size of the memory."""
+        return self.storage.extent * self.storage.dtype.bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One piece of work, where it came from (names of IR values, module path), and why it was chosen."""
+
+    work: Work
+    source: str = ""
+    reason: str = ""
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that the emitter needs. `offsets` are bytes in the arena by buffer name."""
+
+    name: str
+    dtype: str
+    inputs: tuple[Storage, ...]
+    outputs: tuple[Storage, ...]
+    buffers: Mapping[str, Buffer]
+    steps: tuple[Step, ...]
+    offsets: Mapping[str, int] = field(default_factory=dict[str, int])
+    arena_bytes: int = 0
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of all states."""
+        return sum(buffer.bytes for buffer in self.buffers.values() if buffer.kind == "state")
+
+    @property
+    def text(self) -> str:
+        """The whole plan for people."""
+        memory = f"arena {size_text(self.arena_bytes)}, weights {size_text(self.weights_bytes)}"
+        lines = [f"plan {self.name} for cuda, {self.dtype}: {len(self.steps)} steps, one stream, {memory}"]
+        lines += [f"  {storage.text}" for storage in self.inputs]
+        for number, step in enumerate(self.steps):
+            writes = ", ".join(storage.text for storage in step.work.writes)
+            line = f"  {number:<3} {step.work.algorithm:<19} {step.work.describe():<56} -> {writes}"
+            line += f"    {step.source}" if step.source else ""
+            lines.append(line + (f"    [{step.reason}]" if step.reason else ""))
+        lines += [f"  return {storage.text}" for storage in self.outputs]
+        return "\n".join(lines) + "\n"
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def finish(
+    name: str, dtype: str, inputs: Sequence[Storage], outputs: Sequence[Storage], buffers: Mapping[str, Buffer], steps: Sequence[Step]
+) -> Plan:
+    """A plan with its arena laid out: a buffer lives from the first step that writes it to the last that touches it, and
+    to the end where it is an output.
+
+    Raises:
+        BackendError: a step reads a buffer that nothing has written.
+    """
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for number, step in enumerate(steps):
+        for storage in step.work.reads:
+            if buffers[storage.buffer].kind in ("arena", "torch") and storage.buffer not in first:
+                raise BackendError(f"step {number} reads {storage.text}, which no step before it has written")
+            last[storage.buffer] = number
+        for storage in step.work.writes:
+            first.setdefault(storage.buffer, number)
+            last[storage.buffer] = number
+    last.update({storage.buffer: len(steps) for storage in outputs})
+    used = {storage.buffer for storage in (*inputs, *outputs)} | first.keys() | last.keys()
+    kept = {name: buffer for name, buffer in buffers.items() if name in used}
+    lives = {name: Life(buffer.bytes, first[name], last[name]) for name, buffer in kept.items() if buffer.kind == "arena"}
+    offsets, total = place(lives, ALIGNMENT)
+    return Plan(name, dtype, tuple(inputs), tuple(outputs), kept, tuple(steps), offsets, total)
