@@ -17,9 +17,9 @@ from graphopt.backends.cpu.planner.groups import form_groups
 from graphopt.backends.cpu.planner.layouts import Layouts
 from graphopt.backends.cpu.planner.makers import BLOCKS, MAKERS, refuse
 from graphopt.backends.cpu.planner.measure import Recorder, Timings, default_timings
-from graphopt.backends.cpu.planner.shapes import Shapes
 from graphopt.backends.cpu.replay import Replay, ReplayError, SavedStep
 from graphopt.backends.partition import Segment, segments
+from graphopt.backends.planning.shapes import Shapes
 from graphopt.errors import LoweringError
 from graphopt.ir.graph import Graph, Value
 
@@ -107,7 +107,7 @@ def plan_graph(graph: Graph, sizes: Mapping[str, int] | None = None, choose: Cho
         if not segment.native:
             made.append(segment)
             continue
-        groups = form_groups(segment.nodes, shapes, lambda node: True)
+        groups = form_groups(segment.nodes, shapes)
         layouts = Layouts(segment.nodes, shapes)
         inputs, outputs = segment.inputs(), segment.outputs()
         builder = Builder(graph, groups, layouts, shapes, inputs, outputs, choose)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from graphopt.backends.cpu.planner.blocks import Block, find_blocks
 from graphopt.backends.cpu.planner.groups import Group, form_groups
 from graphopt.backends.cpu.planner.layouts import Layouts
-from graphopt.backends.cpu.planner.shapes import Shapes
+from graphopt.backends.planning.shapes import Shapes
 from graphopt.ir.graph import Graph
 from graphopt.ir.parser import parse
 
@@ -14,7 +14,7 @@ POINTWISE = "{dilation=(1, 1), groups=1, padding=(0, 0), stride=(1, 1)}"
 
 
 def _groups(graph: Graph) -> list[str]:
-    return [_text(group) for group in form_groups(graph.nodes, Shapes(), lambda node: True)]
+    return [_text(group) for group in form_groups(graph.nodes, Shapes())]
 
 
 def _text(group: Group) -> str:
@@ -138,7 +138,7 @@ graph g(%x: f32[1,16,8,8]) {{
   return %sum
 }}""")
     shapes = Shapes()
-    (block,) = find_blocks(form_groups(graph.nodes, shapes, lambda node: True), shapes)
+    (block,) = find_blocks(form_groups(graph.nodes, shapes), shapes)
     assert isinstance(block, Block)
     assert block.kind == "expand"
     assert [_text(group) for group in block.groups] == ["conv2d relu", "conv2d relu", "conv2d add"]

@@ -33,7 +33,7 @@ class Elementwise(Kernel):
 
     Operands have the shape of y; broadcast axes have stride 0 (`Storage.expand`). `TheValue` is operand 0. `dtypes` are
     those of each operation's result and `computed` those in which each operation's arguments meet
-    (`scalar_ops.computed_dtype`); without them everything is f32 (truth values: see `vector_ops`).
+    (`graphopt.backends.planning.dtypes.computed_dtype`); without them everything is f32 (truth values: see `vector_ops`).
     """
 
     operations: tuple[Operation, ...]

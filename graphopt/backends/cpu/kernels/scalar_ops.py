@@ -9,20 +9,17 @@ from typing import TypeAlias
 from graphopt.backends.cpu.chain import Operation
 from graphopt.backends.cpu.kernel import C_TYPES
 from graphopt.backends.cpu.kernels.vector_ops import literal
+from graphopt.backends.planning.dtypes import KEEPS_OPERAND
 from graphopt.ir.attributes import Attribute
-from graphopt.ir.dims import Expression
-from graphopt.ir.graph import Node, Value
 from graphopt.ir.types import DType
-from graphopt.ops.promotion import promote
 
-__all__ = ["common_dtype", "computed_dtype", "is_scalar_operation", "scalar_expression"]
+__all__ = ["is_scalar_operation", "scalar_expression"]
 
 Attrs: TypeAlias = "Mapping[str, Attribute]"
 Rule: TypeAlias = "Callable[[Sequence[str], Attrs, DType], str]"
 
 _COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _LOGICAL = {"logical_and": "&&", "logical_or": "||", "logical_xor": "!="}
-_KEEPS_OPERAND = frozenset({"cast", "isnan", "isinf", "logical_not"})
 _SCALAR = (
     "add", "sub", "mul", "neg", "square", "abs", "sign", "fmod", "remainder", "pow", "maximum", "minimum", "bitwise_and", "bitwise_or",
     "bitwise_xor", "bitwise_not", "bitwise_left_shift", "bitwise_right_shift", "floor", "ceil", "trunc", "round", "relu", "frac",
@@ -109,7 +106,7 @@ def scalar_expression(operation: Operation, arguments: Sequence[tuple[str, DType
     meet = DType.boolean if operation.op in _LOGICAL else computed
 
     def converted(position: int, expression: str, dtype: DType | None) -> str:
-        if (operation.op == "where" and position == 0) or (operation.op in _KEEPS_OPERAND and dtype is not None) or dtype is meet:
+        if (operation.op == "where" and position == 0) or (operation.op in KEEPS_OPERAND and dtype is not None) or dtype is meet:
             return expression
         return f"scalar::to<{C_TYPES[meet.text]}>({expression})"
 
@@ -125,49 +122,3 @@ def scalar_expression(operation: Operation, arguments: Sequence[tuple[str, DType
     if operation.op in ("isnan", "isinf") and (arguments[0][1] is None or not arguments[0][1].is_float):
         expression = "false"
     return expression if made is result else f"scalar::to<{C_TYPES[result.text]}>({expression})"
-
-
-def common_dtype(operands: Sequence[object]) -> DType:
-    """The dtype in which IR operands (values and numbers) meet, by the rules of `torch.result_type`."""
-    found: list[DType | None] = [None, None, None]  # tensors with axes, without axes, numbers
-    for operand in operands:
-        match operand:
-            case Value():
-                place, dtype = (0 if operand.type.rank else 1), operand.type.dtype
-            case bool():
-                place, dtype = 2, DType.boolean
-            case int() | Expression():
-                place, dtype = 2, DType.i64
-            case float():
-                place, dtype = 2, DType.f32
-            case _:
-                continue
-        before = found[place]
-        found[place] = dtype if before is None else promote(before, dtype)
-    result: DType | None = None
-    for dtype in reversed(found):
-        result = _raised(dtype, result)
-    assert result is not None, "there is an operand"
-    return result
-
-
-_CATEGORY = {"bool": 0, "int": 1, "float": 2, "complex": 3}
-
-
-def _raised(higher: DType | None, lower: DType | None) -> DType | None:
-    if higher is None or lower is None:
-        return higher or lower
-    return lower if _CATEGORY[lower.kind] > _CATEGORY[higher.kind] else higher
-
-
-def computed_dtype(node: Node) -> DType:
-    """The dtype in which an elementwise node of the IR computes: what its operands are converted to."""
-    if node.op in _COMPARISONS:
-        return common_dtype(node.operands)
-    if node.op in _LOGICAL:
-        return DType.boolean
-    if node.op in _KEEPS_OPERAND:
-        operand = node.operands[0]
-        assert isinstance(operand, Value), f"{node.op} has a tensor operand"
-        return operand.type.dtype
-    return node.results[0].type.dtype

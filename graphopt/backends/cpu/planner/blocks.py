@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphopt.backends.cpu.planner.groups import Group
-from graphopt.backends.cpu.planner.shapes import Shapes
+from graphopt.backends.planning.shapes import Shapes
 from graphopt.ir.graph import Value
 
 __all__ = ["Block", "find_blocks"]

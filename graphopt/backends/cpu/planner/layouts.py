@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from graphopt.backends.cpu.planner.groups import is_vector_node
-from graphopt.backends.cpu.planner.shapes import Shapes
 from graphopt.backends.cpu.storage import LANES, Storage, blocked, channels_last, plain
+from graphopt.backends.planning.shapes import Shapes
 from graphopt.ir.graph import Node, Value
 from graphopt.ir.types import DType
 from graphopt.ops.families import POOLS

@@ -14,8 +14,8 @@ from graphopt.backends.cpu.planner.layouts import make_storage
 from graphopt.backends.cpu.planner.makers.dense import dense_candidates
 from graphopt.backends.cpu.planner.makers.sparse import sparse_kernels, with_dense
 from graphopt.backends.cpu.planner.makers.table import maker
-from graphopt.backends.cpu.planner.shapes import Shapes
 from graphopt.backends.cpu.storage import LANES
+from graphopt.backends.planning.shapes import Shapes
 from graphopt.ir.graph import Node, Value
 
 FEW_CHANNELS = 8

@@ -5,13 +5,14 @@ from __future__ import annotations
 from graphopt.backends.cpu.chain import Argument, Constant, FromOperand, FromOperation, Operation, TheValue
 from graphopt.backends.cpu.kernel import Kernel
 from graphopt.backends.cpu.kernels.elementwise import Elementwise
-from graphopt.backends.cpu.kernels.scalar_ops import computed_dtype, is_scalar_operation
+from graphopt.backends.cpu.kernels.scalar_ops import is_scalar_operation
 from graphopt.backends.cpu.planner.builder import Builder
 from graphopt.backends.cpu.planner.groups import Group
 from graphopt.backends.cpu.planner.layouts import make_storage
 from graphopt.backends.cpu.planner.makers.table import maker
-from graphopt.backends.cpu.planner.shapes import Shapes
 from graphopt.backends.cpu.storage import Storage
+from graphopt.backends.planning.dtypes import computed_dtype
+from graphopt.backends.planning.shapes import Shapes
 from graphopt.ir.graph import Node, Value
 from graphopt.ir.types import DType
 from graphopt.ops.families import ELEMENTWISE

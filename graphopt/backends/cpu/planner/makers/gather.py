@@ -9,8 +9,8 @@ from graphopt.backends.cpu.planner.builder import Builder
 from graphopt.backends.cpu.planner.groups import Group
 from graphopt.backends.cpu.planner.makers.moves import strided, strided_result
 from graphopt.backends.cpu.planner.makers.table import maker
-from graphopt.backends.cpu.planner.shapes import Shapes
 from graphopt.backends.cpu.storage import Storage
+from graphopt.backends.planning.shapes import Shapes
 from graphopt.ir.graph import Node, Operand, Value
 from graphopt.ir.types import DType
 

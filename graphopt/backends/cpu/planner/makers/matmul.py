@@ -12,8 +12,8 @@ from graphopt.backends.cpu.planner.layouts import make_storage
 from graphopt.backends.cpu.planner.makers.convolution import state_name
 from graphopt.backends.cpu.planner.makers.sparse import sparse_kernels, with_dense
 from graphopt.backends.cpu.planner.makers.table import maker
-from graphopt.backends.cpu.planner.shapes import Shapes
 from graphopt.backends.cpu.storage import Storage
+from graphopt.backends.planning.shapes import Shapes
 from graphopt.errors import BackendError
 from graphopt.ir.graph import Node, Value
 from graphopt.ir.types import DType

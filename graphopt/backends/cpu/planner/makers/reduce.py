@@ -9,8 +9,8 @@ from graphopt.backends.cpu.planner.builder import Builder
 from graphopt.backends.cpu.planner.groups import Group, is_image_mean
 from graphopt.backends.cpu.planner.layouts import make_storage
 from graphopt.backends.cpu.planner.makers.table import maker
-from graphopt.backends.cpu.planner.shapes import Shapes
 from graphopt.backends.cpu.storage import Storage
+from graphopt.backends.planning.shapes import Shapes
 from graphopt.ir.graph import Node
 
 

@@ -9,7 +9,7 @@ from graphopt.backends.cpu.kernel import C_TYPES
 from graphopt.backends.cpu.planner.blocks import Block
 from graphopt.backends.cpu.planner.builder import Builder
 from graphopt.backends.cpu.planner.groups import Group
-from graphopt.backends.cpu.planner.shapes import Shapes
+from graphopt.backends.planning.shapes import Shapes
 from graphopt.ir.graph import Node, Value
 
 __all__ = ["BLOCKS", "MAKERS", "Maker", "block_maker", "dtypes_are_native", "maker", "refuse"]

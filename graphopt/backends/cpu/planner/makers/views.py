@@ -7,8 +7,8 @@ from dataclasses import replace
 from graphopt.backends.cpu.planner.builder import Builder
 from graphopt.backends.cpu.planner.groups import Group
 from graphopt.backends.cpu.planner.makers.table import maker
-from graphopt.backends.cpu.planner.views import VIEW_OPS
 from graphopt.backends.cpu.storage import Storage
+from graphopt.backends.planning.views import VIEW_OPS
 from graphopt.ir.graph import Value
 
 

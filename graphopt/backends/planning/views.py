@@ -5,11 +5,40 @@ reshape, permute, slice, select, split, expand, and dropout at inference
 
 from __future__ import annotations
 
-from graphopt.backends.cpu.planner.shapes import Shapes
-from graphopt.backends.cpu.storage import Storage
+from collections.abc import Sequence
+from typing import Protocol, Self, TypeVar
+
+from graphopt.backends.planning.shapes import Shapes
 from graphopt.ir.graph import Node, Value
 
-__all__ = ["VIEW_OPS", "backward_view", "forward_view", "is_invertible"]
+__all__ = ["VIEW_OPS", "Viewable", "backward_view", "forward_view", "is_invertible"]
+
+
+class Viewable(Protocol):
+    """A storage of a backend: elements that can be looked at in another way, or None where its strides can't tell it."""
+
+    def reshape(self, shape: Sequence[int]) -> Self | None:
+        """The same elements in the same order under another shape."""
+        ...
+
+    def permute(self, axes: Sequence[int]) -> Self:
+        """Axis i of the view is axis axes[i] of this."""
+        ...
+
+    def slice(self, axis: int, start: int, stop: int, step: int = 1) -> Self | None:
+        """Every step-th element of start to stop."""
+        ...
+
+    def select(self, axis: int, index: int) -> Self | None:
+        """One element along an axis, which goes."""
+        ...
+
+    def expand(self, shape: Sequence[int]) -> Self | None:
+        """Axes of size 1 repeated, new axes first."""
+        ...
+
+
+S = TypeVar("S", bound=Viewable)
 
 VIEW_OPS = frozenset({"reshape", "permute", "slice", "select", "split", "expand", "dropout", "feature_dropout", "alpha_dropout"})
 """Ops that this file can express, where strides allow. Dropouts are the identity: a lowered graph is inference."""
@@ -22,7 +51,7 @@ def is_invertible(node: Node) -> bool:
     return node.op in _INVERTIBLE
 
 
-def forward_view(node: Node, result: int, storage: Storage, shapes: Shapes) -> Storage | None:
+def forward_view(node: Node, result: int, storage: S, shapes: Shapes) -> S | None:
     """Result number `result` of a view node on a storage of its operand; None when it has to be copied."""
     attrs = node.attrs
     match node.op:
@@ -45,7 +74,7 @@ def forward_view(node: Node, result: int, storage: Storage, shapes: Shapes) -> S
             return storage
 
 
-def backward_view(node: Node, storage: Storage, shapes: Shapes) -> Storage | None:
+def backward_view(node: Node, storage: S, shapes: Shapes) -> S | None:
     """The storage of the operand of an invertible view node, given one of its result."""
     match node.op:
         case "reshape":

@@ -1,0 +1,1 @@
+"""What planners of several backends share: sizes, views, fusion groups."""
