@@ -6,6 +6,12 @@ Channel i of %a, %b, %c, %d and %e is one *class*: it can only be taken out of a
 layer that makes channels (its output rows) and ends at layers that read them (their input columns). Any op that
 is not known to keep channels apart pins the classes that it reads and makes. Numbers of classes are numpy arrays,
 one entry per channel, joined by a union-find.
+
+`graphopt.analysis.axes` answers a question of the same kind, and is not used here, for three reasons. Which channels are
+zero has to be followed through values that can't be cut too, as an output that another layer reads, and the general
+analysis drops axes that are fixed. It chooses one digit of a reshape or a grouped convolution for the whole graph by
+preference, which may be one along which nothing is zero; here an op keeps channels apart or pins them, and there is
+nothing to prefer. And this one looks at one axis of each value instead of all, for it runs in every round of `lossless`.
 """
 
 from __future__ import annotations
