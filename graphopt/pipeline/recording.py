@@ -17,6 +17,7 @@ from graphopt.backends.reference.interpreter import Interpreter, bind_dims, stat
 from graphopt.errors import PassError
 from graphopt.ir.dims import Expression, evaluate_dim, symbols_of
 from graphopt.ir.graph import Graph, Node, Operand, Value
+from graphopt.pipeline.randomness import seeded
 
 if TYPE_CHECKING:
     import torch
@@ -153,9 +154,7 @@ def run_outputs(
     """The flat outputs of one run; `on_value` sees the results of nodes as they are computed."""
     import torch
 
-    # Nodes that draw random numbers draw the same ones in every run, and the caller's generator does not move.
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with torch.no_grad(), seeded():  # nodes that draw random numbers draw the same ones in every run
         return Interpreter(graph, precise=precise).run(*inputs, on_value=on_value)
 
 

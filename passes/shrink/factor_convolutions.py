@@ -33,7 +33,7 @@ from graphopt.passes.shrink.conv_factors import Factors, Form, channel_form, spa
 from graphopt.passes.shrink.factors import factor_layers, split_layer
 from graphopt.passes.shrink.layers import excluded, layer_name, own_weight
 from graphopt.passes.shrink.low_rank import basis_of_outputs, basis_of_weight, rank_for
-from graphopt.passes.shrink.streams import Stream
+from graphopt.passes.shrink.statistics.stream import Stream
 from graphopt.pipeline.context import Context
 from graphopt.pipeline.passes import ContextPass, NumericClass, Outcome, Pass, weakened
 from graphopt.rewrite.rewriter import Rewriter

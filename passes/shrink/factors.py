@@ -11,7 +11,7 @@ from graphopt.ir.graph import Node, State
 from graphopt.ir.types import TensorType
 from graphopt.passes.shrink.layers import check_patterns, constant_numbers, layer_name
 from graphopt.passes.shrink.names import layer_of
-from graphopt.passes.shrink.streams import Stream
+from graphopt.passes.shrink.statistics.stream import Stream
 from graphopt.pipeline.calibration import Calibration
 from graphopt.pipeline.passes import Outcome
 from graphopt.rewrite.rewriter import Rewriter
@@ -40,7 +40,7 @@ def factor_layers(
     graph = rewriter.graph
     layers = [node for node in graph.nodes if node.op in ops]
     check_patterns(map(layer_name, layers), only=only, exclude=exclude)
-    stream = Stream(graph, calibration) if use_data and calibration is not None else None
+    stream = Stream.of(graph, calibration) if use_data and calibration is not None else None
     skipped: list[tuple[str, str]] = []
     notes: list[str] = []
     count = 0

@@ -9,17 +9,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence, Set
 
 import torch
 
-from graphopt.backends.reference.binding import bind_dims, bind_results
-from graphopt.backends.reference.interpreter import Interpreter, state_tensor
-from graphopt.ir.dims import Expression, evaluate_dim
-from graphopt.ir.graph import Graph, Node, Operand, Value
+from graphopt.ir.graph import Graph, Node, Value
 from graphopt.passes.shrink.blocks import Block
-from graphopt.passes.shrink.statistics.observing import evaluate
+from graphopt.passes.shrink.statistics.stream import Stream
 from graphopt.pipeline.calibration import Batch, Calibration
 
 __all__ = ["Outputs", "original_outputs", "output_errors", "similarity_scores"]
@@ -30,64 +26,11 @@ Outputs = list[tuple[torch.Tensor, ...]]
 
 def original_outputs(graph: Graph, calibration: Calibration) -> Outputs:
     """What the network gives for each batch."""
-    interpreter = Interpreter(graph)
-    found: Outputs = []
-    for batch in calibration:
-        walk, values = _walk(graph, interpreter, batch)
-        for node in walk.nodes:
-            walk.step(node, values)
-        found.append(walk.outputs(values))
-    return found
-
-
-@dataclass(slots=True)
-class _Walk:
-    """One batch on its way through a graph: node by node, values freed behind their last reader."""
-
-    graph: Graph
-    interpreter: Interpreter
-    dims: dict[str, int]
-    """Sizes of symbols; those that depend on data come in on the way."""
-    nodes: Sequence[Node]
-    ending: Mapping[Node, Sequence[Value]]
-
-    def step(self, node: Node, values: dict[Value, torch.Tensor]) -> None:
-        """Compute a node; values that nobody reads any more are dropped."""
-        operands = [self.operand(operand, values) for operand in node.operands]
-        results = evaluate(self.interpreter, node, operands, self.dims)
-        bind_results(node.results, results, self.dims)
-        values.update(zip(node.results, results, strict=True))
-        for value in self.ending.get(node, ()):
-            values.pop(value, None)
-
-    def operand(self, operand: Operand, values: Mapping[Value, torch.Tensor]) -> object:
-        if isinstance(operand, Expression):
-            return evaluate_dim(operand, self.dims)
-        if not isinstance(operand, Value):
-            return operand
-        state = self.graph.state_of(operand)
-        return state_tensor(state) if state is not None else values[operand]
-
-    def outputs(self, values: Mapping[Value, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        found = (self.operand(operand, values) for operand in self.graph.outputs)
-        return tuple(item if isinstance(item, torch.Tensor) else torch.tensor(item) for item in found)
-
-
-def _walk(graph: Graph, interpreter: Interpreter, batch: Batch) -> tuple[_Walk, dict[Value, torch.Tensor]]:
-    seen = {output for output in graph.outputs if isinstance(output, Value)}
-    ending: dict[Node, list[Value]] = {}
-    for node in graph.reversed_nodes:
-        for value in (*node.results, *node.operands):
-            if isinstance(value, Value) and value not in seen:
-                seen.add(value)
-                ending.setdefault(node, []).append(value)
-    walk = _Walk(graph, interpreter, bind_dims(graph, batch.inputs), list(graph.nodes), ending)
-    return walk, dict(zip(graph.inputs, batch.inputs, strict=True))
+    return [Stream(graph, [batch.inputs]).finish()[0] for batch in calibration]
 
 
 def output_errors(graph: Graph, blocks: Sequence[Block], calibration: Calibration, original: Outputs) -> list[float]:
     """For each block the error of the graph's outputs without it, against `original`."""
-    interpreter = Interpreter(graph)
     by_exit: dict[Node, list[int]] = {}
     for index, block in enumerate(blocks):
         assert block.exit.producer is not None, "exits are computed"
@@ -95,33 +38,24 @@ def output_errors(graph: Graph, blocks: Sequence[Block], calibration: Calibratio
     wanted = {block.entry for block in blocks}
     errors, scale = [0.0] * len(blocks), 0.0
     for batch, expected in zip(calibration, original, strict=True):
-        walk, values = _walk(graph, interpreter, batch)
-        entries = {value: tensor for value, tensor in values.items() if value in wanted}
         scale += _squares(expected)
-        for position, node in enumerate(walk.nodes):
-            walk.step(node, values)
-            entries.update((result, values[result]) for result in node.results if result in wanted)
+        entries: dict[Value, torch.Tensor] = {}
+        for node, stream in _walk(graph, batch, wanted, entries):
             for index in by_exit.get(node, ()):
-                block = blocks[index]
-                rest = {**values, block.exit: entries[block.entry]}
-                without = replace(walk, dims=dict(walk.dims))
-                for later in walk.nodes[position + 1 :]:
-                    without.step(later, rest)
-                errors[index] += _squared_difference(without.outputs(rest), expected)
+                without = stream.fork()
+                without.put(blocks[index].exit, [entries[blocks[index].entry]])
+                errors[index] += _squared_difference(without.finish()[0], expected)
     return [error / scale if scale > 0 else error for error in errors]
 
 
 def similarity_scores(graph: Graph, blocks: Sequence[Block], calibration: Calibration) -> list[float]:
     """For each block 1 - cosine of its entry and exit, averaged over samples."""
-    interpreter = Interpreter(graph)
     totals, samples = [0.0] * len(blocks), 0
     wanted = {value for block in blocks for value in (block.entry, block.exit)}
     for batch in calibration:
-        walk, values = _walk(graph, interpreter, batch)
-        kept = {value: tensor for value, tensor in values.items() if value in wanted}
-        for node in walk.nodes:
-            walk.step(node, values)
-            kept.update((result, values[result]) for result in node.results if result in wanted)
+        kept: dict[Value, torch.Tensor] = {}
+        for _ in _walk(graph, batch, wanted, kept):
+            pass
         count = 0
         for index, block in enumerate(blocks):
             before, after = (kept[value].flatten(1).double() for value in (block.entry, block.exit))
@@ -130,6 +64,16 @@ def similarity_scores(graph: Graph, blocks: Sequence[Block], calibration: Calibr
             count = len(cosine)
         samples += count
     return [total / max(samples, 1) for total in totals]
+
+
+def _walk(graph: Graph, batch: Batch, wanted: Set[Value], kept: dict[Value, torch.Tensor]) -> Iterator[tuple[Node, Stream]]:
+    """Each node with a stream of one batch that has just computed it; the values that are `wanted` are put into `kept`."""
+    stream = Stream(graph, [batch.inputs])
+    kept.update((value, stream.operand(0, value)) for value in graph.inputs if value in wanted)
+    for node in graph.nodes:
+        stream.step(node)
+        kept.update((result, stream.operand(0, result)) for result in node.results if result in wanted)
+        yield node, stream
 
 
 def _squares(outputs: Sequence[torch.Tensor]) -> float:

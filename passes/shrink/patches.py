@@ -23,7 +23,7 @@ from torch.nn import functional
 from graphopt.ir.graph import Node
 from graphopt.passes.remove.common import int_of, ints_of
 
-__all__ = ["Fit", "PatchMoments", "fit_kernel", "patch_moments", "patches_of"]
+__all__ = ["Fit", "PatchMoments", "fit_kernel", "patch_moments", "patches_of", "windows_of"]
 
 _RIDGE = 1e-6
 """Ridge as a fraction of the mean of the diagonal."""
@@ -90,19 +90,28 @@ def _every_fourth(patches: torch.Tensor, first: int, images: int) -> torch.Tenso
     return ((torch.arange(positions) % 4) == 3)[None, :].expand(count, positions)
 
 
-def patches_of(node: Node, x: torch.Tensor, kernel: tuple[int, ...], wanted: int, generator: torch.Generator) -> torch.Tensor:
-    """Up to `wanted` patches of each image: [images, positions, channels, taps]."""
+def windows_of(node: Node, x: torch.Tensor, kernel: tuple[int, ...]) -> torch.Tensor:
+    """What each output of a convolution reads (im2col), as a view of the padded input: [positions..., channels, kernel...].
+
+    `x` is [batch, channels, spatial...], and the batch axis comes first in the result too, or without a batch axis.
+    """
     rank = len(kernel)
     stride, padding, dilation = (ints_of(node.attrs[name]) for name in ("stride", "padding", "dilation"))
-    x = functional.pad(x, [side for pad in reversed(padding) for side in (pad, pad)])
-    counts = [(x.shape[2 + i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in range(rank)]
+    padded = functional.pad(x, [side for pad in reversed(padding) for side in (pad, pad)])
+    first = x.dim() - rank
+    for axis in range(rank):
+        reach = dilation[axis] * (kernel[axis] - 1) + 1
+        padded = padded.unfold(first + axis, reach, stride[axis])[..., :: dilation[axis]]
+    return padded.movedim(first - 1, first - 1 + rank)
+
+
+def patches_of(node: Node, x: torch.Tensor, kernel: tuple[int, ...], wanted: int, generator: torch.Generator) -> torch.Tensor:
+    """Up to `wanted` patches of each image, at the same random positions of all: [images, positions, channels, taps]."""
+    windows = windows_of(node, x, kernel)
+    counts = windows.shape[1 : 1 + len(kernel)]
     total = prod(counts)
     chosen = torch.randperm(total, generator=generator)[:wanted] if wanted < total else torch.arange(total)
-    places = torch.unravel_index(chosen, counts)
-    taps = torch.cartesian_prod(*[torch.arange(size) for size in kernel]).reshape(-1, rank)
-    index = [(places[i] * stride[i])[:, None] + (taps[:, i] * dilation[i])[None, :] for i in range(rank)]  # [positions, taps]
-    found = x[(slice(None), slice(None), *index)]  # [images, channels, positions, taps]
-    return found.transpose(1, 2)
+    return windows[(slice(None), *torch.unravel_index(chosen, counts))].flatten(3)
 
 
 def fit_kernel(moments: PatchMoments, weight: torch.Tensor, kept: torch.Tensor, *, bias: torch.Tensor | None) -> Fit:

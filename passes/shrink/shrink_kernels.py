@@ -35,7 +35,7 @@ from graphopt.passes.remove.remove_idle_kernel_borders import cropped_weight
 from graphopt.passes.remove.window_crops import Axis, Crop, axes_of, cropped_attrs
 from graphopt.passes.shrink.layers import check_patterns, constant_numbers, excluded, layer_name, own_weight
 from graphopt.passes.shrink.patches import fit_kernel, patch_moments
-from graphopt.passes.shrink.streams import Stream
+from graphopt.passes.shrink.statistics.stream import Stream
 from graphopt.pipeline.context import Context
 from graphopt.pipeline.passes import ContextPass, NumericClass, Outcome, weakened
 from graphopt.rewrite.rewriter import Rewriter
@@ -92,7 +92,7 @@ class ShrinkKernels(ContextPass):
         kernels = [node for node in graph.nodes if node.op in CONVOLUTIONS or node.op in TRANSPOSED]
         check_patterns(map(layer_name, kernels), only=self.only, exclude=self.exclude)
         fits = context.calibration is not None and (self.refit or self.measure == "output")
-        stream = Stream(graph, context.calibration) if fits and context.calibration is not None else None
+        stream = Stream.of(graph, context.calibration) if fits and context.calibration is not None else None
         work = _Work(self, rewriter, stream, context.seed)
         for node in list(graph.nodes) if stream is not None else kernels:
             made = work.shrink(node) if node.op in CONVOLUTIONS or node.op in TRANSPOSED else node

@@ -33,7 +33,7 @@ from graphopt.ops import AVERAGE_POOLS, MAX_POOLS
 from graphopt.passes.remove.common import ints_of, is_integer, tuple_of
 from graphopt.passes.remove.window_crops import Axis, Crop, axes_of, cropped_attrs, window_fits
 from graphopt.passes.shrink.layers import check_patterns, excluded
-from graphopt.passes.shrink.streams import Stream
+from graphopt.passes.shrink.statistics.stream import Stream
 from graphopt.pipeline.context import Context
 from graphopt.pipeline.passes import ContextPass, NumericClass, Outcome
 from graphopt.rewrite.rewriter import Rewriter
@@ -71,7 +71,7 @@ class ShrinkPools(ContextPass):
             )
         pools = [node for node in graph.nodes if node.op in _POOLS]
         check_patterns((node.name for node in pools), only=self.only, exclude=self.exclude)
-        stream = Stream(graph, context.calibration) if self.tolerance is not None and context.calibration is not None else None
+        stream = Stream.of(graph, context.calibration) if self.tolerance is not None and context.calibration is not None else None
         skipped: list[tuple[str, str]] = []
         notes: list[str] = []
         for node in list(graph.nodes) if stream is not None else pools:
@@ -127,7 +127,8 @@ class ShrinkPools(ContextPass):
         if stream is None:
             return None
         difference = total = 0.0
-        for x, old in zip(stream.tensors(node.value(0)), stream.look_ahead(node), strict=True):
+        for batch in range(len(stream)):
+            x, (old,) = stream.operand(batch, node.value(0)), stream.compute(batch, node)
             difference += float((_pooled(node, attrs, x).double() - old.double()).square().sum())
             total += float(old.double().square().sum())
         return difference / total if total > 0 else difference

@@ -16,7 +16,7 @@ import torch
 
 from graphopt.errors import PassError
 from graphopt.ir.graph import Graph
-from graphopt.passes.shrink.streams import Stream
+from graphopt.passes.shrink.statistics.stream import Stream
 from graphopt.passes.sparsify.apply import Sparsified
 from graphopt.passes.sparsify.layers import Layer
 from graphopt.passes.sparsify.masking import Sparsify
@@ -79,7 +79,7 @@ class DataAwarePass(Sparsify):
             return done.outcome()
         ratios = self._ratios(graph, layers, pattern, context, done)
         todo = {layer.nodes[0]: layer for layer in layers if ratios[layer] > 0}
-        stream = Stream(graph, calibration)
+        stream = Stream.of(graph, calibration)
         done.notes += stream.notes
         for node in list(graph.nodes):
             layer = todo.pop(node, None)

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as functional
 
 from graphopt.errors import PassError
 from graphopt.ir.graph import Node, Value
+from graphopt.passes.shrink.patches import windows_of
 
 __all__ = ["CHUNK_ELEMENTS", "LinearLayer", "is_linear_layer", "linear_layer"]
 
@@ -105,20 +105,4 @@ class LinearLayer:
 
     def _windows(self, x: torch.Tensor) -> torch.Tensor:
         """A view of the input with the axes of the result but its channels first, then the features."""
-        if not self.spatial:
-            return x
-        node = self.node
-        kernel = node.value(1).type.static_shape[2:]
-        stride, padding, dilation = (_integers(node, name) for name in ("stride", "padding", "dilation"))
-        padded = functional.pad(x, [amount for size in reversed(padding) for amount in (size, size)])
-        first = x.dim() - self.spatial
-        for axis in range(self.spatial):
-            reach = dilation[axis] * (kernel[axis] - 1) + 1
-            padded = padded.unfold(first + axis, reach, stride[axis])[..., :: dilation[axis]]
-        return padded.movedim(first - 1, first - 1 + self.spatial)
-
-
-def _integers(node: Node, name: str) -> tuple[int, ...]:
-    found = node.attrs[name]
-    assert isinstance(found, tuple), "kinds of attributes are checked by the verifier"
-    return tuple(item for item in found if isinstance(item, int))
+        return windows_of(self.node, x, self.node.value(1).type.static_shape[2:]) if self.spatial else x

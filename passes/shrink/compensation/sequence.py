@@ -26,6 +26,7 @@ from graphopt.passes.shrink.compensation.fit import Fit, Sample, fit_layer, fit_
 from graphopt.passes.shrink.compensation.layers import is_linear_layer, linear_layer
 from graphopt.passes.shrink.compensation.outputs import output_error
 from graphopt.passes.shrink.compensation.shortcuts import shortcut_of
+from graphopt.passes.shrink.statistics.stream import LIMIT_BYTES as LIMIT_OF_ONE_GRAPH
 from graphopt.passes.shrink.statistics.stream import Stream, batches_that_fit, computes_in_double
 from graphopt.pipeline.calibration import Calibration
 from graphopt.rewrite.rewriter import Rewriter
@@ -34,7 +35,7 @@ __all__ = ["LIMIT_BYTES", "Compensation", "Method"]
 
 Method = Literal["bias", "least-squares"]
 
-LIMIT_BYTES = 2 << 30
+LIMIT_BYTES = 2 * LIMIT_OF_ONE_GRAPH
 """Most memory for values of all batches in both graphs (bytes)."""
 
 
@@ -141,14 +142,13 @@ class Compensation:
         left = len(kept) if kept is not None else twin.result.shape[axis]
         if left != node.result.shape[axis]:
             return "its channels before and after can't be matched"
-        try:
-            if self._is_exact(node, twin, kept, axis):
-                return None
-            if node.op == "batch_norm":
-                return self._fit_norm(node, twin, kept)
-            return self._fit_layer(node, twin, kept, axis)
-        except KeyError:
+        if not self._old.knows(twin.result):
             return "nobody reads it"
+        if self._is_exact(node, twin, kept, axis):
+            return None
+        if node.op == "batch_norm":
+            return self._fit_norm(node, twin, kept)
+        return self._fit_layer(node, twin, kept, axis)
 
     def _is_exact(self, node: Node, twin: Node, kept: tuple[int, ...] | None, axis: int) -> bool:
         """True where what is left of the result is what it was, up to rounding: only rows were taken out so far."""

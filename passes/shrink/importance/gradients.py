@@ -12,6 +12,7 @@ from graphopt.errors import PassError
 from graphopt.ir.graph import Graph
 from graphopt.passes.shrink.importance.loss import loss_of, random_signs
 from graphopt.pipeline.calibration import Batch
+from graphopt.pipeline.randomness import seeded
 
 __all__ = ["Differentiable"]
 
@@ -53,8 +54,7 @@ class Differentiable:
         for weight in self.weights.values():
             weight.requires_grad_(True)
         try:
-            with torch.enable_grad(), torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)  # as every run of a graph that draws random numbers
+            with torch.enable_grad(), seeded():  # as every run of a graph that draws random numbers
                 loss = loss_of(self.module(*inputs), target, signs)
                 found = torch.autograd.grad(loss, list(self.weights.values()), allow_unused=True, materialize_grads=True)
         except IndexError as error:

@@ -1,6 +1,6 @@
 """Run a graph over calibration batches and look at chosen values as they are computed; nothing is kept.
 
-Nodes that draw random numbers draw the same ones in every run and leave the state of torch's generator as it was.
+Nodes that draw random numbers draw the same ones in every run and leave the state of torch's generators as it was.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from graphopt.backends.reference.interpreter import Interpreter
 from graphopt.ir.graph import Graph, Node, Value
 from graphopt.pipeline.calibration import Calibration
+from graphopt.pipeline.randomness import seeded
 
 __all__ = ["evaluate", "observe"]
 
@@ -22,8 +23,7 @@ def evaluate(interpreter: Interpreter, node: Node, operands: Sequence[object], d
     Raises:
         BackendError: the op failed; the message names the node.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded():
         return interpreter.evaluate(node, operands, dims)
 
 
@@ -39,9 +39,8 @@ def observe(graph: Graph, calibration: Calibration, values: Collection[Value], s
         if value in values:
             see(value, tensor)
 
-    with torch.random.fork_rng(devices=[]):
-        for batch in calibration:
-            torch.manual_seed(0)  # graphs that draw random numbers draw the same ones in every run
-            for value, tensor in zip(graph.inputs, batch.inputs, strict=True):
-                on_value(value, tensor)
+    for batch in calibration:
+        for value, tensor in zip(graph.inputs, batch.inputs, strict=True):
+            on_value(value, tensor)
+        with seeded():  # graphs that draw random numbers draw the same ones in every run
             interpreter.run(*batch.inputs, on_value=on_value)

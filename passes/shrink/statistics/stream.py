@@ -1,33 +1,46 @@
-"""Calibration batches that go through one graph side by side, node by node.
+"""Batches that go through one graph side by side, node by node, also while a pass rewrites it.
 
     stream = Stream(graph, batches)
     stream.advance(node)                   every batch is now before `node`
     stream.operand(0, node.value(0))       what it reads, of batch 0
 
 So what a node computes may depend on all batches: a layer can be fitted to what it really reads, and everything
-behind it sees the fitted weights. Only values that are still needed are kept: memory is that of a run, times batches.
+behind it sees the fitted weights. A pass that puts other nodes in the place of one says itself what is computed:
+
+    stream = Stream.of(graph, calibration)
+    for node in list(graph.nodes):
+        x = stream.tensors(node.value(0))          one tensor per batch
+        made = ...                                 rewrite node, from x
+        stream.step(made)
+
+Values go when their last reader has run: memory is that of the busiest node, times batches.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
 
 from graphopt.analysis.memory import peak_memory
 from graphopt.backends.reference.binding import bind_dims, bind_results, check_inputs
-from graphopt.backends.reference.interpreter import Interpreter, last_uses, precise_dtype, state_tensor
+from graphopt.backends.reference.interpreter import Interpreter, precise_dtype, state_tensor
 from graphopt.ir.dims import Expression, evaluate_dim
 from graphopt.ir.graph import Graph, Node, Operand, Value
 from graphopt.passes.shrink.statistics.observing import evaluate
+from graphopt.pipeline.calibration import Calibration
 
-__all__ = ["Stream", "batches_that_fit", "computes_in_double"]
+__all__ = ["LIMIT_BYTES", "Stream", "batches_that_fit", "computes_in_double"]
+
+LIMIT_BYTES = 1 << 30
+"""Most memory for the values of all batches in one graph (bytes)."""
 
 
 class Stream:
     """Batches of flat inputs on their way through a graph. States are read when a node needs them, so they may change.
 
-    With `precise`, everything is computed in float64.
+    With `precise`, everything is computed in float64. `notes` says when not all batches are used.
 
     Raises:
         RunInputError: a batch does not fit the graph.
@@ -35,11 +48,11 @@ class Stream:
 
     def __init__(self, graph: Graph, batches: Sequence[Sequence[torch.Tensor]], *, precise: bool = False) -> None:
         self.graph = graph
+        self.notes: tuple[str, ...] = ()
         self._interpreter = Interpreter(graph, precise=precise)
         self._precise = precise
-        self._last_uses = last_uses(graph)
-        self._next = graph.first_node
-        self._passed: set[Node] = set()
+        self._last: Node | None = None
+        self._done: set[Node] = set()
         self._dims: list[dict[str, int]] = []
         self._values: list[dict[Value, torch.Tensor]] = []
         for inputs in batches:
@@ -48,16 +61,44 @@ class Stream:
             tensors = [tensor.to(precise_dtype(tensor.dtype)) if precise else tensor for tensor in inputs]
             self._values.append(dict(zip(graph.inputs, tensors, strict=True)))
 
+    @staticmethod
+    def of(graph: Graph, calibration: Calibration, limit: int = LIMIT_BYTES) -> Stream:
+        """As many batches of calibration data, from the first, as fit into `limit` bytes."""
+        batches = [batch.inputs for batch in calibration]
+        count = batches_that_fit([graph], batches, limit, precise=False)
+        stream = Stream(graph, batches[:count])
+        if count < len(batches):
+            left_out = f"{len(batches) - count} of {len(batches)} calibration batches were left out"
+            stream.notes = (f"{left_out}: their values would need more than {limit >> 20} MiB",)
+        return stream
+
     def __len__(self) -> int:
         return len(self._values)
 
+    def fork(self) -> Stream:
+        """Another stream that is where this one is, and goes on by itself."""
+        other = copy.copy(self)
+        other._done = set(self._done)
+        other._dims = [dict(dims) for dims in self._dims]
+        other._values = [dict(values) for values in self._values]
+        return other
+
+    def put(self, value: Value, tensors: Sequence[torch.Tensor]) -> None:
+        """Give a value other numbers, one tensor per batch, for those that read it from now on."""
+        for values, tensor in zip(self._values, tensors, strict=True):
+            values[value] = tensor
+
     def has_passed(self, node: Node) -> bool:
         """True once the node's results were computed."""
-        return node in self._passed
+        return node in self._done
 
     def knows(self, value: Value) -> bool:
         """True while a value is kept, and for states."""
         return all(value in values for values in self._values) or self.graph.state_of(value) is not None
+
+    @property
+    def _next(self) -> Node | None:
+        return self.graph.first_node if self._last is None else self._last.next
 
     def advance(self, node: Node, *, through: bool = False) -> None:
         """Compute everything before `node`, with `through` the node too. Nothing happens where that is done already.
@@ -65,30 +106,31 @@ class Stream:
         Raises:
             BackendError: an op failed; the message names the node.
         """
-        while self._next is not None and not (node in self._passed if through else self._next is node or node in self._passed):
-            self.step()
+        while node not in self._done and (following := self._next) is not None and (through or following is not node):
+            self.step(following)
 
-    def step(self) -> None:
-        """Compute one node."""
-        node = self._next
-        if node is None:
-            return
-        for values, dims in zip(self._values, self._dims, strict=True):
-            results = self._evaluate(node, [self._read(values, dims, operand) for operand in node.operands], dims)
-            bind_results(node.results, results, dims)
-            values.update(zip(node.results, results, strict=True))
-            for value in self._last_uses.get(node, ()):
-                values.pop(value, None)
-        self._passed.add(node)
-        self._next = node.next
+    def step(self, *nodes: Node) -> None:
+        """Compute nodes, in the order given; all before them that they read has to be computed.
+
+        Raises:
+            BackendError: an op failed; the message names the node.
+        """
+        for node in nodes:
+            for batch, (values, dims) in enumerate(zip(self._values, self._dims, strict=True)):
+                results = self.compute(batch, node)
+                bind_results(node.results, results, dims)
+                values.update(zip(node.results, results, strict=True))
+            self._done.add(node)
+            self._last = node
+            self._forget(node)
 
     def finish(self) -> list[tuple[torch.Tensor, ...]]:
         """Compute the rest; the flat outputs of each batch."""
-        while self._next is not None:
-            self.step()
+        while (following := self._next) is not None:
+            self.step(following)
         outputs: list[tuple[torch.Tensor, ...]] = []
-        for values, dims in zip(self._values, self._dims, strict=True):
-            found = [self._read(values, dims, operand) for operand in self.graph.outputs]
+        for batch in range(len(self)):
+            found = [self._read(batch, operand) for operand in self.graph.outputs]
             outputs.append(tuple(value if isinstance(value, torch.Tensor) else torch.tensor(value) for value in found))
         return outputs
 
@@ -98,33 +140,47 @@ class Stream:
         Raises:
             KeyError: the value is not computed yet, or no longer needed.
         """
-        found = self._read(self._values[batch], self._dims[batch], operand)
+        found = self._read(batch, operand)
         if not isinstance(found, torch.Tensor):
             raise TypeError(f"{operand!r} is no tensor")
         return found
 
+    def tensors(self, operand: Operand) -> list[torch.Tensor]:
+        """The same in every batch; a state is the same in all of them.
+
+        Raises:
+            KeyError: the value is not computed yet, or no longer needed.
+        """
+        return [self.operand(batch, operand) for batch in range(len(self))]
+
     def compute(self, batch: int, node: Node) -> tuple[torch.Tensor, ...]:
         """The results of the next node in one batch, with the states as they are now; nothing is kept."""
-        values, dims = self._values[batch], self._dims[batch]
-        return self._evaluate(node, [self._read(values, dims, operand) for operand in node.operands], dims)
-
-    def _evaluate(self, node: Node, operands: Sequence[object], dims: dict[str, int]) -> tuple[torch.Tensor, ...]:
-        return evaluate(self._interpreter, node, operands, dims)
+        operands = [self._read(batch, operand) for operand in node.operands]
+        return evaluate(self._interpreter, node, operands, self._dims[batch])
 
     def state(self, operand: Operand) -> torch.Tensor | None:
         """The numbers of a state as this stream computes with them; None for what is no state."""
         state = self.graph.state_of(operand)
         return None if state is None else state_tensor(state, precise=self._precise)
 
-    def _read(self, values: dict[Value, torch.Tensor], dims: dict[str, int], operand: Operand) -> object:
+    def _read(self, batch: int, operand: Operand) -> object:
         if not isinstance(operand, Value):
-            return evaluate_dim(operand, dims) if isinstance(operand, Expression) else operand
-        if operand in values:
-            return values[operand]
-        state = self.graph.state_of(operand)
-        if state is None:
+            return evaluate_dim(operand, self._dims[batch]) if isinstance(operand, Expression) else operand
+        found = self._values[batch].get(operand)
+        if found is None:
+            found = self.state(operand)
+        if found is None:
             raise KeyError(operand.name)
-        return state_tensor(state, precise=self._precise)
+        return found
+
+    def _forget(self, node: Node) -> None:
+        """Drop what nobody is going to read any more; outputs stay, as `return` is never computed."""
+        for value in dict.fromkeys((*node.operands, *node.results)):
+            if not isinstance(value, Value) or not self._values or value not in self._values[0]:
+                continue
+            if all(user in self._done for user in value.users):
+                for values in self._values:
+                    values.pop(value, None)
 
 
 def computes_in_double(graph: Graph) -> bool:
