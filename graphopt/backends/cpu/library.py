@@ -67,7 +67,8 @@ def allocate(size: int) -> NDArray[numpy.uint8]:
         small = numpy.zeros(size + SLACK + 64, dtype=numpy.uint8)
         start = -small.ctypes.data % 64
         return small[start : start + size]
-    mapping = mmap.mmap(-1, size + SLACK + _HUGE_PAGE)
+    # private: pages of a shared mapping are those of a file in memory, which are small whatever is advised
+    mapping = mmap.mmap(-1, size + SLACK + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     pages = numpy.frombuffer(mapping, dtype=numpy.uint8)
     start = -pages.ctypes.data % _HUGE_PAGE
     if hasattr(mmap, "MADV_HUGEPAGE"):
