@@ -24,11 +24,11 @@ Rule: TypeAlias = "Callable[[Operation, Arguments, DType], str]"
 _COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _LOGICAL = {"logical_and": "&", "logical_or": "|", "logical_xor": "^"}
 _BITS = {"bitwise_and": "&", "bitwise_or": "|", "bitwise_xor": "^"}
-_ON_BOOLEANS = frozenset({*_COMPARISONS, *_LOGICAL, *_BITS, "logical_not", "bitwise_not", "where", "cast", "add", "mul", "maximum", "minimum"})
-_KEEPS_OPERAND = frozenset({"cast", "isnan", "isinf", "logical_not"})
-_F32_ONLY = frozenset(
-    {"tanh", "expm1", "log1p", "softplus", "mish", "elu", "celu", "selu", "log_sigmoid"}
+_ON_BOOLEANS = frozenset(
+    {*_COMPARISONS, *_LOGICAL, *_BITS, "logical_not", "bitwise_not", "where", "cast", "add", "mul", "maximum", "minimum"}
 )
+_KEEPS_OPERAND = frozenset({"cast", "isnan", "isinf", "logical_not"})
+_F32_ONLY = frozenset({"tanh", "expm1", "log1p", "softplus", "mish", "elu", "celu", "selu", "log_sigmoid"})
 """Made of polynomials that have the digits of f32."""
 
 
@@ -151,7 +151,11 @@ def _div(operation: Operation, arguments: Arguments, dtype: DType) -> str:
     if dtype.is_float:
         # rounded to nearest where a floor or trunc follows: an approximate quotient may fall on the other side
         exact = f"tl.math.div_rn({left}, {right})" if dtype is DType.f32 else f"({left} / {right})"
-        return {None: f"({left} / {right})", "trunc": f"f.trunc({exact})"}[rounding] if rounding in (None, "trunc") else _no("div floor of floats")
+        return (
+            {None: f"({left} / {right})", "trunc": f"f.trunc({exact})"}[rounding]
+            if rounding in (None, "trunc")
+            else _no("div floor of floats")
+        )
     return f"({left} // {right})" if rounding == "trunc" else f"f.floor_divide({left}, {right})"
 
 
