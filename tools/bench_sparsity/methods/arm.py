@@ -1,0 +1,46 @@
+"""One way to make a network sparse, and to train it afterwards."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+
+from tools.bench_sparsity.subject import Subject
+
+__all__ = ["RATIOS", "Arm", "Sparse"]
+
+RATIOS = (0.5, 0.8, 0.9)
+"""Parts of the weights that become zero."""
+
+
+class Sparse(ABC):
+    """A network that was made sparse. `settings`: what the method was told; `notes`: what it said."""
+
+    settings: str
+    notes: tuple[str, ...] = ()
+
+    @abstractmethod
+    def finished(self) -> torch.nn.Module:
+        """The network in eval mode as ordinary modules, whose weights have the zeros."""
+
+    @abstractmethod
+    def tune(self, subject: Subject, seed: int) -> None:
+        """Train by the task's schedule on the lessons of this seed; zeros stay."""
+
+
+class Arm(ABC):
+    """A method with its settings.
+
+    - `draws`: a result depends on the seed, because the method looks at calibration data.
+    - `timed`: its networks are timed too; one method per pattern is enough, as speed follows from the pattern.
+    """
+
+    name: str
+    ratios: tuple[float, ...] = RATIOS
+    draws: bool = False
+    timed: bool = False
+
+    @abstractmethod
+    def sparsify(self, subject: Subject, ratio: float, seed: int) -> Sparse:
+        """The task's dense network with this part of the weights of `subject.layers` zero."""

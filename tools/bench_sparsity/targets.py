@@ -1,0 +1,130 @@
+"""What was aimed at, and from the records whether it was reached.
+
+Verdicts of comparisons: `met` and `missed` where the 95 % interval leaves no doubt, `no difference` where it holds 0.
+Verdicts of limits: `met` or `missed` by the mean over seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from tools.bench_quality.records import STAGES
+from tools.bench_quality.scores import p_text
+from tools.bench_quality.statistics import Difference
+from tools.bench_sparsity.points import Board, Point, timing_name
+
+__all__ = ["NAMES", "TARGETS", "Finding", "Target", "verdict"]
+
+NAMES = {"plain": "one-shot", "tuned": "after recovery"}
+_BLOCK_OR_SINGLE = ("ours: obs", "ours: obs, 4x1", "ours: wanda", "ours: magnitude", "ours: block 4x1")
+_DATA_AWARE = (("ours: obs", "ours: magnitude"), ("ours: wanda", "ours: magnitude"), ("ours: obs, 4x1", "ours: block 4x1"))
+_ONE_SHOT_TASKS = ("minilm", "crepe")
+_TORCH = ("torch prune, local", "torch prune, global")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One case of a target: where, the figures, and `met`, `no difference` or `missed`."""
+
+    task: str
+    case: str
+    figures: str
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A sentence, and how its cases are found on the board of a task."""
+
+    text: str
+    find: Callable[[Board], Iterator[Finding]]
+
+    def findings(self, boards: Sequence[Board]) -> list[Finding]:
+        """The cases of all tasks."""
+        return [finding for shown in boards for finding in self.find(shown)]
+
+
+def verdict(gap: Difference) -> str:
+    """Is the first better, as far as the interval tells?"""
+    if gap.lower > 0:
+        return "met"
+    return "missed" if gap.upper < 0 else "no difference"
+
+
+def _losses(shown: Board, arms: Sequence[str], ratio: float, stage: str) -> list[tuple[Difference, Point]]:
+    points = [point for arm in arms if (point := shown.of(arm, ratio)) is not None]
+    return [(loss, point) for point in points if (loss := shown.loss(point, stage)) is not None]
+
+
+def _limit(shown: Board, arms: Sequence[str], ratio: float, stage: str, limit: float) -> Iterator[Finding]:
+    found = _losses(shown, arms, ratio, stage)
+    if found:
+        loss, point = min(found, key=lambda pair: pair[0].points)
+        figures = f"{point.arm}: {loss.points:.2f} lost [{loss.lower:.2f}, {loss.upper:.2f}]"
+        yield Finding(shown.task.name, f"{ratio:g}, {NAMES[stage]}", figures, "met" if loss.points <= limit + 1e-9 else "missed")
+
+
+def _recovered(shown: Board) -> Iterator[Finding]:
+    yield from _limit(shown, _BLOCK_OR_SINGLE, 0.8, "tuned", 1.0)
+
+
+def _one_shot(shown: Board) -> Iterator[Finding]:
+    if shown.task.name in _ONE_SHOT_TASKS:
+        yield from _limit(shown, ("ours: obs", "ours: wanda"), 0.5, "plain", 0.5)
+
+
+def _ratios(shown: Board) -> list[float]:
+    return sorted({point.level for point in shown.points})
+
+
+def _text(gap: Difference) -> str:
+    return f"{gap.points:+.2f} [{gap.lower:+.2f}, {gap.upper:+.2f}], p {p_text(gap.p)}"
+
+
+def _beats_magnitude(shown: Board) -> Iterator[Finding]:
+    for arm, other in _DATA_AWARE:
+        for ratio in _ratios(shown):
+            gap = shown.gap(arm, other, ratio, "plain")
+            if gap is not None:
+                yield Finding(shown.task.name, f"{ratio:g}, {arm} - {other}", _text(gap), verdict(gap))
+
+
+def _nowhere_worse(shown: Board) -> Iterator[Finding]:
+    for stage in STAGES:
+        for other in _TORCH:
+            for ratio in _ratios(shown):
+                gap = shown.gap("ours: obs", other, ratio, stage)
+                if gap is not None:
+                    case = f"{ratio:g}, {NAMES[stage]}, ours: obs - {other}"
+                    yield Finding(shown.task.name, case, _text(gap), "missed" if verdict(gap) == "missed" else "met")
+
+
+def _fast(shown: Board) -> Iterator[Finding]:
+    """The fastest network that was timed of those that lose at most a point, in whichever stage."""
+    fitting: list[tuple[float, Point, str]] = []
+    for point in shown.points:
+        speed = shown.speed_up(timing_name(point.arm, point.level))
+        for stage in STAGES:
+            loss = shown.loss(point, stage)
+            if speed is not None and loss is not None and loss.points <= 1.0 + 1e-9:
+                fitting.append((speed.median, point, stage))
+    if shown.latencies is None:
+        return
+    if not fitting:
+        yield Finding(shown.task.name, "at most 1 point lost", "no timed network", "missed")
+        return
+    speed, point, stage = max(fitting, key=lambda entry: entry[0])
+    case = f"{point.arm}, {point.level:g}, {NAMES[stage]}"
+    yield Finding(shown.task.name, case, f"{speed:.2f}x of {shown.latencies.best_peer()}", "met" if speed >= 3.0 else "missed")
+
+
+TARGETS = (
+    Target("80 % of zeros, single weights or 4x1 blocks, with recovery: at most 1 point lost (best of our methods)", _recovered),
+    Target(
+        "50 % of zeros, one-shot, with calibration data: at most 0.5 points lost on MiniLM and CREPE (better of obs and wanda)", _one_shot
+    ),
+    Target("One-shot, the methods with calibration data beat magnitude at every ratio", _beats_magnitude),
+    Target("Nowhere worse than torch.nn.utils.prune at the same ratio (obs; missed: the 95 % interval is below 0)", _nowhere_worse),
+    Target("At most 1 point lost and three times as fast as the best dense peer", _fast),
+)
