@@ -15,6 +15,18 @@ from tools.bench_sparsity.subject import Subject
 __all__ = ["NNCF", "NNCFPrune"]
 
 
+class Whole(torch.nn.Module):
+    """A network inside of a module: NNCF adds one to what it is given, which `nn.Sequential` would call."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """What the network gives."""
+        return self.network(*inputs)
+
+
 @dataclass
 class Hooked(Sparse):
     """A network on whose parameters NNCF put masks."""
@@ -26,7 +38,7 @@ class Hooked(Sparse):
         """A copy in which the masks are applied for good."""
         import nncf  # pyright: ignore[reportMissingImports]  # a peer, fetched for this benchmark only
 
-        return nncf.strip(self.module, do_copy=True, strip_format=nncf.StripFormat.IN_PLACE).eval()
+        return nncf.strip(self.module, do_copy=True, strip_format=nncf.StripFormat.IN_PLACE).network.eval()
 
     def tune(self, subject: Subject, seed: int) -> None:
         """Train what the masks let through."""
@@ -49,8 +61,8 @@ class NNCFPrune(Arm):
         need("nncf")
         import nncf  # pyright: ignore[reportMissingImports]
 
-        module, example = subject.task.dense(), subject.task.example(2)
-        taken = {f"{name}.weight" for name in subject.layers}
+        module, example = Whole(subject.task.dense()).eval(), subject.task.example(2)
+        taken = {f"network.{name}.weight" for name in subject.layers}
         others = [name for name, parameter in module.named_parameters() if name not in taken and parameter.dim() > 1]
         given: Any = example[0] if len(example) == 1 else example
         masked = nncf.prune(
