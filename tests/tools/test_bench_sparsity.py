@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,7 +105,7 @@ def test_labels_reach_the_loss_of_recovery(tmp_path: Path) -> None:
     seen: list[tuple[torch.Size, torch.dtype]] = []
 
     class Labelled(DeepTask):
-        def stream(self, seed: int):
+        def stream(self, seed: int) -> Iterator[Item]:
             for item in super().stream(seed):
                 yield Item(item.inputs, item.inputs[0].argmax(1) % 3)
 
