@@ -19,16 +19,19 @@ def conv_axes(call: Call, spatial: int, *, transposed: bool = False) -> Iterator
     channel = call.type(0).rank - spatial - 1
     if channel:
         yield Tie(operand(0, 0), result(0))
-    for axis in range(channel + 1, channel + 1 + spatial):
+    for number, axis in enumerate(range(channel + 1, channel + 1 + spatial)):
+        if _only_carries(call, number):
+            yield Tie(operand(0, axis), result(axis))
+            continue
         yield Fix(operand(0, axis), "slides a window over it")
         yield Fix(result(axis), "slides a window over it")
     for axis in range(2, 2 + spatial):
         yield Fix(operand(1, axis), "takes it as the window")
     columns, rows = (operand(1, 0), operand(1, 1)) if transposed else (operand(1, 1), operand(1, 0))
     bias = [operand(2, 0)] if call.optional_type(2) is not None else []
-    for place in bias:
-        yield Weight(place, "written", "bias")
     groups = call.integer("groups")
+    for place in bias:
+        yield Weight(place, "scaled" if _is_depthwise(call, groups, transposed) else "written", "bias")
     if groups != 1:
         yield from _grouped(call, channel, groups, transposed)
         return
@@ -36,6 +39,19 @@ def conv_axes(call: Call, spatial: int, *, transposed: bool = False) -> Iterator
     yield from (Tie(operand(0, channel), columns), Sums(operand(0, channel)), Sums(columns))
     for place in (rows, *bias):
         yield Tie(place, result(channel))
+
+
+def _only_carries(call: Call, number: int) -> bool:
+    """True for a window of one position that moves by one: position i of the result is made of position i of the operand."""
+    wanted = {"stride": 1, "padding": 0, "output_padding": 0}
+    attrs = ((call.attrs.get(name), size) for name, size in wanted.items())
+    return call.type(1).shape[2 + number] == 1 and all(not isinstance(found, tuple) or found[number] == size for found, size in attrs)
+
+
+def _is_depthwise(call: Call, groups: int, transposed: bool) -> bool:
+    """True where each channel of the operand is a group: the weight scales channels and makes none."""
+    first, second = call.type(1).shape[:2]
+    return groups != 1 and (first == groups if transposed else second == 1)
 
 
 def _grouped(call: Call, channel: int, groups: int, transposed: bool) -> Iterator[AxisLink]:
@@ -55,7 +71,7 @@ def _grouped(call: Call, channel: int, groups: int, transposed: bool) -> Iterato
     if call.optional_type(2) is not None:
         made.append((operand(2, 0), (0, 2)))
     groups_go = (Product(digits, (*read, *made), 0),)
-    if digits[1] == 1:  # depthwise: a group is one channel of the operand
+    if _is_depthwise(call, groups, transposed):
         yield Weight(operand(1, 0), "scaled", "kernels")
         yield Choice((groups_go,))
         return

@@ -92,7 +92,9 @@ def _same_at_the_front(first: list[tuple[Place, Dim]], second: list[tuple[Place,
     while same < min(len(first), len(second)) and first[same][1] == second[same][1]:
         yield Tie(first[same][0], second[same][0])
         same += 1
-    yield from (Fix(place, "mixes it with an axis of symbolic size") for place, _ in (*first[same:], *second[same:]))
+    rest = (*first[same:], *second[same:])
+    size = "size 0" if all(isinstance(dim, int) for _, dim in rest) else "symbolic size"
+    yield from (Fix(place, f"mixes it with an axis of {size}") for place, _ in rest)
 
 
 def _sizes(block: Sequence[tuple[Place, Dim]]) -> list[Sized]:

@@ -218,6 +218,51 @@ def test_transposed_and_depthwise_convolutions() -> None:
     }
 
 
+def test_the_bias_of_a_depthwise_convolution_is_scaled_as_its_kernels_are() -> None:
+    graph = parse(
+        """graph g(%x: f32[2,3,4,4]) {
+          param %stem.weight: f32[6,3,1,1] param %each.weight: f32[6,1,3,3] param %each.bias: f32[6] param %head.weight: f32[2,6,1,1]
+          %a: f32[2,6,4,4] = conv2d(%x, %stem.weight, none) {dilation=(1, 1), groups=1, padding=(0, 0), stride=(1, 1)}
+          %b: f32[2,6,4,4] = conv2d(%a, %each.weight, %each.bias) {dilation=(1, 1), groups=6, padding=(1, 1), stride=(1, 1)}
+          %c: f32[2,2,4,4] = conv2d(%b, %head.weight, none) {dilation=(1, 1), groups=1, padding=(0, 0), stride=(1, 1)}
+          return %c
+        }"""
+    )
+    (group,) = axis_groups(graph)
+    assert {member.value.name: member.role for member in group.members if member.role is not Role.CARRIED} == {
+        "stem.weight": Role.WRITTEN,
+        "each.weight": Role.SCALED,
+        "each.bias": Role.SCALED,
+        "head.weight": Role.READ,
+    }
+
+
+@pytest.mark.parametrize(("window", "stride", "size"), [(1, 1, 8), (1, 2, 4), (3, 1, 6)])
+def test_a_window_of_one_position_leaves_the_axis_free(window: int, stride: int, size: int) -> None:
+    graph = parse(
+        f"""graph mixer(%x: f32[2,5,3]) {{
+          param %embed.weight: f32[8,3] param %tokens.weight: f32[7,5,{window}] param %head.weight: f32[2,{size}]
+          %a: f32[2,5,8] = linear(%x, %embed.weight, none)
+          %b: f32[2,7,{size}] = conv1d(%a, %tokens.weight, none) {{dilation=(1,), groups=1, padding=(0,), stride=({stride},)}}
+          %c: f32[2,7,2] = linear(%b, %head.weight, none)
+          return %c
+        }}"""
+    )
+    found = [(group.name, group.size) for group in axis_groups(graph)]
+    assert found == ([("a", 8)] if (window, stride) == (1, 1) else [])
+
+
+def test_sizes_of_zero_are_named() -> None:
+    reasons = fixed_reasons(
+        """graph g(%x: f32[2,3]) {
+          param %w: f32[4,0]
+          %a: f32[0,2,2] = reshape(%w) {shape=(0, 2, 2)}
+          return %a
+        }"""
+    )
+    assert reasons["w", 0] == "reshape %a mixes it with an axis of size 0"
+
+
 def test_weights_that_are_computed_keep_their_roles() -> None:
     net = Net("net")
     weight = net.op("double", "mul", net.state("w", 4, 3), 2.0)
