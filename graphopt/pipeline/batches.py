@@ -32,6 +32,11 @@ class Batch:
     inputs: tuple[torch.Tensor, ...]
     target: torch.Tensor | None = None
 
+    @property
+    def samples(self) -> int:
+        """Rows of the first input; 1 where it has no axes."""
+        return int(self.inputs[0].shape[0]) if self.inputs and self.inputs[0].dim() else 1
+
 
 def read_item(graph: Graph, item: object) -> Batch:
     """The batch that an item stands for; shapes and dtypes are not looked at.

@@ -16,6 +16,7 @@ from graphopt.errors import GraphoptError, UsageError
 from graphopt.ir.dims import Dim, Expression
 from graphopt.ir.graph import Graph
 from graphopt.pipeline.batches import Batch, read_item
+from graphopt.pipeline.randomness import seeded
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +25,9 @@ __all__ = ["DEFAULT_SAMPLES", "Batch", "Calibration", "calibration_from"]
 
 DEFAULT_SAMPLES = 256
 """Samples after which no more calibration data is read, unless the caller says otherwise."""
+
+_LEAST_ROWS = 2
+"""What the last batch is cut to at least: symbols of torch.export start at 2 unless the user says otherwise."""
 
 
 class Calibration:
@@ -45,7 +49,7 @@ class Calibration:
     @property
     def samples(self) -> int:
         """Rows of the first input over all batches."""
-        return sum(_rows(batch.inputs) for batch in self._batches)
+        return sum(batch.samples for batch in self._batches)
 
     def __repr__(self) -> str:
         return f"<Calibration: {self.samples} samples in {len(self)} batches>"
@@ -55,25 +59,29 @@ def calibration_from(graph: Graph, data: object, *, limit: int = DEFAULT_SAMPLES
     """The user's data as flat inputs of `graph`, checked.
 
     A tensor, tuple or dict is one batch; anything else is gone through for batches until there are `limit`
-    samples (rows of the first input). Random numbers that the data draws from torch, as a shuffling DataLoader
-    does, come from `seed`, so that the same call gives the same batches; torch's own state is put back.
+    samples (rows of the first input); where the number of rows is symbolic, the last batch is cut to that. Random
+    numbers that the data draws from torch, as a shuffling DataLoader does, come from `seed`, so that the same call
+    gives the same batches; torch's own state is put back.
 
     Where the graph was captured with a fixed number of rows and batches have more, they are cut into pieces of
     that size, and what is left over at their end is dropped.
 
     Raises:
         UsageError: the data is empty, raises, holds something that does not fit the graph (number, dtype, shape),
-            or NaN or infinities; the message names the batch and the input.
+            or NaN or infinities; the message names the batch and the input. Zeros and minus infinities alone are
+            an additive attention mask and pass.
     """
-    import torch
-
     if limit < 1:
         raise UsageError(f"calibration_samples is {limit}, needs at least 1")
     if isinstance(data, Calibration):
+        for index, batch in enumerate(data):
+            try:
+                _check_fits(graph, batch)
+            except GraphoptError as error:
+                raise UsageError(f"calibration batch {index}: {error.what}", where=error.where, fix=_fix(error)) from error
         return data
     reader = _Reader(graph, limit)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         reader.read(_items(data))
     if not reader.batches:
         raise reader.nothing(data)
@@ -129,13 +137,14 @@ class _Reader:
 
     def _take(self, item: object) -> None:
         batch = read_item(self.graph, item)
-        dim, rows = _row_dim(self.graph, batch), _rows(batch.inputs)
-        size = self.limit if isinstance(dim, Expression) and rows > self.limit else dim
+        dim, rows = _row_dim(self.graph, batch), batch.samples
+        left = max(self.limit - self._samples, min(self.limit, _LEAST_ROWS))
+        size = left if isinstance(dim, Expression) and rows > left else dim
         if not isinstance(size, int) or size in (0, rows):
             self._add(batch)
             return
         if size is not dim:
-            self._note(f"of calibration batches of {rows} rows the first {size} were used (calibration_samples)")
+            self._note(f"of a calibration batch of {rows} rows the first {size} were used: calibration_samples is {self.limit}")
             self._add(_slice(batch, 0, size, rows))
             return
         if rows < size:
@@ -149,14 +158,11 @@ class _Reader:
             self._add(_slice(batch, start, start + size, rows))
 
     def _add(self, batch: Batch) -> None:
-        from graphopt.backends.reference.binding import bind_dims, check_inputs
-
-        check_inputs(self.graph, batch.inputs)
-        bind_dims(self.graph, batch.inputs)
+        _check_fits(self.graph, batch)
         for value, tensor in zip(self.graph.inputs, batch.inputs, strict=True):
             _check_finite(value.name, tensor)
         self.batches.append(batch)
-        self._samples += _rows(batch.inputs)
+        self._samples += batch.samples
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
@@ -174,8 +180,11 @@ class _Reader:
         )
 
 
-def _rows(inputs: Sequence[torch.Tensor]) -> int:
-    return int(inputs[0].shape[0]) if inputs and inputs[0].dim() else 1
+def _check_fits(graph: Graph, batch: Batch) -> None:
+    from graphopt.backends.reference.binding import bind_dims, check_inputs
+
+    check_inputs(graph, batch.inputs)
+    bind_dims(graph, batch.inputs)
 
 
 def _row_dim(graph: Graph, batch: Batch) -> Dim | None:
@@ -207,7 +216,7 @@ def _check_finite(name: str, tensor: torch.Tensor) -> None:
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return
     finite = torch.isfinite(tensor)
-    if bool(finite.all()):
+    if bool(finite.all()) or _is_mask(tensor):
         return
     places = (~finite).nonzero()
     place = ", ".join(str(int(index)) for index in places[0])
@@ -215,6 +224,11 @@ def _check_finite(name: str, tensor: torch.Tensor) -> None:
         f"input %{name} has {len(places)} NaN or infinite values among {tensor.numel()}, the first at ({place})",
         fix="clean the data: every number that is learned from such a batch would be NaN",
     )
+
+
+def _is_mask(tensor: torch.Tensor) -> bool:
+    """True for what is added to attention scores: nothing but zeros and minus infinities."""
+    return tensor.is_floating_point() and bool(((tensor == 0) | (tensor == float("-inf"))).all())
 
 
 def _fix(error: GraphoptError) -> str | None:

@@ -145,7 +145,9 @@ def test_the_limit_is_in_samples_and_takes_nothing_more(batched: Graph, single: 
     assert taken == [0, 1]
     assert calibration_from(single, [IMAGES], limit=3).samples == 3
     trimmed = calibration_from(batched, IMAGES, limit=5)
-    assert (trimmed.samples, trimmed.notes[0]) == (5, "of calibration batches of 12 rows the first 5 were used (calibration_samples)")
+    assert (trimmed.samples, trimmed.notes[0]) == (5, "of a calibration batch of 12 rows the first 5 were used: calibration_samples is 5")
+    last = calibration_from(batched, [IMAGES[:4], IMAGES[4:]], limit=7)
+    assert [len(batch.inputs[0]) for batch in last] == [4, 3]
     with pytest.raises(UsageError, match="calibration_samples is 0, needs at least 1"):
         calibration_from(batched, IMAGES, limit=0)
 
@@ -159,6 +161,24 @@ def test_a_shuffling_loader_gives_the_same_batches_each_time_and_leaves_torch_al
     assert torch.equal(torch.rand(1), expected)
     second = calibration_from(batched, loader)
     _same(second, [batch.inputs[0] for batch in first], [batch.target for batch in first if batch.target is not None])
+
+
+def test_data_that_was_read_for_another_graph_is_checked_too(batched: Graph, single: Graph) -> None:
+    data = calibration_from(batched, IMAGES)
+    assert calibration_from(batched, data) is data
+    with pytest.raises(UsageError, match=r"calibration batch 0: input 0 \(%input\) is f32\[12,3,4,4\], needs f32\[1,3,4,4\]"):
+        calibration_from(single, data)
+
+
+def test_an_additive_attention_mask_is_no_damaged_data() -> None:
+    graph = graphopt.parse("""graph masked(%x: f32[2,4], %mask: f32[2,4]) {
+      %y: f32[2,4] = add(%x, %mask)
+      return %y
+    }""")
+    mask = torch.zeros(2, 4).masked_fill(torch.tensor([False, False, True, True]), float("-inf"))
+    assert calibration_from(graph, [(torch.ones(2, 4), mask)]).samples == 2
+    with pytest.raises(UsageError, match="input %x has 4 NaN or infinite values"):
+        calibration_from(graph, [(torch.ones(2, 4) + mask, mask)])
 
 
 def _spent() -> Iterator[torch.Tensor]:

@@ -1,6 +1,9 @@
 """Importance "taylor": how much the loss changes to first order when a unit's weights become zero.
 
-    score[u] = mean over batches of  sum over all parameters w of unit u of (g w)^2,   g = gradient of the batch's mean loss
+    score[u] = mean over batches of  n / mean n  sum over all parameters w of unit u of (g w)^2,   g = gradient of the mean loss
+
+n is the number of samples of a batch: gradients of samples differ in sign, so the square of their mean falls with 1 / n,
+and without n the last, smaller batch of a loader would count for more than the others.
 
 All parameters of a unit are summed: written rows, read columns, scales and shifts. Scores are squared changes of the
 loss, so those of different groups compare.
@@ -33,7 +36,8 @@ def taylor_scores(graph: Graph, groups: AxisGroups, calibration: Calibration, se
     model = Differentiable(graph, losses.names, seed)
     total = {group: numpy.zeros(group.size) for group in groups}
     for index, batch in enumerate(calibration):
+        weight = batch.samples * len(calibration) / calibration.samples
         gradients = model.gradients(batch.inputs, batch.target, model.signs(batch, index))
         for group, numbers in losses.squared_changes(gradients).items():
-            total[group] += numbers
+            total[group] += numbers * weight
     return {group: numbers / len(calibration) for group, numbers in total.items()}
