@@ -5,6 +5,8 @@
 
 The file is what `graphopt optimize --save-shrink` or `graphopt.rewrite.cut.save_records(result.shrinks, path)` wrote. It
 names states, nodes and positions, no numbers, so the passes before this one have to be those that ran before the cuts.
+What layers lack then is made up for on calibration data with `compensation`, from the numbers of this checkpoint and after
+each of the cuts, as the pass that made them does.
 
 Numeric class: lossy. Stage: training-safe.
 """
@@ -13,7 +15,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from graphopt.pipeline.passes import NumericClass, Outcome, Pass
+from graphopt.passes.shrink.compensation import compensate
+from graphopt.passes.shrink.structured import Compensation
+from graphopt.pipeline.context import Context
+from graphopt.pipeline.passes import ContextPass, NumericClass, Outcome
 from graphopt.rewrite.cut import apply_record, load_records
 from graphopt.rewrite.rewriter import Rewriter
 
@@ -21,15 +26,16 @@ __all__ = ["ReplayShrink"]
 
 
 @dataclass(frozen=True)
-class ReplayShrink(Pass):
+class ReplayShrink(ContextPass):
     """Apply recorded cuts."""
 
     name = "replay-shrink"
     numeric = NumericClass.LOSSY
 
     path: str = field(metadata={"help": "file of recorded cuts"})
+    compensation: Compensation = field(default="none", metadata={"help": "how the layers that read the units make up for them"})
 
-    def apply(self, rewriter: Rewriter) -> Outcome:
+    def apply_with(self, rewriter: Rewriter, context: Context) -> Outcome:
         """Apply the cuts in their order.
 
         Raises:
@@ -37,8 +43,12 @@ class ReplayShrink(Pass):
             PassError: a cut does not fit the graph.
         """
         records = load_records(self.path)
+        notes: list[str] = []
         for record in records:
+            before = rewriter.graph.clone()
             apply_record(rewriter, record)
+            notes += compensate(rewriter, before, record, context, self.compensation)
         units = sum(removed for record in records for removed, _ in record.groups.values())
         groups = len({name for record in records for name in record.groups})
-        return Outcome(units, notes=(f"{units} units of {groups} groups taken out as recorded in {self.path}",), shrinks=records)
+        taken_out = f"{units} units of {groups} groups taken out as recorded in {self.path}"
+        return Outcome(units, notes=(taken_out, *notes), shrinks=records)
