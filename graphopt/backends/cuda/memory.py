@@ -9,6 +9,8 @@ __all__ = ["at", "laid_out", "part", "view"]
 
 def at(buffer: torch.Tensor, offset: int) -> torch.Tensor:
     """A tensor whose data pointer is element `offset` of the buffer's memory, for a kernel's argument."""
+    if not buffer.untyped_storage().nbytes():
+        return buffer  # nothing is there, and nothing is read
     return torch.as_strided(buffer, (1,), (1,), buffer.storage_offset() + offset)
 
 

@@ -4,8 +4,8 @@ row block       rows x columns of two walks; what varies along one alone is load
 flat block      the same with one row
 
 column = tl.program_id(0) * 1024 + tl.arange(0, 1024)[None, :]
-in_columns = column < 200704
-v = tl.load(x + column, mask=in_columns)
+in_column = column < 200704
+v = tl.load(x + column, mask=in_column)
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Side:
     @property
     def mask(self) -> str:
         """The name of what is true for indices that exist."""
-        return "inside" if self.is_alone else f"in_{self.name}s"
+        return "inside" if self.is_alone else f"in_{self.name}"
 
     @property
     def blocks(self) -> int:

@@ -1,6 +1,6 @@
 """Chains of elementwise ops as lines of a kernel.
 
-p0_v = tl.load(p0 + column, mask=in_columns)
+p0_v = tl.load(p0 + column, mask=in_column)
 v0 = (value + p0_v)
 v1 = tl.where(v0 < 0, tl.zeros_like(v0), v0)
 """

@@ -3,7 +3,7 @@
 row = tl.program_id(0) * 4 + tl.arange(0, 4)[:, None]
 for first in range(0, 1000, 512):                       a sweep; no loop where the whole row is held in registers
     column = first + tl.arange(0, 512)[None, :]
-    in_columns = column < 1000
+    in_column = column < 1000
     ...
 """
 
