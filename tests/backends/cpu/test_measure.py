@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from graphopt.backends.cpu.contention import waited_seconds
-from graphopt.backends.cpu.planner.measure import MOST_ROUNDS, ROUNDS, TimingCache, shortest
+from graphopt.backends.cpu.planner.measure import LEAST_SAMPLES, MOST_ROUNDS, ROUNDS, TimingCache, typical
 
 
 def test_disturbed_samples_do_not_count() -> None:
@@ -20,10 +20,32 @@ def test_disturbed_samples_do_not_count() -> None:
     def sample(number: int) -> tuple[float, bool]:
         calls[number] += 1
         is_disturbed = number == 0 and calls[number] <= 5
-        return (0.1 if is_disturbed else 2.0 + number + 1 / calls[number]), not is_disturbed
+        return (0.1 if is_disturbed else number + calls[number]), not is_disturbed
 
-    assert shortest(sample, 2) == [(2.0 + 1 / (5 + ROUNDS), True), (3.0 + 1 / ROUNDS, True)]
+    assert typical(sample, 2) == [(5 + (1 + ROUNDS) / 2, True), (1 + (1 + ROUNDS) / 2, True)]
     assert calls == [5 + ROUNDS, ROUNDS]
+
+
+def test_a_fast_moment_does_not_win() -> None:
+    """Two candidates, of which the slower one is timed once while the machine is twice as fast."""
+    calls = [0, 0]
+
+    def sample(number: int) -> tuple[float, bool]:
+        calls[number] += 1
+        return (1.0 + 0.1 * number) / (2 if (number, calls[number]) == (1, 4) else 1), True
+
+    assert typical(sample, 2) == [(1.0, True), (1.1, True)]
+
+
+def test_few_undisturbed_samples_are_not_kept() -> None:
+    calls = 0
+
+    def sample(number: int) -> tuple[float, bool]:
+        nonlocal calls
+        calls += 1
+        return float(calls), calls < LEAST_SAMPLES
+
+    assert typical(sample, 1) == [(1.0, False)]
 
 
 def test_a_machine_that_is_never_quiet_still_has_an_answer() -> None:
@@ -34,7 +56,7 @@ def test_a_machine_that_is_never_quiet_still_has_an_answer() -> None:
         calls += 1
         return float(calls), False
 
-    assert shortest(sample, 1) == [(1.0, False)]
+    assert typical(sample, 1) == [(1.0, False)]
     assert calls == MOST_ROUNDS
 
 

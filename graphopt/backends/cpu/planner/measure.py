@@ -1,7 +1,7 @@
 """Choosing kernels by timing them on this machine.
 
 A plan is made twice. The first time every list of candidates is noted; those that have no timing yet are compiled
-together, each is run alone with cold weights and warm activations, and the shortest times are kept on disk under what
+together, each is run alone with cold weights and warm activations, and the median times are kept on disk under what
 decides them: the code, the headers, the compiler, the number of cores and the CPU. The second plan takes the
 fastest. Timings are of this machine only and never leave the cache.
 """
@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -32,15 +33,21 @@ from graphopt.backends.cpu.storage import LANES, Storage
 from graphopt.backends.cpu.toolchain import FLAGS, build, find_compiler
 from graphopt.ir.types import DType
 
-__all__ = ["Recorder", "TimingCache", "Timings", "canonical_text", "default_timings", "shortest"]
+__all__ = ["Recorder", "TimingCache", "Timings", "canonical_text", "default_timings", "typical"]
 
-REPEATS = 3
-ROUNDS = 4
-"""Candidates take turns, and the shortest time counts: a machine that is slow for a while is so for all of them."""
+METHOD = 2
+"""Part of the keys: timings that were taken in another way are not compared with these."""
+REPEATS = 2
+ROUNDS = 9
+"""Candidates take turns, and the median of their rounds counts. Not the shortest: where strangers use the same cores (the
+hyperthreads of other virtual machines, above all) code runs half again as fast in the moments when they do not, and of
+equal candidates the one that meets such a moment would win. Networks run in the state that lasts."""
 MOST_WAITING = 0.02
 """Of a sample's time; where threads wait longer for a core, another process had it and the sample does not count."""
 MOST_ROUNDS = 24
 """Until every candidate has its undisturbed samples; on a machine that is never quiet, the best of what there is."""
+LEAST_SAMPLES = 3
+"""Undisturbed ones that are worth keeping."""
 BATCH = 48
 """Candidates compiled into one library."""
 
@@ -137,7 +144,7 @@ class Timings:
         self._isa = resolve(isa)
         self._threads = threads
         self._progress = progress
-        self._salt = f"{cpu_name()} {self._isa} {threads} {find_compiler().identity} {FLAGS}"
+        self._salt = f"{METHOD} {cpu_name()} {self._isa} {threads} {find_compiler().identity} {FLAGS}"
         self._headers = dict(headers().items())
 
     def key(self, kernel: Kernel) -> str:
@@ -260,20 +267,24 @@ def _time(kernels: Sequence[Kernel], read: ReadState, isa: str, threads: int, co
         elapsed = time.perf_counter() - start
         return float(seconds.min()), waited_seconds() - waited <= MOST_WAITING * elapsed
 
-    return shortest(sample, len(kernels))
+    return typical(sample, len(kernels))
 
 
-def shortest(sample: Callable[[int], tuple[float, bool]], count: int) -> list[tuple[float, bool]]:
-    """The shortest undisturbed sample of each of `count` candidates, which take turns; `sample(number)` gives seconds and
-    whether it was undisturbed. A candidate that is disturbed all the time has its shortest disturbed one, and False."""
-    clean, disturbed, samples = [math.inf] * count, [math.inf] * count, [0] * count
+def typical(sample: Callable[[int], tuple[float, bool]], count: int) -> list[tuple[float, bool]]:
+    """The median undisturbed sample of each of `count` candidates, which take turns; `sample(number)` gives seconds and
+    whether it was undisturbed. A candidate that is disturbed most of the time has its shortest sample of all, and False."""
+    clean: list[list[float]] = [[] for _ in range(count)]
+    shortest = [math.inf] * count
     for _ in range(MOST_ROUNDS):
-        open_ = [number for number in range(count) if samples[number] < ROUNDS]
+        open_ = [number for number in range(count) if len(clean[number]) < ROUNDS]
         for number in open_:
             seconds, is_clean = sample(number)
-            times = clean if is_clean else disturbed
-            times[number] = min(times[number], seconds)
-            samples[number] += is_clean
+            shortest[number] = min(shortest[number], seconds)
+            if is_clean:
+                clean[number].append(seconds)
         if not open_:
             break
-    return [(least, True) if least < math.inf else (rest, False) for least, rest in zip(clean, disturbed, strict=True)]
+    return [
+        (statistics.median(samples), True) if len(samples) >= LEAST_SAMPLES else (least, False)
+        for samples, least in zip(clean, shortest, strict=True)
+    ]
