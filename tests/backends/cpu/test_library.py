@@ -97,6 +97,19 @@ def test_memory_for_weights_is_aligned_zero_and_has_room_behind(size: int) -> No
         assert mmap.PAGESIZE <= 1 << 21
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's list of mappings")
+def test_large_weights_lie_where_huge_pages_can_be() -> None:
+    """Pages of a shared mapping are those of a file in memory, which are small."""
+    blob = allocate(1 << 23)
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        places, access, _, _, inode = line.split()[:5]
+        begin, end = (int(place, 16) for place in places.split("-"))
+        if begin <= blob.ctypes.data < end:
+            assert (access, inode) == ("rw-p", "0")
+            return
+    pytest.fail("the weights are in no mapping")
+
+
 def test_a_file_that_is_no_library_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "network.so").write_bytes(b"nonsense")
     for path in (tmp_path / "network.so", tmp_path / "missing.so"):
