@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "parse"]
 
-_EXECUTABLES = {"cpu.json": "cpu", "executable.json": "onnxruntime", "torch.json": "torch"}
+_EXECUTABLES = {"cpu.json": "cpu", "cuda.json": "cuda", "executable.json": "onnxruntime", "torch.json": "torch"}
 """The file that only executables of a backend have, and the name of the backend."""
 
 
@@ -34,7 +34,7 @@ def parse(text: str) -> Graph:
 def load(path: str | Path) -> Graph | Executable:
     """What was saved in a folder: the graph that `graph.save(path)` wrote, verified, or the executable that
     `executable.save(path)` wrote. Loading never runs code of the folder, and an executable whose nodes are all native needs no
-    torch. One of the backend cpu is compiled anew for this machine.
+    torch. One of the backends cpu and cuda is made anew for this machine.
 
     Raises:
         ArtifactError: the folder is missing, damaged, of a newer version, or unsafe to read, or the types in

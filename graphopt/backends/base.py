@@ -125,6 +125,7 @@ class Backend(ABC):
 
 _BACKENDS: dict[str, str] = {
     "cpu": "graphopt.backends.cpu.backend:CpuBackend",
+    "cuda": "graphopt.backends.cuda.backend:CudaBackend",
     "onnxruntime": "graphopt.backends.onnxruntime:OnnxRuntimeBackend",
     "reference": "graphopt.backends.reference.backend:ReferenceBackend",
     "torch": "graphopt.backends.torch.backend:TorchBackend",

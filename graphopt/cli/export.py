@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphopt.cli.models import load_subject, parse_dynamic, parse_shapes
-from graphopt.cli.options import Dynamic, Model, Passes, Shapes, Threads, Weights
+from graphopt.cli.options import DTypeOption, Dynamic, Model, Passes, Shapes, Threads, Weights, check_dtype
 from graphopt.cli.output import print_text, step, steps
 from graphopt.errors import UsageError
 
@@ -38,7 +38,7 @@ def export(
     ] = None,
     passes: Passes = None,
     target: Annotated[
-        str | None, typer.Option("--target", "-t", help="Write the executable of this backend: cpu, onnxruntime or torch.")
+        str | None, typer.Option("--target", "-t", help="Write the executable of this backend: cpu, cuda, onnxruntime or torch.")
     ] = None,
     standalone: Annotated[
         bool, typer.Option("--standalone", help="With --target cpu: C++, weights and CMakeLists.txt, to compile and run without Python.")
@@ -47,7 +47,8 @@ def export(
         list[str] | None, typer.Option("--isa", help="With --target cpu: avx512, avx2, generic; may be repeated with --standalone (all).")
     ] = None,
     name: Annotated[str, typer.Option("--name", help="With --standalone: what stands before the names of the C interface.")] = "model",
-    measure: Annotated[bool, typer.Option(help="With --target cpu: time the kernels of each layer on this machine.")] = True,
+    dtype: DTypeOption = None,
+    measure: Annotated[bool, typer.Option(help="With --target cpu or cuda: time the kernels of each layer on this machine.")] = True,
     threads: Threads = 0,
     shape: Shapes = None,
     dynamic: Dynamic = None,
@@ -57,6 +58,7 @@ def export(
     import graphopt
 
     _check(format_, target, standalone, isa)
+    check_dtype(dtype, target)
     with steps() as progress:
         with step(progress, f"loading {model}"):
             subject = load_subject(model, weights=weights)
@@ -72,6 +74,8 @@ def export(
                 options: dict[str, Any] = {"threads": threads} if threads else {}
                 if target == "cpu":
                     options |= {"measure": measure, "isa": isa[0] if isa else "native"}
+                if target == "cuda":
+                    options = {"measure": measure, "dtype": dtype or "float32"}
                 graphopt.lower(graph, target=target, **options).save(output)
             else:
                 _write(graph, output, format_ or ExportFormat.graph)

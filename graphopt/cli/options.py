@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["Dynamic", "Json", "Model", "Passes", "Shapes", "Target", "Threads", "Weights", "thread_options"]
+from graphopt.errors import UsageError
+
+__all__ = ["DTypeOption", "Dynamic", "Json", "Model", "Passes", "Shapes", "Target", "Threads", "Weights", "check_dtype", "thread_options"]
 
 Model = Annotated[
     str,
@@ -29,10 +31,24 @@ Passes = Annotated[
 ]
 Target = Annotated[str, typer.Option("--target", "-t", help="Backend: onnxruntime, torch or reference.")]
 Threads = Annotated[int, typer.Option("--threads", min=0, help="Threads of the executable; 0 leaves the choice to the backend.")]
+DTypeOption = Annotated[
+    str | None,
+    typer.Option("--dtype", help="With --target cuda: float32, tf32, float16 or bfloat16 (float32 without).", show_default=False),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
 _THREADED = frozenset({"cpu", "onnxruntime"})
 """Backends with threads of their own; the others compute with those of torch."""
+
+
+def check_dtype(dtype: str | None, target: str | None) -> None:
+    """Refuse a dtype for a backend that takes none.
+
+    Raises:
+        UsageError: a dtype was given, and the target is not cuda.
+    """
+    if dtype is not None and target != "cuda":
+        raise UsageError("--dtype is an option of the target cuda", fix="add --target cuda")
 
 
 def thread_options(threads: int, target: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from graphopt.cli.models import load_subject, parse_dynamic, parse_shapes
-from graphopt.cli.options import Dynamic, Json, Model, Passes, Shapes, Weights
+from graphopt.cli.options import DTypeOption, Dynamic, Json, Model, Passes, Shapes, Weights, check_dtype
 from graphopt.cli.output import print_json, print_text, step, steps
 from graphopt.errors import UsageError
 from graphopt.ir.graph import Graph, Node
@@ -29,6 +29,9 @@ def show(
     ] = False,
     ops: Annotated[bool, typer.Option("--ops", help="How often each op occurs.")] = False,
     sources: Annotated[bool, typer.Option("--sources", help="Module path and source line of each node.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="With --target: the steps, layouts and memory of the executable.")] = False,
+    target: Annotated[str | None, typer.Option("--target", "-t", help="With --plan: the backend, cpu or cuda.", show_default=False)] = None,
+    dtype: DTypeOption = None,
     exclude: Annotated[list[str] | None, typer.Option("--exclude", help="With --groups: parameters and layers that keep all axes.")] = None,
     shape: Shapes = None,
     dynamic: Dynamic = None,
@@ -38,6 +41,9 @@ def show(
     """Print the IR of a model or of a saved graph."""
     import graphopt
 
+    if plan != (target is not None):
+        raise UsageError("a plan is that of a target", fix="give both: --plan --target cuda")
+    check_dtype(dtype, target)
     with steps(quiet=json_) as progress:
         with step(progress, f"loading {model}"):
             subject = load_subject(model, weights=weights)
@@ -46,6 +52,9 @@ def show(
         if passes:
             with step(progress, "running passes"):
                 graph = graphopt.optimize(graph, passes).graph
+    if target is not None:
+        _show_plan(graph, target, dtype, json_)
+        return
     if sparsity:
         from graphopt.cli.sparsity import show_sparsity
 
@@ -70,6 +79,28 @@ def show(
         )
     else:
         print_text(graphopt.show(graph, sources=sources))
+
+
+def _show_plan(graph: Graph, target: str, dtype: str | None, json_: bool) -> None:
+    """What a backend would run, without measuring: a plan needs neither a compiler nor a GPU."""
+    if graph.symbols:
+        raise UsageError(f"{graph.name} has sizes that are symbols, and a plan is for one set of sizes", fix="leave out --dynamic")
+    match target:
+        case "cpu":
+            from graphopt.backends.cpu.lowering import plan_graph as plan_for_cpu
+
+            text = plan_for_cpu(graph).text
+        case "cuda":
+            from graphopt.backends.cuda.lowering import plan_graph as plan_for_cuda
+            from graphopt.backends.cuda.options import CudaOptions
+
+            text = plan_for_cuda(graph, {}, CudaOptions.parse({"dtype": dtype} if dtype else {})).text
+        case _:
+            raise UsageError(f"{target} has no plan to show", fix="give --target cpu or --target cuda")
+    if json_:
+        print_json({"target": target, "plan": text})
+    else:
+        print_text(text.rstrip())
 
 
 def _matches(node: Node, ops: list[str] | None, names: list[str] | None) -> bool:

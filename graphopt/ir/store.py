@@ -11,12 +11,12 @@ numbers stay in the file until somebody asks for them.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from graphopt.errors import ArtifactError, IRError
-from graphopt.ir.artifact import ArtifactReader, void, write_artifact
+from graphopt.ir.artifact import ArtifactReader, ArtifactWriter, void, write_artifact
 from graphopt.ir.graph import Graph, GraphEditor, State, Value
 from graphopt.ir.parser import parse
 from graphopt.ir.printer import show
@@ -24,7 +24,7 @@ from graphopt.ir.sparse_storage import Encoding
 from graphopt.ir.verifier import verify_structure
 from graphopt.ir.weights import FileData, WeightsFile, check_header, choose_encodings, states_by_key, write_weights
 
-__all__ = ["GRAPH_FILE", "TEXT_VERSION", "WEIGHTS_FILE", "load_graph", "save_graph"]
+__all__ = ["GRAPH_FILE", "TEXT_VERSION", "WEIGHTS_FILE", "load_graph", "save_graph", "write_graph"]
 
 TEXT_VERSION = 2
 """Version of the text, in the first line of `graph.gir`; a reader refuses newer ones. Files without sparse tensors have 1."""
@@ -50,18 +50,23 @@ def save_graph(graph: Graph, path: str | os.PathLike[str]) -> None:
     """
     verify_structure(graph)
     with write_artifact(Path(path), (GRAPH_FILE, WEIGHTS_FILE)) as writer:
-        digests: dict[Value, str] = {}
-        states = states_by_key(graph, sparse=True)
-        encodings = choose_encodings(states)
-        if not encodings:
-            states = states_by_key(graph)
-        writer.write(WEIGHTS_FILE, lambda emit: digests.update(write_weights(states, emit, encodings)))
-        text = f"{_FIRST_WORD} {TEXT_VERSION if encodings else _DENSE_VERSION}\n{show(graph, sources=True, digests=digests)}"
-        writer.write(GRAPH_FILE, _writes(text.encode("ascii")))
+        write_graph(graph, writer)
 
 
-def load_graph(path: str | os.PathLike[str]) -> Graph:
-    """Read a folder that `save_graph` wrote.
+def write_graph(graph: Graph, writer: ArtifactWriter) -> None:
+    """Write the two files of a graph into an artifact that holds others too."""
+    digests: dict[Value, str] = {}
+    states = states_by_key(graph, sparse=True)
+    encodings = choose_encodings(states)
+    if not encodings:
+        states = states_by_key(graph)
+    writer.write(WEIGHTS_FILE, lambda emit: digests.update(write_weights(states, emit, encodings)))
+    text = f"{_FIRST_WORD} {TEXT_VERSION if encodings else _DENSE_VERSION}\n{show(graph, sources=True, digests=digests)}"
+    writer.write(GRAPH_FILE, _writes(text.encode("ascii")))
+
+
+def load_graph(path: str | os.PathLike[str], others: Collection[str] = ()) -> Graph:
+    """Read a folder that `save_graph` wrote, or an artifact that holds `others` beside the graph's files.
 
     Types are not inferred again here: `graphopt.load` does that too.
 
@@ -69,7 +74,7 @@ def load_graph(path: str | os.PathLike[str]) -> Graph:
         ArtifactError: anything about the folder is not as it should be; nothing was loaded.
     """
     reader = ArtifactReader(Path(path))
-    reader.check((GRAPH_FILE, WEIGHTS_FILE))
+    reader.check((GRAPH_FILE, WEIGHTS_FILE, *others))
     graph, version = _read_text(reader)
     sparse = version > _DENSE_VERSION
     states = states_by_key(graph, sparse=sparse)

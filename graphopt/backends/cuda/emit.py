@@ -17,7 +17,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from graphopt.backends.cuda.kernel import Call, Code, Launch, Literal, Work
-from graphopt.backends.cuda.plan import Plan, Step
+from graphopt.backends.cuda.plan import Plan
 from graphopt.backends.cuda.storage import Storage
 from graphopt.backends.text import comment
 from graphopt.errors import BackendError
@@ -47,13 +47,13 @@ class KernelCode:
         return work.emit(name)
 
 
-HEADER = '''import triton
+HEADER = """import triton
 import triton.language as tl
 
 from graphopt.backends.cuda import functions as f
 from graphopt.backends.cuda import library
 from graphopt.backends.cuda.memory import at, laid_out, view
-'''
+"""
 
 
 def emit(plan: Plan) -> str:
@@ -69,7 +69,10 @@ def emit(plan: Plan) -> str:
         if number in drops:
             body.append(f"    del {', '.join(drops[number])}")
     given = [name for name, buffer in plan.buffers.items() if buffer.kind != "torch"]
-    lines = [f'"""{comment(plan.name).replace(chr(34), "_")}: {len(plan.steps)} steps, written by graphopt. plan.txt tells the same in short."""', ""]
+    lines = [
+        f'"""{comment(plan.name).replace(chr(34), "_")}: {len(plan.steps)} steps, by graphopt. plan.txt tells the same in short."""',
+        "",
+    ]
     lines += [HEADER, "", *code.declarations, "", "def run(memory, node):"]
     lines += [f'    {name} = memory["{name}"]' for name in given]
     results = "".join(f"{_view(storage)}, " for storage in plan.outputs)

@@ -19,7 +19,7 @@ from typing import ClassVar, TypeAlias
 
 from graphopt.backends.cuda.storage import Storage
 
-__all__ = ["Call", "Code", "Kernel", "Launch", "Literal", "TRITON_TYPES", "Unsupported", "Work"]
+__all__ = ["TRITON_TYPES", "Call", "Code", "Kernel", "Launch", "Literal", "Unsupported", "Work"]
 
 TRITON_TYPES = {
     "f64": "tl.float64", "f32": "tl.float32", "f16": "tl.float16", "bf16": "tl.bfloat16", "i64": "tl.int64", "i32": "tl.int32",
@@ -32,7 +32,7 @@ class Unsupported(Exception):  # noqa: N818  # a refusal with a reason, not an e
     """Raised by the constructor of a kernel that can't do what is asked: the planner takes another way, and reports the reason."""
 
 
-Literal: TypeAlias = "bool | int | float | str | None | tuple[Literal, ...]"
+Literal: TypeAlias = "bool | int | float | str | tuple[Literal, ...] | None"
 """A constant of a library call; strings are literals of this package, never text of a model."""
 
 

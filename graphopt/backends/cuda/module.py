@@ -71,4 +71,6 @@ class _TextLoader(SourceFileLoader):
 def require_triton() -> None:
     """Raises a `BackendError` where Triton is missing."""
     if importlib.util.find_spec("triton") is None:
-        raise BackendError("the backend cuda needs Triton, which is not installed", fix="pip install triton (Linux builds of torch bring it)")
+        raise BackendError(
+            "the backend cuda needs Triton, which is not installed", fix="pip install triton (Linux builds of torch bring it)"
+        )

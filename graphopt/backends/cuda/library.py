@@ -1,0 +1,78 @@
+"""Library calls of emitted programs: torch functions that end in cuDNN, cuBLASLt and flash attention on a GPU.
+
+Each returns a tensor that torch allocates. On CPU tensors, in tests, the same functions run torch's CPU kernels.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as functional
+
+__all__ = ["attention", "convolution", "convolution_relu", "copy", "linear", "matmul", "transposed_convolution"]
+
+Sizes = tuple[int, ...]
+
+
+def convolution(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int
+) -> torch.Tensor:
+    """x [N, C, ...] * weight [K, C / groups, ...] -> [N, K, ...], of one to three spatial axes."""
+    none = (0,) * len(stride)
+    return torch.convolution(x, weight, bias, stride, padding, dilation, False, none, groups)
+
+
+def convolution_relu(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    residual: torch.Tensor | None,
+    *,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes,
+    groups: int,
+) -> torch.Tensor:
+    """relu(convolution + residual) in one cuDNN call on a GPU (cudnnConvolutionBiasActivationForward)."""
+    if not x.is_cuda:
+        made = convolution(x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
+        return torch.relu(made if residual is None else made + residual)
+    if residual is None:
+        return torch.cudnn_convolution_relu(x, weight, bias, stride, padding, dilation, groups)
+    return torch.cudnn_convolution_add_relu(x, weight, residual, 1.0, bias, stride, padding, dilation, groups)
+
+
+def transposed_convolution(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    *,
+    stride: Sizes,
+    padding: Sizes,
+    output_padding: Sizes,
+    dilation: Sizes,
+    groups: int,
+) -> torch.Tensor:
+    """x [N, C, ...] * weight [C, K / groups, ...] -> [N, K, ...]."""
+    return torch.convolution(x, weight, bias, stride, padding, dilation, True, output_padding, groups)
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """x [..., C] * weight [K, C] + bias [K] -> [..., K]."""
+    return functional.linear(x, weight, bias)
+
+
+def matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """[..., M, K] @ [..., K, N] -> [..., M, N], as `torch.matmul` broadcasts."""
+    return torch.matmul(a, b)
+
+
+def attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, *, causal: bool, scale: float | None, grouped: bool
+) -> torch.Tensor:
+    """softmax(q k^T scale + mask) v, by flash or memory-efficient attention where torch finds that they fit."""
+    return functional.scaled_dot_product_attention(q, k, v, mask, 0.0, causal, scale=scale, enable_gqa=grouped)
+
+
+def copy(x: torch.Tensor) -> torch.Tensor:
+    """The same numbers in memory of their own, for dtypes that emitted kernels lack."""
+    return x.clone()

@@ -1,0 +1,68 @@
+"""From a graph at given sizes to a program: a plan and its text, or the reason why the graph runs op by op."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from graphopt.backends.cuda.emit import emit
+from graphopt.backends.cuda.options import CudaOptions
+from graphopt.backends.cuda.plan import Plan
+from graphopt.backends.cuda.planner.builder import Builder, Fill
+from graphopt.backends.cuda.planner.choice import Choice, Way, first_choice
+from graphopt.backends.cuda.planner.makers import MAKERS
+from graphopt.backends.planning.shapes import Shapes
+from graphopt.ir.graph import Graph, Node
+
+__all__ = ["Program", "plan_graph"]
+
+
+@dataclass(frozen=True)
+class Program:
+    """What runs for one set of sizes. `plan` is None where the graph can't be planned, for the reason in `whole`: then all
+    of it runs in the reference lowering on the device. `chosen` are the names of the ways that were taken, in order."""
+
+    plan: Plan | None
+    source: str = ""
+    fills: Mapping[str, Fill] = field(default_factory=dict[str, Fill])
+    foreign: tuple[tuple[str, str, str], ...] = ()
+    chosen: tuple[str, ...] = ()
+    whole: str = ""
+
+    @property
+    def text(self) -> str:
+        """The plan for people."""
+        return self.plan.text if self.plan is not None else f"all nodes run by torch, one by one: {self.whole}\n"
+
+
+def plan_graph(graph: Graph, sizes: Mapping[str, int], options: CudaOptions, choose: Choice = first_choice) -> Program:
+    """Plan and emit a graph where each symbol has a size.
+
+    Raises:
+        BackendError: the graph reads a value before it is computed.
+    """
+    shapes = Shapes(sizes)
+    obstacle = next((reason for node in graph.nodes if (reason := _obstacle(node, shapes)) is not None), None)
+    if obstacle is not None:
+        return Program(None, whole=obstacle, foreign=tuple((node.name, node.op, obstacle) for node in graph.nodes))
+    chosen: list[str] = []
+
+    def noted(ways: Sequence[Way]) -> tuple[int, str]:
+        number, reason = choose(ways)
+        chosen.append(ways[number].name)
+        return number, reason
+
+    builder = Builder(graph, shapes, options, noted)
+    plan = builder.build(MAKERS)
+    foreign = tuple((node.name, node.op, reason) for node, reason in builder.reasons.items())
+    fills = {name: fill for name, fill in builder.fills.items() if name in plan.buffers}
+    return Program(plan, emit(plan), fills, foreign, tuple(chosen))
+
+
+def _obstacle(node: Node, shapes: Shapes) -> str | None:
+    """Why a graph with this node can't be planned, or None."""
+    if node.regions:
+        return f"%{node.name} = {node.op} chooses what runs by a number that only the run knows"
+    if not shapes.is_known(node):
+        return f"%{node.name} = {node.op} has a size that only the run knows"
+    return None

@@ -1,0 +1,1 @@
+"""From a graph at given sizes to a plan."""

@@ -1,0 +1,373 @@
+"""Builds a plan: storages for values, steps for groups, copies where a layout has to change.
+
+A `Builder` walks the groups in order. For each it asks the maker of the anchor's op for ways to run the group, takes one, and notes
+where the result lies. What no kernel and no library call does is a `torch` step, whose reason is kept for the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from graphopt.backends.cuda.chain import Argument, Chain, Constant, FromOperand, FromOperation, Operation, TheValue
+from graphopt.backends.cuda.kernel import Unsupported, Work
+from graphopt.backends.cuda.kernels.elementwise import Elementwise
+from graphopt.backends.cuda.options import CudaOptions
+from graphopt.backends.cuda.plan import Buffer, Plan, Step, finish
+from graphopt.backends.cuda.planner.choice import Choice, Way, first_choice
+from graphopt.backends.cuda.planner.layouts import Layouts
+from graphopt.backends.cuda.planner.rules import groups_of, number_of, operation_of
+from graphopt.backends.cuda.steps import LibraryStep, NodeStep
+from graphopt.backends.cuda.storage import Storage, dense_in_order
+from graphopt.backends.planning.groups import Group
+from graphopt.backends.planning.shapes import Shapes
+from graphopt.backends.planning.views import VIEW_OPS, backward_view, forward_view
+from graphopt.backends.reference.interpreter import Interpreter
+from graphopt.errors import BackendError
+from graphopt.ir.graph import Graph, Node, Operand, Value
+from graphopt.ir.types import DType
+from graphopt.ops.families import CREATION
+
+__all__ = ["Builder", "Fill", "Maker", "ReadState"]
+
+ReadState = Callable[[str], torch.Tensor]
+"""The numbers of a state by name, in its own dtype."""
+Fill = Callable[[ReadState], torch.Tensor]
+"""Makes the numbers of a state buffer, in its shape; dtype and strides are the buffer's."""
+Maker = Callable[["Builder", Group], Sequence[Way]]
+"""The ways to run a group, the default first; raises `Unsupported`."""
+
+
+class Builder:
+    """One plan in the making."""
+
+    def __init__(self, graph: Graph, shapes: Shapes, options: CudaOptions, choose: Choice = first_choice) -> None:
+        self.graph = graph
+        self.shapes = shapes
+        self.options = options
+        self.fills: dict[str, Fill] = {}
+        self.reasons: dict[Node, str] = {}
+        self._nodes = list(graph.nodes)
+        self._numbers = {node: number for number, node in enumerate(self._nodes)}
+        self.layouts = Layouts(self._nodes, shapes)
+        self._choose = choose
+        self._buffers: dict[str, Buffer] = {}
+        self._counts: dict[str, int] = {}
+        self._steps: list[Step] = []
+        self._storages: dict[Value, Storage] = {}
+        self._states: dict[tuple[object, ...], Storage] = {}
+        self._copies: dict[tuple[Storage, DType, tuple[int, ...]], Storage] = {}
+        self._group: Group | None = None
+        for index, value in enumerate(graph.inputs):
+            storage = dense_in_order(f"input{index}", self.stored(value.type.dtype), shapes.of(value), self.layouts.order(value))
+            self._buffers[storage.buffer] = Buffer("input", storage, index)
+            self._storages[value] = storage
+
+    # ---- the walk -------------------------------------------------------------------------------------------
+
+    def build(self, makers: Mapping[str, Maker]) -> Plan:
+        """All groups, then the outputs."""
+        for group in groups_of(self._nodes, self.shapes):
+            self._group = group
+            if self._is_constant(group.anchor):
+                self._constant(group.anchor)
+                continue
+            if group.anchor.op in VIEW_OPS and not group.chain and self._view(group.anchor):
+                continue
+            self._take(group, self._ways(group, makers))
+        self._group = None
+        outputs = [self.storage(value) for value in self.graph.outputs if isinstance(value, Value)]
+        self._drop_unread(outputs)
+        inputs = [self._buffers[f"input{index}"].storage for index in range(len(self.graph.inputs))]
+        return finish(self.graph.name, self.options.dtype, inputs, outputs, self._buffers, self._steps)
+
+    def _drop_unread(self, outputs: Sequence[Storage]) -> None:
+        """Leave out steps whose results nobody reads: copies for ways that were not taken."""
+        needed = {storage.buffer for storage in outputs}
+        kept: list[Step] = []
+        for step in reversed(self._steps):
+            if any(storage.buffer in needed for storage in step.work.writes):
+                kept.append(step)
+                needed.update(storage.buffer for storage in step.work.reads)
+        self._steps = kept[::-1]
+
+    def _is_constant(self, node: Node) -> bool:
+        """True for a node that makes the same numbers in every run: `arange`, `full`."""
+        return not any(isinstance(operand, Value) for operand in node.operands) and node.op in CREATION
+
+    def _constant(self, node: Node) -> None:
+        """The results of a node without tensor operands, computed once like a parameter."""
+        for index, result in enumerate(node.results):
+
+            def fill(read: ReadState, index: int = index) -> torch.Tensor:
+                return Interpreter(self.graph).evaluate(node, list(node.operands), self.shapes.sizes)[index]
+
+            exact = result.type.rank < 2
+            self._storages[result] = self.numbers((node, index), result.type.dtype, self.shapes.of(result), fill, exact=exact)
+
+    def _ways(self, group: Group, makers: Mapping[str, Maker]) -> Sequence[Way]:
+        maker = makers.get(group.anchor.op)
+        try:
+            if maker is None:
+                raise Unsupported(f"no kernel computes {group.anchor.op}")
+            return maker(self, group)
+        except Unsupported as refusal:
+            self.reasons[group.anchor] = str(refusal)
+        return [self._by_torch(group)]
+
+    def _by_torch(self, group: Group) -> Way:
+        """The anchor as the reference lowering runs it, then the chain."""
+        node = group.anchor
+        operands = tuple(self.storage(operand) for operand in node.operands if isinstance(operand, Value))
+        results: list[Storage] = []
+        for result in node.results:
+            made = self.new("torch", result.type.dtype, self.shapes.of(result), range(result.type.rank))
+            self._storages[result] = made
+            results.append(made)
+        step = NodeStep(self._numbers[node], node.op, operands, tuple(results))
+        if not results:
+            raise BackendError(f"{node.op} has no result", where=repr(node))
+        return self.finished(group, (step,), results[0], "torch")
+
+    def _take(self, group: Group, ways: Sequence[Way]) -> None:
+        number, reason = self._choose(ways) if len(ways) > 1 else (0, "")
+        way = ways[number]
+        reason = reason or self.reasons.get(group.anchor, "")
+        names = tuple(result.name for node in group.nodes for result in node.results)
+        source = group.anchor.source.module or names[0]
+        self._steps += [Step(work, source, reason, names) for work in way.works]
+        seen: Storage | None = way.result
+        for node in group.path:
+            seen = forward_view(node, 0, seen, self.shapes) if seen is not None else None
+        if seen is None:
+            raise BackendError("a chain rides on a view that does not fit", where=repr(group.anchor))
+        self._storages[group.result] = seen
+
+    def _view(self, node: Node) -> bool:
+        """The results of a view node: views where strides allow, else of a contiguous copy. False where it is no view at all."""
+        operand = node.operands[0]
+        if not isinstance(operand, Value):
+            raise BackendError(f"{node.op} reads no value", where=repr(node))
+        if node.op.endswith("dropout") and node.attrs["mode"] == "train" and node.attrs["p"]:
+            return False
+        storage = self.storage(operand)
+        for index, result in enumerate(node.results):
+            seen = forward_view(node, index, storage, self.shapes)
+            if seen is None:
+                seen = forward_view(node, index, self.contiguous(storage), self.shapes)
+            if seen is None:
+                raise BackendError(f"{node.op} can't be a view of a contiguous tensor", where=repr(node))
+            self._storages[result] = seen
+        return True
+
+    # ---- memory ---------------------------------------------------------------------------------------------
+
+    def stored(self, dtype: DType) -> DType:
+        """What values of an IR dtype are stored as."""
+        return self.options.storage if dtype is DType.f32 else dtype
+
+    def new(self, kind: str, dtype: DType, shape: Sequence[int], order: Sequence[int], *, exact: bool = False) -> Storage:
+        """A storage that covers a new buffer; `dtype` is that of the IR, stored as the options say unless `exact`."""
+        prefix = {"arena": "b", "torch": "t", "state": "s"}[kind]
+        number = self._counts.get(prefix, 0)
+        self._counts[prefix] = number + 1
+        made = dense_in_order(f"{prefix}{number}", dtype if exact else self.stored(dtype), shape, order)
+        self._buffers[made.buffer] = Buffer(kind, made)
+        return made
+
+    def storage(self, value: Value) -> Storage:
+        """Where a value is; a state gets a buffer."""
+        found = self._storages.get(value)
+        if found is not None:
+            return found
+        if self.graph.state_of(value) is None:
+            raise BackendError(f"%{value.name} is read before it is computed", fix="verify the graph with graphopt.ops.verify")
+        return self.parameter(value)
+
+    def parameter(self, value: Value, order: Sequence[int] | None = None, *, exact: bool | None = None) -> Storage:
+        """A state with its axes in an order. Vectors and numbers stay f32 unless `exact` is False: they are small, kernels compute in f32."""
+        keep = value.type.rank < 2 if exact is None else exact
+        name = value.name
+        return self.numbers(("state", name), value.type.dtype, self.shapes.of(value), lambda read: read(name), order, exact=keep)
+
+    def numbers(
+        self,
+        key: tuple[object, ...],
+        dtype: DType,
+        shape: Sequence[int],
+        fill: Fill,
+        order: Sequence[int] | None = None,
+        *,
+        exact: bool = False,
+    ) -> Storage:
+        """A state buffer with numbers made of the graph's; one for each key, dtype and order."""
+        order = tuple(range(len(shape)) if order is None else order)
+        whole = (*key, dtype, exact, order)
+        if whole not in self._states:
+            made = self._states[whole] = self.new("state", dtype, shape, order, exact=exact)
+            self.fills[made.buffer] = fill
+        return self._states[whole]
+
+    def contiguous(self, storage: Storage) -> Storage:
+        """The same value, contiguous."""
+        return storage if storage.is_contiguous else self.copied(storage, range(storage.rank))
+
+    def dense(self, storage: Storage, order: Sequence[int]) -> Storage:
+        """The same value with axes in that order, without gaps."""
+        wanted = dense_in_order(storage.buffer, storage.dtype, storage.shape, order)
+        fits = all(size == 1 or have == want for size, have, want in zip(storage.shape, storage.strides, wanted.strides, strict=True))
+        return storage if fits else self.copied(storage, order)
+
+    def copied(self, storage: Storage, order: Sequence[int], dtype: DType | None = None) -> Storage:
+        """A copy with axes in that order, made once."""
+        key = (storage, dtype or storage.dtype, tuple(order))
+        if key not in self._copies:
+            target = self.new("arena", key[1], storage.shape, order, exact=True)
+            try:
+                work: Work = Elementwise(storage, target)
+            except Unsupported:  # complex numbers, which kernels lack
+                target = self.new("torch", key[1], storage.shape, order, exact=True)
+                work = LibraryStep("copy", (storage,), target, title=storage.type_text)
+            names = () if self._group is None else (self._group.result.name,)
+            self._steps.append(Step(work, "", "", names))
+            self._copies[key] = target
+        return self._copies[key]
+
+    # ---- results --------------------------------------------------------------------------------------------
+
+    def target(self, group: Group, kind: str = "arena") -> Storage:
+        """Memory for the group's result, in the shape and layout of the anchor's."""
+        anchor = group.anchor.results[0]
+        return self.new(kind, group.result.type.dtype, self.shapes.of(anchor), self.order(group))
+
+    def order(self, group: Group) -> tuple[int, ...]:
+        """The order of axes of the anchor's result: as an image, unless a view that the chain rides on does not fit that."""
+        anchor = group.anchor.results[0]
+        order = self.layouts.order(anchor)
+        seen: Storage | None = dense_in_order("seen", DType.f32, self.shapes.of(anchor), order)
+        for node in group.path:
+            seen = forward_view(node, 0, seen, self.shapes) if seen is not None else None
+        return order if seen is not None else tuple(range(anchor.type.rank))
+
+    def finished(self, group: Group, works: Sequence[Work], made: Storage, name: str) -> Way:
+        """Steps that leave the anchor's result in `made`, followed by the group's chain: in place where the dtype allows."""
+        chain = self.chain(group)
+        if not chain:
+            return Way(tuple(works), made, name)
+        target = made if made.dtype is self.stored(group.result.type.dtype) else self.target(group)
+        return Way((*works, Elementwise(made, target, chain)), target, name)
+
+    # ---- chains ---------------------------------------------------------------------------------------------
+
+    def chain(self, group: Group) -> Chain:
+        """The group's elementwise ops, on the anchor's result, with operands seen in its shape."""
+        return self._chain(group, [], [], {group.anchor.results[0]: TheValue()}, group.anchor.results[0].type.dtype)
+
+    def elementwise(self, group: Group) -> tuple[Storage, Chain]:
+        """A group whose anchor is elementwise: its first operand, and the chain of all of its ops on that."""
+        node = group.anchor
+        operations: list[Operation] = []
+        operands: list[Storage] = []
+        start = next(operand for operand in node.operands if isinstance(operand, Value))
+        carried: dict[Value, Argument] = {start: TheValue()}
+        x = self._expanded(self._aligned(node, start), node.results[0])
+        self._append(node, operations, operands, carried, [])
+        return x, self._chain(group, operations, operands, carried, start.type.dtype)
+
+    def _chain(
+        self, group: Group, operations: list[Operation], operands: list[Storage], carried: dict[Value, Argument], value: DType
+    ) -> Chain:
+        path: list[Node] = []
+        for link in group.chain:
+            for node in link.path:
+                path.append(node)
+                source = node.operands[0]
+                if isinstance(source, Value):
+                    carried[node.results[0]] = carried[source]
+            self._append(link.node, operations, operands, carried, path)
+        return Chain(tuple(operations), tuple(operands), value)
+
+    def _append(
+        self, node: Node, operations: list[Operation], operands: list[Storage], carried: dict[Value, Argument], path: Sequence[Node]
+    ) -> None:
+        if node.op == "batch_norm":
+            operations += self._norm(node, operands, carried, path, len(operations))
+        else:
+            arguments = tuple(self._argument(node, item, operands, carried, path) for item in node.operands)
+            operations.append(operation_of(node, arguments))
+        carried[node.results[0]] = FromOperation(len(operations) - 1)
+
+    def _argument(
+        self, node: Node, item: Operand, operands: list[Storage], carried: Mapping[Value, Argument], path: Sequence[Node]
+    ) -> Argument:
+        if not isinstance(item, Value):
+            return Constant(number_of(item, self.shapes))
+        if item in carried:
+            return carried[item]
+        operands.append(self._seen_backwards(self._aligned(node, item), node.results[0], path))
+        return FromOperand(len(operands) - 1)
+
+    def _aligned(self, node: Node, item: Value) -> Storage:
+        """An operand so that it broadcasts from the right; prelu's weight counts the channels, which are axis 1."""
+        storage = self.storage(item)
+        if node.op != "prelu" or item is node.operands[0]:
+            return storage
+        wide = storage.reshape(() if storage.elements == 1 else (storage.elements, *(1,) * (node.results[0].type.rank - 2)))
+        assert wide is not None, "a vector can be seen as a column"
+        return wide
+
+    def _seen_backwards(self, storage: Storage, result: Value, path: Sequence[Node]) -> Storage:
+        """An operand broadcast to the shape at the end of `path`, as it looks from the anchor."""
+        wide = self._expanded(storage, result)
+        for whole in (lambda: wide, lambda: self._expanded(self.contiguous(storage), result), lambda: self.contiguous(wide)):
+            seen: Storage | None = whole()
+            for node in reversed(path):
+                seen = backward_view(node, seen, self.shapes) if seen is not None else None
+            if seen is not None:
+                return seen
+        raise BackendError("an operand can't be seen through a view", where=repr(path[-1]))
+
+    def _expanded(self, storage: Storage, result: Value) -> Storage:
+        return storage.expand(self.shapes.of(result))
+
+    def _norm(
+        self, node: Node, operands: list[Storage], carried: Mapping[Value, Argument], path: Sequence[Node], count: int
+    ) -> list[Operation]:
+        """A batch norm with its stored statistics: times scale, plus shift, of each channel."""
+        x = node.operands[0]
+        assert isinstance(x, Value), "a batch norm has a tensor"
+        if x not in carried:
+            operands.append(self._seen_backwards(self.storage(x), node.results[0], path))
+        argument = carried[x] if x in carried else FromOperand(len(operands) - 1)
+        for vector in self._scale_and_shift(node):
+            column = vector.reshape((vector.elements, *(1,) * (x.type.rank - 2)))
+            assert column is not None, "a vector can be seen as a column"
+            operands.append(self._seen_backwards(column, node.results[0], path))
+        return [
+            Operation("mul", (argument, FromOperand(len(operands) - 2))),
+            Operation("add", (FromOperation(count), FromOperand(len(operands) - 1))),
+        ]
+
+    def _scale_and_shift(self, node: Node) -> tuple[Storage, Storage]:
+        names = [operand.name if isinstance(operand, Value) else None for operand in node.operands[1:5]]
+        eps = node.attrs["eps"]
+        channels = self.shapes.of(node.value(0))[1]
+        weight, bias, mean, variance = names
+        assert isinstance(eps, (int, float)), "eps is a number"
+        assert mean is not None, "there are statistics"
+        assert variance is not None, "there are statistics"
+
+        def scale(read: ReadState) -> torch.Tensor:
+            factor = torch.rsqrt(read(variance).double() + eps)
+            return factor if weight is None else factor * read(weight).double()
+
+        def shift(read: ReadState) -> torch.Tensor:
+            moved = -read(mean).double() * scale(read)
+            return moved if bias is None else moved + read(bias).double()
+
+        key = ("batch norm", *names, eps)
+        return (
+            self.numbers((*key, "scale"), DType.f32, (channels,), scale, exact=True),
+            self.numbers((*key, "shift"), DType.f32, (channels,), shift, exact=True),
+        )

@@ -1,0 +1,30 @@
+"""Which of several ways to run a group is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from graphopt.backends.cuda.kernel import Work
+from graphopt.backends.cuda.storage import Storage
+
+__all__ = ["Choice", "Way", "first_choice"]
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Steps in order, and where the group's result is afterwards, in the shape of the anchor's result."""
+
+    works: tuple[Work, ...]
+    result: Storage
+    name: str
+
+
+Choice: TypeAlias = "Callable[[Sequence[Way]], tuple[int, str]]"
+"""Ways to run a group, the default first -> which one, and why, for people."""
+
+
+def first_choice(ways: Sequence[Way]) -> tuple[int, str]:
+    """The default, untested."""
+    return 0, ""

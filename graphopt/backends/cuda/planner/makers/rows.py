@@ -1,0 +1,118 @@
+"""Reductions, softmax, layer, group and RMS norms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphopt.backends.cuda.kernel import Unsupported
+from graphopt.backends.cuda.kernels.normalize import Normalize
+from graphopt.backends.cuda.kernels.reduce import OPS, Reduce
+from graphopt.backends.cuda.kernels.softmax import Softmax
+from graphopt.backends.cuda.planner.builder import Builder, Maker
+from graphopt.backends.cuda.planner.choice import Way
+from graphopt.backends.cuda.storage import Storage
+from graphopt.backends.planning.groups import Group
+from graphopt.ir.graph import Value
+
+__all__ = ["MAKERS"]
+
+
+def _reduce(builder: Builder, group: Group) -> Sequence[Way]:
+    node = group.anchor
+    x = builder.storage(node.value(0))
+    rank = node.value(0).type.rank
+    if "axis" in node.attrs:
+        axis = node.attrs["axis"]
+        if axis is None:
+            raise Unsupported(f"{node.op} over all elements at once has no kernel")
+        axes: tuple[int, ...] = (builder.shapes.dim(axis),)
+    else:
+        found = node.attrs["axes"]
+        axes = tuple(range(rank)) if found is None or found == () else builder.shapes.dims(found)
+    parameter = node.attrs.get("correction", node.attrs.get("ord", 0))
+    if isinstance(parameter, bool) or not isinstance(parameter, (int, float)):
+        raise Unsupported(f"{node.op} with {parameter!r} has no kernel")
+    y = builder.target(group)
+    work = Reduce(node.op, x, y, tuple(axis % max(rank, 1) for axis in axes), float(parameter), chain=builder.chain(group))
+    return [Way((work,), y, "reduce")]
+
+
+def _softmax(builder: Builder, group: Group) -> Sequence[Way]:
+    node = group.anchor
+    axis = builder.shapes.dim(node.attrs["axis"])
+    y = builder.target(group)
+    if not node.value(0).type.rank:
+        raise Unsupported("softmax of a number has no kernel")
+    x = builder.storage(node.value(0))
+    work = Softmax(x, y, axis % x.rank, node.op == "log_softmax", chain=builder.chain(group))
+    return [Way((work,), y, "softmax")]
+
+
+def _last_axes(builder: Builder, group: Group) -> Sequence[Way]:
+    """Layer and RMS norms, over the last axes."""
+    node = group.anchor
+    shape = builder.shapes.of(node.value(0))
+    count = len(builder.shapes.dims(node.attrs["normalized_shape"]))
+    axes = tuple(range(len(shape) - count, len(shape)))
+
+    def parameter(index: int) -> Storage | None:
+        operand = node.operands[index] if index < len(node.operands) else None
+        return builder.storage(operand).expand(shape) if isinstance(operand, Value) else None
+
+    y = builder.target(group)
+    centered = node.op == "layer_norm"
+    bias = parameter(2) if centered else None
+    chain = builder.chain(group)
+    work = Normalize(node.op, builder.storage(node.value(0)), y, axes, _eps(group), parameter(1), bias, centered, chain=chain)
+    return [Way((work,), y, "normalize")]
+
+
+def _eps(group: Group) -> float:
+    eps = group.anchor.attrs["eps"]
+    if isinstance(eps, bool) or not isinstance(eps, (int, float)):
+        raise Unsupported(f"{group.anchor.op} without a stated eps has no kernel")
+    return float(eps)
+
+
+def _groups(builder: Builder, group: Group) -> Sequence[Way]:
+    """Group norm, and instance norm without stored statistics: groups of channels, over the rest."""
+    node = group.anchor
+    x = builder.storage(node.value(0))
+    shape = x.shape
+    if node.op == "instance_norm":
+        if len(node.operands) > 3 and any(operand is not None for operand in node.operands[3:5]):
+            raise Unsupported("instance_norm with stored statistics has no kernel")
+        groups = shape[1]
+    else:
+        groups = builder.shapes.dim(node.attrs["groups"])
+    if group.chain:
+        raise Unsupported(f"a chain on {node.op} has no kernel")
+    wide = (shape[0], groups, shape[1] // groups, *shape[2:])
+    y = builder.target(group)
+    split_x, split_y = x.reshape(wide), y.reshape(wide)
+    if split_x is None or split_y is None:
+        raise Unsupported(f"{node.op} of {x.type_text} has no kernel")
+
+    def parameter(index: int) -> Storage | None:
+        operand = node.operands[index] if index < len(node.operands) else None
+        if not isinstance(operand, Value):
+            return None
+        column = builder.storage(operand).reshape((1, groups, shape[1] // groups, *(1,) * (len(shape) - 2)))
+        if column is None:
+            raise Unsupported(f"a parameter of {node.op} has gaps")
+        return column.expand(wide)
+
+    axes = tuple(range(2, len(wide)))
+    work = Normalize(node.op, split_x, split_y, axes, _eps(group), parameter(1), parameter(2))
+    return [Way((work,), y, "normalize")]
+
+
+MAKERS: dict[str, Maker] = {
+    **dict.fromkeys(sorted(OPS), _reduce),
+    "softmax": _softmax,
+    "log_softmax": _softmax,
+    "layer_norm": _last_axes,
+    "rms_norm": _last_axes,
+    "group_norm": _groups,
+    "instance_norm": _groups,
+}

@@ -1,0 +1,160 @@
+"""A program on its device: memory that is allocated once, and the run, captured in one CUDA graph.
+
+first run    the steps run one by one, which compiles kernels and lets cuDNN choose; then they are captured
+later runs   inputs are copied into their buffers, the graph is replayed, outputs are copied out; nothing waits for the GPU
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from graphopt.backends.cuda.device import settings
+from graphopt.backends.cuda.lowering import Program
+from graphopt.backends.cuda.memory import part
+from graphopt.backends.cuda.module import load_module
+from graphopt.backends.cuda.options import CudaOptions
+from graphopt.backends.cuda.plan import Buffer, Plan
+from graphopt.backends.cuda.planner.builder import Fill
+from graphopt.backends.reference.interpreter import Interpreter, state_tensor
+from graphopt.errors import BackendError, LoweringError
+from graphopt.ir.graph import Graph, Node, Operand, Value
+
+__all__ = ["Runner", "allocate", "state_reader"]
+
+Tensors = tuple[torch.Tensor, ...]
+
+
+def state_reader(graph: Graph) -> Callable[[str], torch.Tensor]:
+    """The numbers of the graph's states by name.
+
+    Raises:
+        LoweringError: a state has none.
+    """
+
+    def read(name: str) -> torch.Tensor:
+        state = graph.states.get(name)
+        if state is None or state.data is None:
+            raise LoweringError(
+                f"%{name} has no numbers, the graph was read from text alone",
+                fix="load the graph from its folder, or capture it from the model",
+            )
+        return state_tensor(state)
+
+    return read
+
+
+def allocate(plan: Plan, fills: Mapping[str, Fill], read: Callable[[str], torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    """Tensors by the names of buffers: inputs, states with their numbers, parts of one arena."""
+    arena = torch.zeros(plan.arena_bytes, dtype=torch.uint8, device=device)
+    return {name: _buffer(plan, buffer, fills, read, arena) for name, buffer in plan.buffers.items() if buffer.kind != "torch"}
+
+
+def _buffer(
+    plan: Plan, buffer: Buffer, fills: Mapping[str, Fill], read: Callable[[str], torch.Tensor], arena: torch.Tensor
+) -> torch.Tensor:
+    storage = buffer.storage
+    dtype = getattr(torch, storage.dtype.torch_name)
+    if buffer.kind == "arena":
+        return part(arena, plan.offsets[buffer.name], dtype, storage.extent)
+    made = torch.empty_strided(storage.shape, storage.strides, dtype=dtype, device=arena.device)
+    return made.copy_(fills[buffer.name](read).reshape(storage.shape)) if buffer.kind == "state" else made.zero_()
+
+
+class Runner:
+    """One program on one device. Runs take turns: the memory is there once."""
+
+    def __init__(self, graph: Graph, program: Program, options: CudaOptions, device: torch.device, sizes: Mapping[str, int]) -> None:
+        plan = program.plan
+        assert plan is not None, "a program without a plan has no runner"
+        self._plan = plan
+        self._options = options
+        self._device = device
+        self._sizes = dict(sizes)
+        self._nodes: list[Node] = list(graph.nodes)
+        self._interpreter = Interpreter(graph)
+        self._lock = threading.Lock()
+        self._module: Any = load_module(program.source)
+        self._memory = allocate(plan, program.fills, state_reader(graph), device)
+        self._replay: Callable[[], object] | None = None
+        self._results: Tensors = ()
+        self.note = ""
+        """Why the run is not one CUDA graph; empty where it is."""
+
+    def run(self, inputs: Sequence[torch.Tensor]) -> Tensors:
+        """The planned outputs, in memory of their own; dtypes are those of the plan.
+
+        Raises:
+            BackendError: a step failed.
+        """
+        with self._lock, torch.no_grad():
+            for index, given in enumerate(inputs):
+                self._memory[f"input{index}"].copy_(given, non_blocking=given.device == self._device)
+            if self._replay is None:
+                self._start()
+            else:
+                self._replay()
+            return tuple(result.clone(memory_format=torch.contiguous_format) for result in self._results)
+
+    def _start(self) -> None:
+        with settings(tf32=self._options.dtype == "tf32"):
+            if self._device.type != "cuda":
+                self._results = self._step()
+                self.note = "interpreted on the CPU"
+                return
+            self._capture()
+        if self._replay is not None:
+            self._replay()
+
+    def _step(self) -> Tensors:
+        return self._module.run(self._memory, self._node)
+
+    def _capture(self) -> None:
+        """Run once on a stream of its own, as capture wants it, then capture."""
+        stream = torch.cuda.Stream(self._device)
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(stream):
+            self._results = self._step()
+        torch.cuda.current_stream(self._device).wait_stream(stream)
+        torch.cuda.synchronize(self._device)
+        captured = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(captured, stream=stream):
+                self._results = self._step()
+        except RuntimeError as error:
+            # an op that waits for the GPU can't be part of a graph: the steps go on being launched one by one
+            self.note = f"not captured as a CUDA graph: {str(error).splitlines()[0]}"
+            self._replay = self._again
+            return
+        self._replay = captured.replay
+
+    def _again(self) -> None:
+        with settings(tf32=self._options.dtype == "tf32"):
+            self._results = self._step()
+
+    def _node(self, number: int, *tensors: torch.Tensor) -> Tensors:
+        """A node by the reference lowering, in the dtypes of the IR; results share no memory with operands."""
+        node = self._nodes[number]
+        given = iter(tensors)
+        handles = [self._handle(operand, given) for operand in node.operands]
+        results = self._interpreter.evaluate(node, handles, self._sizes)
+        taken = {tensor.untyped_storage().data_ptr() for tensor in handles if isinstance(tensor, torch.Tensor)}
+        fresh: list[torch.Tensor] = []
+        for result in results:
+            moved = result.to(self._device)
+            if moved.untyped_storage().data_ptr() in taken:
+                moved = moved.clone(memory_format=torch.contiguous_format)
+            taken.add(moved.untyped_storage().data_ptr())
+            fresh.append(moved)
+        return tuple(fresh)
+
+    def _handle(self, operand: Operand, given: Any) -> Any:
+        if not isinstance(operand, Value):
+            return operand
+        tensor = next(given, None)
+        if tensor is None:
+            raise BackendError("a node got fewer tensors than it has operands")
+        return tensor.to(getattr(torch, operand.type.dtype.torch_name))
