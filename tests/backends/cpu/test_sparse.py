@@ -177,6 +177,22 @@ def test_rows_of_features() -> None:
         numpy.testing.assert_allclose(numpy.asarray(values, numpy.float32), wanted.numpy(), atol=2e-6 * float(wanted.abs().max()))
 
 
+def test_entries_that_do_not_stay_in_the_cache_are_asked_for() -> None:
+    """Lines of entries per group of four lists: what the pattern has on average. Results are those of any other layer."""
+    cases = Cases()
+    weight, w = pruned(cases, 0.2, 1, 260, 256)
+    small, _ = pruned(cases, 0.2, 1, 64, 256)
+    x, x_numbers = cases.input(cases.array(1, 37, 256), "plain")
+    y = cases.output(functional.linear(x_numbers, w), "plain")
+    kernel = make_sparse(x, y, weight, None, Convolution((1, 1)), rows_frame(3), cases.states[weight])
+    groups = kernel.chunks * 272 // 4
+    assert kernel.lines_ahead == -(-24 * kernel.entries // (64 * groups)) > 0
+    cases.add(kernel)
+    other = make_storage("plain", "other", DType.f32, (1, 37, 64))
+    assert make_sparse(x, other, small, None, Convolution((1, 1)), rows_frame(3), cases.states[small]).lines_ahead == 0
+    cases.check("avx512", threads=(1, 2, 3))
+
+
 def test_chains_ride_on_sparse() -> None:
     cases = Cases()
     c = conv(3)

@@ -11,6 +11,7 @@
 //   S::BUFFERED                           the epilogue is long: it is compiled once, not for each pixel of a vector
 //   S::CHUNK                              inputs (channel, tap) that are multiplied while their tile is in L1
 //   S::PANEL                              output channels that one worker does at a time, a multiple of 16
+//   S::LINES_AHEAD                        cache lines of entries to ask for per group, 0 where entries stay in the second cache
 //   S::ROWS, LISTS                        see sparse_multiply.hpp
 //
 // The pattern, per band, chunk and panel: `groups` of LISTS lists of ROWS output channels (number of entries, then
@@ -39,6 +40,7 @@ template <class S> struct SparsePattern {
   static constexpr int PANELS = ceil_div(PADDED, S::PANEL);
   static constexpr int UNITS = S::BANDS * PANELS;
   static constexpr int GROUP_ROWS = S::LISTS * S::ROWS;
+  static constexpr int AHEAD = 2048;  // bytes from entries that are used to those that are asked for
   static constexpr int GROUPS = PADDED / GROUP_ROWS, PANEL_GROUPS = S::PANEL / GROUP_ROWS;
 
   const Group* groups;
@@ -137,6 +139,17 @@ void sparse_store(const SparseWork<S, Epilogue>& work, const float* sums, int ch
   }
 }
 
+// Asks for the lines of y that a panel will be stored to, part `part` of `parts`: rows of features are far apart, and no
+// prefetcher follows so many of them.
+template <class S, int VECTORS, class Epilogue>
+GRAPHOPT_INLINE void sparse_prepare(const SparseWork<S, Epilogue>& work, int channel, int rows, int pixel, int part, int parts) {
+  using D = SparseShape<S>;
+  const int left = D::PIXELS - pixel < VECTORS * LANES ? D::PIXELS - pixel : VECTORS * LANES;
+  for (int at = left * part / parts; at < left * (part + 1) / parts; ++at)
+    for (int row = 0; row < rows; row += LANES)
+      prefetch_for_write(work.y + (channel + row) / LANES * S::Y.block + static_cast<long>(pixel + at) * S::Y.w);
+}
+
 // Units `begin` to `end` (band, panel) of one tile.
 template <class S, int VECTORS, class Epilogue>
 __attribute__((noinline)) void sparse_tile(const SparseWork<S, Epilogue>& work, const float* x, int image, int pixel, int begin, int end) {
@@ -157,8 +170,13 @@ __attribute__((noinline)) void sparse_tile(const SparseWork<S, Epilogue>& work, 
         const int channel = band * S::OUT_CHANNELS + row;
         float* sums = work.sums + (D::CHUNKS == 1 ? 0 : static_cast<long>(row) * D::WIDTH);
         const auto* group = work.pattern.groups + place * P::GROUPS + panel * P::PANEL_GROUPS;
-        for (int i = 0; i < rows / P::GROUP_ROWS; ++i, entry += group->entries, ++group)
+        const int groups = rows / P::GROUP_ROWS;
+        for (int i = 0; i < groups; ++i, entry += group->entries, ++group) {
+          GRAPHOPT_UNROLL for (int line = 0; line < S::LINES_AHEAD; ++line)
+            __builtin_prefetch(reinterpret_cast<const char*>(entry) + P::AHEAD + line * 64, 0, 3);
+          if (!S::Y_PLANES && S::OUT_HEIGHT == 1 && S::Y.w != LANES && last) sparse_prepare<S, VECTORS>(work, channel, rows, pixel, i, groups);
           sparse_pieces<S, VECTORS, 0>(work, *group, entry, inputs, channel, S::OUT_CHANNELS - row, sums, first, last, image, pixel);
+        }
         if (!S::Y_PLANES && last) sparse_store<S, VECTORS>(work, sums, channel, rows, image, pixel);
       }
     }

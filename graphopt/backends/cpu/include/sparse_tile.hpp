@@ -130,6 +130,9 @@ template <class S, int VECTORS> class SparseTile<S, VECTORS, false> {
   void load(int channel, int begin, int end, float* tile) const {
     for (int k = begin; k < end; k += LANES, tile += LANES * D::WIDTH) {
       const float* x = unit(channel, k);
+      // Rows of features: the next 16 channels are the next line of each, and no prefetcher follows so many rows.
+      if constexpr (D::TAPS == 1 && S::X.w != LANES)
+        for (int i = 0; i < COUNT; ++i) prefetch_near(x + S::X.block + at_[i]);
       constexpr int TAIL = S::IN_CHANNELS % LANES;
       if (TAIL != 0 && !S::X_PADDED && (k / LANES / D::TAPS + 1) * LANES > S::IN_CHANNELS) {
         for (int i = 0; i < COUNT; i += LANES) narrow<TAIL == 0 ? 1 : TAIL>(x, at_ + i, tile + i);

@@ -33,6 +33,13 @@ if TYPE_CHECKING:
 __all__ = ["SparseProduct", "flat_frame", "join_groups", "lane_strides", "matrix_of", "plane_strides", "real_inputs"]
 
 
+STAYS_BYTES = 64 << 10
+"""So many bytes of entries stay in the second cache between two tiles."""
+
+MOST_LINES_AHEAD = 16
+"""More would push what is asked for out of the first cache before it is used."""
+
+
 def flat_frame(frame: Frame) -> Frame:
     """All pixels of an image in one place."""
     return Frame(frame.n, frame.c, (), (*frame.h, *frame.w))
@@ -175,6 +182,14 @@ class SparseProduct(Kernel):
         return (tile + rows) * width
 
     @property
+    def lines_ahead(self) -> int:
+        """Cache lines of entries that a group of lists reads on average; 0 where all entries stay in the second cache."""
+        tiling = self.tiling
+        total = 4 * tiling.entry_words * self.entries
+        groups = tiling.bands * self.chunks * padded(self.out_channels) // tiling.group_rows
+        return min(-(-total // (64 * groups)), MOST_LINES_AHEAD) if total > STAYS_BYTES else 0
+
+    @property
     def packed(self) -> Sequence[Packed]:
         """The pattern with its weights, and the bias."""
         tiling = self.tiling
@@ -249,6 +264,7 @@ class SparseProduct(Kernel):
                 "TILES": tiles,
                 "LARGE_TILES": (vectors - tiles * (tiling.vectors - 1), "the others have one vector less"),
                 "BUFFERED": is_long(self.chain),
+                "LINES_AHEAD": (self.lines_ahead, "of entries, asked for per group of lists"),
                 "DIRECT": (tiling.row != 0, "tiles are read where they are in x"),
                 "CHUNK": (tiling.chunk, "inputs (channel, tap) whose tile is in L1"),
                 "PANEL": (tiling.panel, "output channels that a worker does at a time"),
