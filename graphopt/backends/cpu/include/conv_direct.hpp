@@ -153,6 +153,8 @@ __attribute__((noinline)) void direct_block(const float* x, const float* w, cons
   using D = DirectShape<S>;
   constexpr int VECTORS = fit_vectors(WIDTH);
   using T = Sums<VECTORS, D::ROWS, D::COLUMNS>;
+  constexpr int RUN = S::X_LANE == 1 ? sum_run(D::CHUNKED ? S::CHUNK : D::DEPTH, D::TAPS) : D::DEPTH;
+  alignas(64) float own[D::CHUNKED || RUN >= D::DEPTH ? LANES : VECTORS * T::PIXELS * LANES];  // unfinished sums of a tile
   const int channel = set * S::VECTORS * LANES, from = D::begin(set), to = D::end(set);
   [[maybe_unused]] const float* all_weights = w;
   for (int first = from, last; first < to; first = last) {
@@ -168,9 +170,17 @@ __attribute__((noinline)) void direct_block(const float* x, const float* w, cons
       const float* after = corner + first / LANES * S::X.block + D::COLUMNS * S::X_COLUMN;
       for (int v = 0; v < WIDTH; v += VECTORS, saved += VECTORS * T::PIXELS * LANES) {
         T sums;
-        if (!D::CHUNKED || first == from) sums.start(bias + v * LANES);
-        else sums.resume(saved);
-        direct_add<S, WIDTH>(sums, corner, after, w + v * LANES, {first, last, ahead});
+        float* const unfinished = D::CHUNKED ? saved : own;
+        for (int run = first, stop; run < last; run = stop) {
+          stop = RUN < D::DEPTH && run / LANES * LANES + RUN < last ? run / LANES * LANES + RUN : last;
+          if (run == from) sums.start(bias + v * LANES);
+          else sums.clear();
+          const float* next = stop < last ? corner + stop / LANES * S::X.block : after;
+          const float* run_ahead = ahead + static_cast<long>(run / LANES - first / LANES) * D::RUNS * D::lines_ahead(WIDTH) * LANES;
+          direct_add<S, WIDTH>(sums, corner, next, w + D::weights(run - first, WIDTH) + v * LANES, {run, stop, run_ahead});
+          if (run != from) sums.add_saved(unfinished);
+          if (stop < last) sums.save(unfinished);
+        }
         if constexpr (D::MIXED)
           if (last == to && sums.any_nan()) {
             alignas(64) float mixed[VECTORS * T::PIXELS * LANES];

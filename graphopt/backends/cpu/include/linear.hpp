@@ -88,7 +88,9 @@ __attribute__((noinline)) void linear_block(const float* packed, const float* w,
   constexpr int VECTORS = fit_vectors(WIDTH), TILE = L::TILE, STEP = WIDTH * LANES, AHEAD = L::lines_ahead(WIDTH);
   constexpr int TAIL = S::IN_CHANNELS % LANES;
   constexpr long NEAR = weights_ahead(4L * S::CHUNK * STEP, WIDTH);
+  constexpr int RUN = sum_run(S::CHUNK < S::IN_CHANNELS ? S::CHUNK : S::IN_CHANNELS);
   using T = Sums<VECTORS, 1, TILE>;
+  alignas(64) float own[L::CHUNKS > 1 ? LANES : VECTORS * TILE * LANES];  // unfinished sums of a tile, where there is one chunk
   const int first_tile = block * L::BLOCK, tiles = L::TILES - first_tile < L::BLOCK ? L::TILES - first_tile : L::BLOCK;
   for (int chunk = 0; chunk < L::CHUNKS; ++chunk, w += S::CHUNK * STEP) {
     const bool last = chunk + 1 == L::CHUNKS;
@@ -100,25 +102,29 @@ __attribute__((noinline)) void linear_block(const float* packed, const float* w,
       const int first = (first_tile + tile) * TILE;
       for (int v = 0; v < WIDTH; v += VECTORS, saved += VECTORS * TILE * LANES) {
         T sums;
-        if (L::CHUNKS == 1 || chunk == 0) sums.start(bias + v * LANES);
-        else sums.resume(saved);
+        float* const unfinished = L::CHUNKS > 1 ? saved : own;
         const float *numbers = panel, *weights = w + v * LANES;
         const float* soon = y + first * S::Y.w + (channel / LANES + v) * S::Y.block;
-        for (int k = 0; k + LANES <= depth; k += LANES, numbers += LANES * TILE, weights += LANES * STEP, ahead += AHEAD * LANES) {
-          GRAPHOPT_UNROLL for (int line = 0; line < AHEAD; ++line) prefetch(ahead + line * LANES);
-          if constexpr (L::Y_FAR)
-            if (last) {
-              GRAPHOPT_UNROLL for (int i = 0; i < VECTORS; ++i) prefetch_for_write(soon + i * S::Y.block);
-              soon += S::Y.w;
-            }
-          sums.template add<TILE, 0, 1, STEP, NEAR>(numbers, weights, LANES);
+        for (int run = 0; run < depth; run += RUN) {
+          const int stop = run + RUN < depth ? run + RUN : depth;
+          const bool first_run = chunk == 0 && run == 0;
+          if (first_run) sums.start(bias + v * LANES);
+          else sums.clear();
+          for (int k = run; k + LANES <= stop; k += LANES, numbers += LANES * TILE, weights += LANES * STEP, ahead += AHEAD * LANES) {
+            GRAPHOPT_UNROLL for (int line = 0; line < AHEAD; ++line) prefetch(ahead + line * LANES);
+            if constexpr (L::Y_FAR)
+              if (last) {
+                GRAPHOPT_UNROLL for (int i = 0; i < VECTORS; ++i) prefetch_for_write(soon + i * S::Y.block);
+                soon += S::Y.w;
+              }
+            sums.template add<TILE, 0, 1, STEP, NEAR>(numbers, weights, LANES);
+          }
+          if constexpr (TAIL != 0)
+            if (last && stop == depth) sums.template add<TILE, 0, 1, STEP>(numbers, weights, TAIL);
+          if (!first_run) sums.add_saved(unfinished);
+          if (!last || stop < depth) sums.save(unfinished);
         }
-        if constexpr (TAIL != 0)
-          if (last) sums.template add<TILE, 0, 1, STEP>(numbers, weights, TAIL);
-        if (L::CHUNKS > 1 && !last) {
-          sums.save(saved);
-          continue;
-        }
+        if (!last) continue;
         for_each_sum<S::LONG_EPILOGUE>(sums, [&](int i, int p, Vec sum) {
           if (L::PIXELS % TILE != 0 && first + p >= L::PIXELS) return;
           const LinearPixel at = linear_pixel<S>(first + p);

@@ -35,15 +35,24 @@ template <class S, int WIDTH, class Epilogue>
 __attribute__((noinline)) void linear_vector_set(const float* x, const float* w, const float* bias, float* y, int channel, const Epilogue& epilogue) {
   using L = LinearVectorShape<S>;
   constexpr int VECTORS = L::fit(WIDTH), TILE = fit_pixels(L::PIXELS), STEP = WIDTH * LANES, TAIL = S::IN_CHANNELS % LANES;
+  constexpr int RUN = sum_run(S::IN_CHANNELS);
+  alignas(64) float unfinished[VECTORS * TILE * LANES];
   for (int v = 0; v < WIDTH; v += VECTORS)
     for (int first = 0; first < L::PIXELS; first += TILE) {
       const int pixel = first + TILE > L::PIXELS ? L::PIXELS - TILE : first;
       Sums<VECTORS, 1, TILE> sums;
-      sums.start(bias + v * LANES);
       const float *numbers = x + pixel * L::X_PIXEL, *weights = w + v * LANES;
-      for (int c = 0; c + LANES <= S::IN_CHANNELS; c += LANES, numbers += S::X.block, weights += LANES * STEP)
-        sums.template add<1, 0, L::X_PIXEL, STEP, LINEAR_VECTOR_AHEAD>(numbers, weights, LANES);
-      if constexpr (TAIL != 0) sums.template add<1, 0, L::X_PIXEL, STEP>(numbers, weights, TAIL);
+      for (int run = 0; run < S::IN_CHANNELS; run += RUN) {
+        const int stop = run + RUN < S::IN_CHANNELS ? run + RUN : S::IN_CHANNELS;
+        if (run == 0) sums.start(bias + v * LANES);
+        else sums.clear();
+        for (int c = run; c + LANES <= stop; c += LANES, numbers += S::X.block, weights += LANES * STEP)
+          sums.template add<1, 0, L::X_PIXEL, STEP, LINEAR_VECTOR_AHEAD>(numbers, weights, LANES);
+        if constexpr (TAIL != 0)
+          if (stop == S::IN_CHANNELS) sums.template add<1, 0, L::X_PIXEL, STEP>(numbers, weights, TAIL);
+        if (run != 0) sums.add_saved(unfinished);
+        if (stop < S::IN_CHANNELS) sums.save(unfinished);
+      }
       for_each_sum<S::LONG_EPILOGUE>(sums, [&](int i, int p, Vec sum) {
         if (L::PIXELS % TILE != 0 && pixel + p < first) return;
         const int at = pixel + p, c = channel + (v + i) * LANES;

@@ -22,6 +22,17 @@ constexpr int even_tile(int total, int most) { return ceil_div(total, ceil_div(t
 // tiles use one after the other stay in the first cache level anyway.
 constexpr long weights_ahead(long bytes, int width) { return bytes > 24 << 10 ? 12L * width * LANES : 0; }
 
+// Steps of a sum that are added up before they are added to what came before them. Each addition is wrong by half a unit in
+// the last place of the sum so far, so that errors grow with the length of a run. (Products of BLAS libraries are blocked
+// like this, too.) A step of direct convolutions and products is a multiply-add for each output.
+constexpr int SUM_RUN = 768;
+
+// Input channels of a run, a multiple of 16, where `total` with so many taps each are summed: runs of about equal length.
+constexpr int sum_run(int total, int taps = 1) {
+  const int most = SUM_RUN / taps < LANES ? LANES : SUM_RUN / taps;
+  return ceil_div(even_tile(total, most), LANES) * LANES;
+}
+
 template <int VECTORS, int ROWS, int COLUMNS> struct Sums {
   static constexpr int PIXELS = ROWS * COLUMNS;
   Vec at[VECTORS][PIXELS];
@@ -34,10 +45,20 @@ template <int VECTORS, int ROWS, int COLUMNS> struct Sums {
     }
   }
 
+  GRAPHOPT_INLINE void clear() {
+    GRAPHOPT_UNROLL for (int v = 0; v < VECTORS; ++v) GRAPHOPT_UNROLL for (int p = 0; p < PIXELS; ++p) at[v][p] = zero();
+  }
+
   // What `save` put there.
   GRAPHOPT_INLINE void resume(const float* saved) {
     GRAPHOPT_UNROLL for (int v = 0; v < VECTORS; ++v)
       GRAPHOPT_UNROLL for (int p = 0; p < PIXELS; ++p) at[v][p] = load(saved + (v * PIXELS + p) * LANES);
+  }
+
+  // The same, added.
+  GRAPHOPT_INLINE void add_saved(const float* saved) {
+    GRAPHOPT_UNROLL for (int v = 0; v < VECTORS; ++v)
+      GRAPHOPT_UNROLL for (int p = 0; p < PIXELS; ++p) at[v][p] += load(saved + (v * PIXELS + p) * LANES);
   }
 
   GRAPHOPT_INLINE void save(float* to) const {

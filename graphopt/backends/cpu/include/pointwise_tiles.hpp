@@ -35,15 +35,25 @@ constexpr int lines_ahead(int width, int tiles) { return ceil_div(LANES * width,
 template <int WIDTH, int PIXELS, int DEPTH, long GROUP, long COLUMN, bool ONCE, bool LONG, int LINES, class Finish>
 GRAPHOPT_INLINE void pointwise_tiles(const float* x, const float* w, const float* bias, Ahead& ahead, int begin, int end, int count, Finish finish) {
   constexpr int VECTORS = fit_vectors(WIDTH), TILE = fit_pixels(PIXELS), STEP = WIDTH * LANES;
+  constexpr int RUN = sum_run(DEPTH);
+  alignas(64) float unfinished[RUN < DEPTH ? VECTORS * TILE * LANES : LANES];
   for (int tile = begin; tile < end; ++tile) {
     const int wanted = tile * TILE, pixel = wanted + TILE > count ? count - TILE : wanted;
     for (int first = 0; first < WIDTH; first += VECTORS) {
       Sums<VECTORS, 1, TILE> sums;
-      sums.start(bias + first * LANES);
       const float *from = x + pixel * COLUMN, *weights = w + first * LANES;
-      for (int c = 0; c < DEPTH; c += LANES, from += GROUP, weights += LANES * STEP) {
-        ahead.ask<LINES>();
-        sums.template add<1, 0, COLUMN, STEP>(from, weights, DEPTH - c < LANES ? DEPTH - c : LANES);
+      for (int run = 0; run < DEPTH; run += RUN) {
+        const int stop = run + RUN < DEPTH ? run + RUN : DEPTH;
+        if (run == 0) sums.start(bias + first * LANES);
+        else sums.clear();
+        for (int c = run; c < stop; c += LANES, from += GROUP, weights += LANES * STEP) {
+          ahead.ask<LINES>();
+          sums.template add<1, 0, COLUMN, STEP>(from, weights, DEPTH - c < LANES ? DEPTH - c : LANES);
+        }
+        if constexpr (RUN < DEPTH) {
+          if (run != 0) sums.add_saved(unfinished);
+          if (stop < DEPTH) sums.save(unfinished);
+        }
       }
       for_each_sum<LONG>(sums, [&](int v, int p, Vec sum) __attribute__((always_inline)) {
         if (!ONCE || p >= wanted - pixel) finish(sum, first + v, pixel + p);

@@ -4,8 +4,9 @@ Reads x in any layout with 16 channels side by side (blocked, channels-last), or
 layer). Padding is read from x's halo. Where groups are not whole sets of output vectors, a set sums over the
 channels of all groups that it touches, with zeros for weights between groups.
 
-Numeric class: the sum runs over c / 16, kh, kw, c % 16 in this order, in f32 with fused multiply-adds. Where a set
-has zeros between groups and a sum became NaN or Inf, it is made again from its own group alone.
+Numeric class: sums over c / 16, kh, kw, c % 16 in this order, in f32 with fused multiply-adds, each of at most 768
+terms or 16 input channels, which are then added up. Where a set has zeros between groups and a sum became NaN or Inf, it
+is made again from its own group alone.
 """
 
 from __future__ import annotations
