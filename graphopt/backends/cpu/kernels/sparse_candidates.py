@@ -9,8 +9,12 @@ kernel at peak takes:
 | the same, 2x1 blocks | 0.75 | 0.37 | |
 | the same, 4x1 blocks | 0.64 | 0.32 | |
 
-What is left of peak goes to two places: the multiply-adds of a single row are bound by loads (70% of peak), and
-unfinished sums travel between the first and second cache once per chunk of inputs.
+What is left of peak goes to two places: the multiply-adds of a single row are bound by loads (60 to 70% of peak), and
+unfinished sums travel between the first and second cache once per chunk of inputs (45% of peak at a density of 0.1).
+
+Tried on the same machine, and no faster: offsets in bytes, sums that go on from where they were saved, 8 lists of 2 or
+3 vectors, 5 or 6 vectors, chunks of 64 to 192, asking for sums ahead, sorting all rows of a layer by length. Nor was
+turning 16 channels once for all taps of a 3x3 convolution and copying them shifted: turning is cheap beside the copies.
 """
 
 from __future__ import annotations
