@@ -17,12 +17,12 @@ from tools.bench_quality.data import texts
 from tools.bench_quality.data.fashion import overlay
 from tools.bench_quality.data.photos import crops
 from tools.bench_quality.data.tones import cents, tones
-from tools.bench_quality.finetuning import fine_tune
+from tools.bench_quality.finetuning import best_fine_tuned, fine_tune
 from tools.bench_quality.networks import small_mobilenet, small_resnet
 from tools.bench_quality.records import DENSE, Key, Run, load_run, load_runs, pack, save_run, unpack, versions
 from tools.bench_quality.statistics import difference, mcnemar
 from tools.bench_quality.tasks import TASKS
-from tools.bench_quality.tasks.base import Hits, Item, Task
+from tools.bench_quality.tasks.base import Hits, Item, Schedule, Task
 from tools.bench_quality.tasks.fashion import ResnetFashion
 from tools.bench_quality.tasks.probe import fitted
 from tools.bench_quality.turns import take_turns
@@ -178,6 +178,21 @@ def test_fine_tuning_is_the_same_twice(tmp_path: Path) -> None:
         assert not module.training
         found.append(module.one.weight)
     assert torch.equal(*found)
+
+
+def test_fine_tuning_takes_the_better_rate(tmp_path: Path) -> None:
+    class TwoRates(TinyTask):
+        schedule = Schedule(steps=40, rate=1e3, gentle_rate=1e-2)  # the first one destroys the network
+
+    task = TwoRates(tmp_path)
+    torch.manual_seed(0)
+    module = Tiny()
+    before = module.one.weight.detach().clone()
+    best = best_fine_tuned(task, module, 1)
+    assert torch.equal(module.one.weight, before)
+    fine_tune(task, module, 1, rate=1e-2)
+    assert isinstance(best, Tiny)
+    assert torch.equal(best.one.weight, module.one.weight)
 
 
 def test_norms_are_re_estimated_exactly() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import torch
 
 from tools.bench_quality.tasks.base import Item, Task
 
-__all__ = ["Lesson", "fine_tune", "lessons"]
+__all__ = ["Lesson", "best_fine_tuned", "fine_tune", "lessons"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +31,29 @@ def lessons(task: Task, seed: int) -> Iterator[Lesson]:
         yield Lesson(item, wanted)
 
 
-def fine_tune(task: Task, module: torch.nn.Module, seed: int, given: Iterable[Lesson] | None = None) -> None:
-    """Train the module in place by the task's schedule; it is in eval mode afterwards.
+def best_fine_tuned(task: Task, module: torch.nn.Module, seed: int) -> torch.nn.Module:
+    """The module trained with that of the schedule's rates which is best on validation data; the one given is left as it is."""
+    found: dict[float, torch.nn.Module] = {}
+    for rate in task.schedule.rates:
+        found[rate] = copy.deepcopy(module)
+        fine_tune(task, found[rate], seed, rate=rate)
+    if len(found) == 1:
+        return found[task.schedule.rate]
+    score = task.scores[0]
+    return max(found.values(), key=lambda each: float(task.evaluate(each, "validation")[score].mean()))
+
+
+def fine_tune(task: Task, module: torch.nn.Module, seed: int, given: Iterable[Lesson] | None = None, *, rate: float | None = None) -> None:
+    """Train the module in place by the task's schedule, at its first rate or another; it is in eval mode afterwards.
 
     `given` are the lessons of the same task and seed, where they were made before.
     """
     schedule = task.schedule
+    rate = schedule.rate if rate is None else rate
     module.train(schedule.trains_norms)
     parameters = [parameter.requires_grad_(True) for parameter in module.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=schedule.rate, weight_decay=1e-4)
-    cosine = torch.optim.lr_scheduler.OneCycleLR(optimizer, schedule.rate, total_steps=schedule.steps, pct_start=0.1)
+    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-4)
+    cosine = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=schedule.steps, pct_start=0.1)
     torch.manual_seed(seed)
     for lesson in lessons(task, seed) if given is None else given:
         loss = task.loss(module(*lesson.item.inputs), lesson.wanted, lesson.item.target)

@@ -11,7 +11,7 @@ import torch
 
 import graphopt
 from graphopt.ir.graph import Graph
-from tools.bench_quality.finetuning import fine_tune
+from tools.bench_quality.finetuning import best_fine_tuned
 from tools.bench_quality.records import DENSE, Key, Run, load_run, packed, resumed, save_run, versions
 from tools.bench_quality.tasks.base import Task
 from tools.bench_shrink.methods.arm import Arm, Shrunk
@@ -87,7 +87,7 @@ def _run(task: Task, arm: Arm, run: Run, root: Path, stages: tuple[str, ...]) ->
         save_run(root, run)
     if "tuned" in stages and "tuned" not in hits:
         began = time.process_time()
-        fine_tune(task, shrunk.module, key.seed)
+        tuned = best_fine_tuned(task, shrunk.module, key.seed)
         seconds["fine-tune"] = round(time.process_time() - began, 1)
-        hits["tuned"] = packed(task.evaluate(shrunk.module, "test"))
+        hits["tuned"] = packed(task.evaluate(tuned, "test"))
     return replace(run, hits=hits, seconds=seconds)

@@ -140,7 +140,8 @@ def page(boards: Sequence[Board], pictures: Mapping[str, str]) -> str:
     lines += [
         "**What runs.** Each network is shrunk by each method at several levels with several seeds (calibration data, order of",
         "fine-tuning), scored on test data, fine-tuned for a short while (the same loss, data, steps and rates for all, with the dense",
-        "network as teacher), and scored again. *Level* is the fraction of units removed, for the latency budget the fraction of the",
+        "network as teacher; where a task has two rates, the one that is better on validation data), and scored again.",
+        "*Level* is the fraction of units removed, for the latency budget the fraction of the",
         "time to get down to. Settings were chosen without test data. Torch-Pruning gets widths in the same multiples, the layers to",
         "leave alone, the heads, and corrections of sizes in Python code; one of its rows also gets batch norms re-estimated on the",
         "calibration data, which it does not do by itself. *Plain magnitude*: local L1 norms through our own cut, nothing else.",

@@ -28,11 +28,21 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The short fine-tuning: steps of AdamW with a cosine of the rate; `trains_norms` updates batch norms' statistics."""
+    """The short fine-tuning: steps of AdamW with a cosine of the rate; `trains_norms` updates batch norms' statistics.
+
+    What lost a lot needs a high rate, which takes away from what lost little: where a task has a `gentle_rate` too, every network is
+    trained with both and the one that is better on validation data counts.
+    """
 
     steps: int
     rate: float
     trains_norms: bool = True
+    gentle_rate: float | None = None
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The rates to try."""
+        return (self.rate,) if self.gentle_rate is None else (self.rate, self.gentle_rate)
 
 
 class Task(ABC):

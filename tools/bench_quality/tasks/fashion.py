@@ -25,7 +25,7 @@ class _Fashion(Task):
     width = 8
     levels = (0.15, 0.3, 0.45, 0.6)
     budgets = (0.75, 0.6, 0.45, 0.3)
-    schedule = Schedule(steps=200, rate=2e-3)
+    schedule = Schedule(steps=200, rate=2e-3, gentle_rate=2e-4)
 
     @cached_property
     def images(self) -> dict[str, Images]:
