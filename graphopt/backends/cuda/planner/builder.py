@@ -186,7 +186,7 @@ class Builder:
         return self.parameter(value)
 
     def parameter(self, value: Value, order: Sequence[int] | None = None, *, exact: bool | None = None) -> Storage:
-        """A state with its axes in an order. Vectors and numbers stay f32 unless `exact` is False: they are small, kernels compute in f32."""
+        """A state with its axes in an order. Vectors stay f32 unless `exact` is False: they are small, and kernels compute in f32."""
         keep = value.type.rank < 2 if exact is None else exact
         name = value.name
         return self.numbers(("state", name), value.type.dtype, self.shapes.of(value), lambda read: read(name), order, exact=keep)

@@ -8,6 +8,7 @@ the emitted text.
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,8 +25,9 @@ from graphopt.backends.cuda.planner.choice import Choice, Way
 from graphopt.backends.cuda.storage import Storage
 from graphopt.backends.timing_cache import TimingCache, default_timings
 
-__all__ = ["Replay", "alone", "best_of", "measured_choice", "seconds_of"]
+__all__ = ["Replay", "alone", "best_of", "canonical_text", "measured_choice", "seconds_of"]
 
+_BUFFER = re.compile(r"\b(?:input|[bst])[0-9]+\b")
 ROUNDS = 5
 LEAST_SECONDS = 0.002
 """Of a sample: replays are repeated until the clock of the events, half a microsecond, is below a thousandth of it."""
@@ -45,7 +47,7 @@ class Replay:
         self._position += 1
         number = next((number for number, way in enumerate(ways) if way.name == wanted), None)
         self._missed |= number is None
-        return number or 0, "as saved"
+        return number or 0, ""
 
     @property
     def fits(self) -> bool:
@@ -78,12 +80,18 @@ def measured_choice(options: CudaOptions, cache: TimingCache | None = None) -> C
 def _key(plan: Plan, options: CudaOptions) -> str:
     from triton import __version__ as triton_version
 
-    parts = [device_name(), torch.__version__, triton_version, options.dtype, emit(plan)]
+    parts = [device_name(), torch.__version__, triton_version, options.dtype, canonical_text(emit(plan))]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
+def canonical_text(text: str) -> str:
+    """Emitted text with buffers named by order of use, so that equal work has equal text wherever it stands in a network."""
+    names: dict[str, str] = {}
+    return _BUFFER.sub(lambda found: names.setdefault(found.group(), f"buffer{len(names)}"), text)
+
+
 def alone(way: Way, options: CudaOptions) -> Plan:
-    """A plan of one way. Buffers are renamed by order of use, so that equal work has equal text."""
+    """A plan of one way, on memory of its own."""
     used: dict[str, list[Storage]] = {}
     kinds: dict[str, str] = {}
     for work in way.works:

@@ -1,0 +1,132 @@
+"""Programs as a whole, in Triton's interpreter: right numbers, saved and loaded, and one clear error without a GPU."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import graphopt
+from graphopt.backends.cuda.artifact import DOCUMENT
+from graphopt.backends.cuda.device import has_device
+from graphopt.backends.cuda.executable import CudaExecutable
+from graphopt.errors import ArtifactError, BackendError
+from graphopt.ir.graph import Graph
+from tests.backends.cuda.running import expect_close
+
+
+class Block(torch.nn.Module):
+    """A convolution with batch norm, a depthwise one, a residual, a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = torch.nn.Conv2d(3, 8, 3, 2, 1, bias=False)
+        self.norm = torch.nn.BatchNorm2d(8)
+        self.depthwise = torch.nn.Conv2d(8, 8, 3, 1, 1, groups=8)
+        self.head = torch.nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Probabilities, and a cumulative sum that only torch computes."""
+        x = torch.relu(self.norm(self.stem(x)))
+        x = x + torch.nn.functional.silu(self.depthwise(x))
+        y = self.head(x.mean((2, 3)))
+        return torch.softmax(y, 1), torch.cumsum(y, 1)
+
+
+def make() -> tuple[torch.nn.Module, torch.Tensor]:
+    torch.manual_seed(0)
+    model = Block().eval()
+    model.norm.running_mean.normal_()  # pyright: ignore[reportCallIssue, reportOptionalMemberAccess]
+    return model, torch.randn(2, 3, 9, 7)
+
+
+def lower(graph: Graph, **options: Any) -> CudaExecutable:
+    made = graphopt.lower(graph, "cuda", **options)
+    assert isinstance(made, CudaExecutable)
+    return made
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float16", 4e-3), ("bfloat16", 3e-2)])
+def test_the_emitted_program_gives_the_models_numbers(dtype: str, tolerance: float) -> None:
+    model, x = make()
+    executable = lower(graphopt.capture(model, (x,)), device="cpu", dtype=dtype)
+    with torch.no_grad():
+        want = model(x)
+    expect_close(executable(x), want, tolerance)
+    first, second = executable.run([x]), executable.run([x])
+    assert all(map(torch.equal, first, second)), "two runs give the same bits"
+    assert first[0].data_ptr() != second[0].data_ptr(), "results are in memory of their own"
+
+
+def test_what_torch_runs_is_in_the_report() -> None:
+    model, x = make()
+    report = lower(graphopt.capture(model, (x,))).report
+    assert "%cumsum = cumsum runs by the reference lowering on the device: no kernel computes cumsum" in report
+
+
+@pytest.mark.skipif(has_device(), reason="there is a GPU")
+def test_without_a_gpu_there_are_plan_and_source_and_one_clear_error() -> None:
+    model, x = make()
+    executable = lower(graphopt.capture(model, (x,)))
+    assert executable.plan.startswith("plan ")
+    assert "@triton.jit" in executable.source
+    with pytest.raises(BackendError, match=r"no CUDA device is available, and a run needs one; the plan and the source are there"):
+        executable(x)
+
+
+def test_sizes_that_vary_have_a_program_each() -> None:
+    model, x = make()
+    executable = lower(graphopt.capture(model, (x,), dynamic={"x": {0: "batch"}}), device="cpu")
+    for batch in (2, 3):
+        given = torch.randn(batch, 3, 9, 7)
+        with torch.no_grad():
+            expect_close(executable(given), model(given), 1e-6)
+    assert [dict(sizes) for sizes in executable.programs] == [{"batch": 2}, {"batch": 3}]
+
+
+def test_a_size_that_only_the_run_knows_runs_op_by_op() -> None:
+    class Positive(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.relu().nonzero()
+
+    x = torch.tensor([1.0, -1.0, 2.0])
+    executable = lower(graphopt.capture(Positive().eval(), (x,)), device="cpu")
+    assert torch.equal(executable(x), torch.tensor([[0], [2]]))
+    assert "has a size that only the run knows" in executable.plan
+
+
+def test_saved_and_loaded(tmp_path: Path) -> None:
+    model, x = make()
+    executable = lower(graphopt.capture(model, (x,)), device="cpu", dtype="float16")
+    executable.save(tmp_path / "saved")
+    names = {path.name for path in (tmp_path / "saved").iterdir()}
+    assert names == {"graph.gir", "weights.safetensors", DOCUMENT, "plan.txt", "network.py", "manifest.json"}
+    loaded = graphopt.load(tmp_path / "saved")
+    assert isinstance(loaded, CudaExecutable)
+    assert loaded.options == executable.options
+    assert (loaded.plan, loaded.source) == (executable.plan, executable.source)
+    assert all(map(torch.equal, loaded.run([x]), executable.run([x])))
+
+
+def test_a_changed_file_is_refused(tmp_path: Path) -> None:
+    model, x = make()
+    lower(graphopt.capture(model, (x,))).save(tmp_path / "saved")
+    document = tmp_path / "saved" / DOCUMENT
+    content = json.loads(document.read_text())
+    document.write_text(json.dumps(content | {"version": 2}))
+    with pytest.raises(ArtifactError, match=f"{DOCUMENT}"):
+        graphopt.load(tmp_path / "saved")
+
+
+def test_options_are_checked() -> None:
+    model, x = make()
+    graph = graphopt.capture(model, (x,))
+    with pytest.raises(BackendError, match="dtype is 'float8', needs one of float32, tf32, float16, bfloat16"):
+        lower(graph, dtype="float8")
+    with pytest.raises(BackendError, match="cuda has no option 'threads'"):
+        lower(graph, threads=2)
+    with pytest.raises(BackendError, match="device is 'tpu', needs one of cuda, cpu"):
+        lower(graph, device="tpu")

@@ -1,0 +1,80 @@
+"""Choosing between ways to run a group: each way is a program of its own that can be timed, and what was chosen can be chosen again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import graphopt
+from graphopt.backends.cuda.lowering import plan_graph
+from graphopt.backends.cuda.options import CudaOptions
+from graphopt.backends.cuda.planner.choice import Way, first_choice
+from graphopt.backends.cuda.planner.measure import Replay, alone, best_of, canonical_text, measured_choice
+from graphopt.backends.timing_cache import TimingCache
+
+GRAPH = """\
+graph linear_gelu(%x: f32[4,24]) {
+  param %weight: f32[16,24]
+  param %bias: f32[16]
+  %a: f32[4,16] = linear(%x, %weight, %bias)
+  %b: f32[4,16] = relu(%a)
+  return %b
+}
+"""
+
+
+def ways_of(text: str, options: CudaOptions) -> list[list[Way]]:
+    """All choices that a plan asks for."""
+    asked: list[list[Way]] = []
+
+    def note(ways: object) -> tuple[int, str]:
+        assert isinstance(ways, list)
+        asked.append(ways)
+        return first_choice(ways)
+
+    plan_graph(graphopt.parse(text), {}, options, note)
+    return asked
+
+
+def test_a_library_call_and_a_kernel_are_offered() -> None:
+    (ways,) = ways_of(GRAPH, CudaOptions())
+    assert [way.name for way in ways] == ["linear", "gemm"]
+    assert [[work.algorithm for work in way.works] for way in ways] == [["library", "elementwise"], ["gemm"]]
+
+
+def test_each_way_runs_and_is_timed_once(tmp_path: Path) -> None:
+    options = CudaOptions(device="cpu")
+    cache = TimingCache(tmp_path / "timings.json")
+    choose = measured_choice(options, cache)
+    (ways,) = ways_of(GRAPH, options)
+    number, reason = choose(ways)
+    assert reason.startswith("measured ")
+    kept = (tmp_path / "timings.json").read_text()
+    assert choose(ways) == (number, reason), "the second time nothing is measured"
+    assert (tmp_path / "timings.json").read_text() == kept
+
+
+def test_equal_work_has_equal_text() -> None:
+    assert canonical_text("t3 = f(s7, b1); g(t3)") == canonical_text("t0 = f(s1, b9); g(t0)") == "buffer0 = f(buffer1, buffer2); g(buffer0)"
+
+
+def test_a_way_is_a_plan_of_its_own() -> None:
+    (ways,) = ways_of(GRAPH, CudaOptions())
+    plan = alone(ways[0], CudaOptions())
+    assert [step.work.algorithm for step in plan.steps] == ["library", "elementwise"]
+    assert {buffer.kind for buffer in plan.buffers.values()} == {"state", "torch"}
+
+
+def test_a_way_that_fails_is_out() -> None:
+    assert best_of([None, lambda count: 0.5]) == [float("inf"), 0.5]
+
+
+def test_choices_are_taken_again() -> None:
+    graph, options = graphopt.parse(GRAPH), CudaOptions()
+    program = plan_graph(graph, {}, options, lambda ways: (len(ways) - 1, "the last"))
+    assert program.chosen == ("gemm",)
+    replay = Replay(program.chosen)
+    assert plan_graph(graph, {}, options, replay).source == program.source
+    assert replay.fits
+    other = Replay(("something else",))
+    assert plan_graph(graph, {}, options, other).chosen == ("linear",)
+    assert not other.fits

@@ -1,0 +1,87 @@
+"""Plans as golden text; they need no GPU and no Triton."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import graphopt
+from graphopt.backends.cuda.lowering import plan_graph
+from graphopt.backends.cuda.options import CudaOptions
+
+PAGE = Path(__file__).parents[3] / "docs" / "backend-cuda.md"
+
+
+def plan_of(text: str, dtype: str = "float32") -> str:
+    return plan_graph(graphopt.parse(text), {}, CudaOptions(dtype=dtype)).text
+
+
+def steps_of(text: str, dtype: str = "float32") -> list[str]:
+    """Algorithm and description of each step."""
+    program = plan_graph(graphopt.parse(text), {}, CudaOptions(dtype=dtype))
+    assert program.plan is not None
+    return [f"{step.work.algorithm}: {step.work.describe()}" for step in program.plan.steps]
+
+
+def test_the_example_of_the_page() -> None:
+    graph, plan = (re.search(rf"^```\n({word} .*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE) for word in ("graph", "plan"))
+    assert graph is not None
+    assert plan is not None
+    assert plan_of(graph[1], "float16") == plan[1]
+
+
+def test_a_residual_and_relu_are_one_pass_behind_the_convolution() -> None:
+    text = """\
+graph residual(%x: f32[2,8,6,6]) {
+  param %weight: f32[8,8,3,3]
+  param %bias: f32[8]
+  %a: f32[2,8,6,6] = conv2d(%x, %weight, %bias) {dilation=(1, 1), groups=1, padding=(1, 1), stride=(1, 1)}
+  %b: f32[2,8,6,6] = add(%a, %x)
+  %c: f32[2,8,6,6] = relu(%b)
+  return %c
+}
+"""
+    assert steps_of(text) == ["library: convolution 3x3 8->8 @6x6", "elementwise: add + add + relu f32[2,8,6,6] channels last"]
+
+
+def test_tokens_of_an_image_are_a_view() -> None:
+    text = """\
+graph tokens(%x: f32[1,3,8,8]) {
+  param %weight: f32[16,3,4,4]
+  param %scale: f32[16]
+  param %shift: f32[16]
+  %a: f32[1,16,2,2] = conv2d(%x, %weight, none) {dilation=(1, 1), groups=1, padding=(0, 0), stride=(4, 4)}
+  %b: f32[1,16,4] = reshape(%a) {shape=(1, 16, 4)}
+  %c: f32[1,4,16] = permute(%b) {axes=(0, 2, 1)}
+  %d: f32[1,4,16] = layer_norm(%c, %scale, %shift) {eps=1e-05, normalized_shape=(16,)}
+  return %d
+}
+"""
+    assert steps_of(text) == ["library: convolution 4x4 stride 4x4 3->16 @2x2", "normalize: layer_norm over (2) of f32[1,4,16]"]
+
+
+def test_what_no_kernel_does_is_a_torch_step_with_its_reason() -> None:
+    text = """\
+graph sums(%x: f32[2,8]) {
+  %a: f32[2,8] = cumsum(%x) {axis=1}
+  %b: f32[2,8] = relu(%a)
+  return %b
+}
+"""
+    program = plan_graph(graphopt.parse(text), {}, CudaOptions())
+    assert program.foreign == (("a", "cumsum", "no kernel computes cumsum"),)
+    assert steps_of(text) == ["torch: cumsum of f32[2,8]", "elementwise: relu f32[2,8]"]
+
+
+def test_memory_of_what_no_longer_lives_is_used_again() -> None:
+    lines = [f"  %v{number}: f32[64,64] = softmax(%v{number - 1}) {{axis=1}}" for number in range(1, 9)]
+    text = "\n".join(["graph long(%v0: f32[64,64]) {", *lines, "  return %v8", "}", ""])
+    program = plan_graph(graphopt.parse(text), {}, CudaOptions())
+    assert program.plan is not None
+    assert program.plan.arena_bytes == 2 * 64 * 64 * 4
+
+
+def test_names_of_the_model_are_in_comments_only() -> None:
+    text = "graph strange_graph(%strange_input: f32[4]) {\n  %strange_result: f32[4] = relu(%strange_input)\n  return %strange_result\n}\n"
+    source = plan_graph(graphopt.parse(text), {}, CudaOptions()).source
+    assert not any("strange" in line for line in source.splitlines()[1:] if not line.lstrip().startswith("#"))

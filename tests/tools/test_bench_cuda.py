@@ -1,0 +1,44 @@
+"""The GPU benchmark: its page from records, its roofline, and one clear error without a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import graphopt
+from graphopt.backends.cuda.device import has_device
+from tools.bench_cuda.__main__ import main
+from tools.bench_cuda.records import Record, read, write
+from tools.bench_cuda.roofline import Ceilings, least_seconds
+from tools.bench_cuda.table import page
+
+RECORD = Record(
+    "net", 1, "float16", {"ours": [1.0, 1.0, 2.0], "eager": [2.0, 3.0, 4.0]}, {"ours": 1e-3}, {"compile": "RuntimeError: no"}, {}, 0.5e-3
+)
+
+
+def test_a_page_of_records(tmp_path: Path) -> None:
+    write(tmp_path, RECORD)
+    text = page(read(tmp_path))
+    assert "| net | 1.00 (1.00–1.50) 1e-03 | 3.00 (2.50–3.50) | - | - | - | **2.00** (2.00–2.50) eager | 50% |" in text
+    assert "Geometric mean of the ratios 2.00, least 2.00, of 1 networks." in text
+    assert "- net-batch1-float16, compile: RuntimeError: no" in text
+
+
+def test_the_roofline_is_the_longer_of_computing_and_moving() -> None:
+    graph = graphopt.parse("graph f(%x: f32[64]) {\n  %y: f32[64] = exp(%x)\n  return %y\n}\n")
+    assert least_seconds(graph, Ceilings(flops=1.0, bytes=1e9), 4) == pytest.approx(64)
+    assert least_seconds(graph, Ceilings(flops=1e9, bytes=1.0), 4) == pytest.approx(2 * 64 * 4)
+    assert least_seconds(graph, Ceilings(flops=1e9, bytes=1.0), 2) == pytest.approx(2 * 64 * 2)
+
+
+@pytest.mark.skipif(has_device(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "no CUDA device is available" in capsys.readouterr().out
+
+
+def test_unknown_names_are_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--dtypes", "float8"]) == 2
+    assert "'float8' is no dtype: use float32, tf32, float16, bfloat16" in capsys.readouterr().out
