@@ -300,6 +300,7 @@ _RULES: dict[str, Rule] = {
     "leaky_relu": _with("tl.where({0} > 0, {0}, {0} * {1})", "negative_slope"),
     "elu": _elu_rule,
     "celu": _elu_rule,
+    "clamp": _clamp,
     "selu": _elu_rule,
     "hardshrink": _with("tl.where(tl.abs({0}) <= {1}, tl.zeros_like({0}), {0})", "lambd"),
     "softshrink": _with("tl.where({0} > {1}, {0} - {1}, tl.where({0} < -{1}, {0} + {1}, {0} * 0.0))", "lambd"),

@@ -5,7 +5,7 @@
     rms_norm        the last axes, without the mean
 
 Rows of up to 8192 elements are held in registers and read once. Longer ones are read three times: mean, variance, results.
-The variance is that of the distances from the mean, so that large means cost no digits.
+The variance is that of the distances from the mean, and the mean is corrected by theirs, so that large means cost no digits.
 """
 
 from __future__ import annotations
@@ -96,17 +96,26 @@ class Normalize(Kernel):
         again = [] if rows.is_held else load
         kind = TRITON_TYPES[compute_dtype(self.before.dtype if self.before else self.x.dtype).text]
         count = float(math.prod(self.x.shape[axis] for axis in self.axes))
-        lines, distance = rows.head(), value
+        lines = rows.head()
         if self.centered:
             lines += [f"total = tl.zeros({rows.shape}, {kind})", *rows.sweep([*load, f"total += {rows.masked(value, '0')}"])]
             lines.append(f"mean = tl.sum(total, axis=1, keep_dims=True) / {count}")
-            distance = "distance"
-        centre = [f"distance = {value} - mean"] if self.centered else []
-        start = again if self.centered else load
-        lines += [f"squares = tl.zeros({rows.shape}, {kind})"]
-        lines += rows.sweep([*start, *centre, f"squares += {rows.masked(f'{distance} * {distance}', '0')}"])
-        lines.append(f"factor = tl.rsqrt(tl.sum(squares, axis=1, keep_dims=True) / {count} + {self.eps!r})")
-        body = [*again, *([] if rows.is_held else centre), f"result = {distance} * factor"]
+        lines.append(f"squares = tl.zeros({rows.shape}, {kind})")
+        if self.centered:
+            # the mean is rounded; what is left of it, the mean of the distances, is small and known to many more digits
+            lines.append(f"left = tl.zeros({rows.shape}, {kind})")
+            steps = [*again, f"distance = {rows.masked(f'{value} - mean', '0')}", "left += distance", "squares += distance * distance"]
+            lines += rows.sweep(steps)
+            lines += [
+                f"rest = tl.sum(left, axis=1, keep_dims=True) / {count}",
+                f"variance = tl.sum(squares, axis=1, keep_dims=True) / {count} - rest * rest",
+            ]
+        else:
+            lines += rows.sweep([*load, f"squares += {rows.masked(f'{value} * {value}', '0')}"])
+            lines.append(f"variance = tl.sum(squares, axis=1, keep_dims=True) / {count}")
+        lines.append(f"factor = tl.rsqrt(variance + {self.eps!r})")
+        distance = f"({value} - mean - rest)" if self.centered else value
+        body = [*again, f"result = {distance} * factor"]
         for number, (pointer, storage) in enumerate(scale):
             body.append(f"result = result {'*' if pointer == 'weight' else '+'} {block.load(pointer, 2 + number, storage.dtype)}")
         dtype = self.chain.value if self.chain else self.y.dtype
