@@ -34,7 +34,7 @@ def chain_error(rows: torch.Tensor, weight: torch.Tensor) -> float:
 @pytest.mark.parametrize("isa", ISAS)
 def test_products_of_many_channels(isa: str) -> None:
     cases = Cases()
-    for rows, depth, outputs in ((1, 12000, 80), (5, 3000, 32), (30, 3072, 32), (30, 1500, 48)):
+    for rows, depth, outputs in ((1, 12000, 80), (5, 3000, 32), (30, 3072, 32)):
         x, exact_x = cases.input(cases.array(rows, depth), "plain")
         weight, exact_weight = cases.state(outputs, depth)
         exact = functional.linear(exact_x, exact_weight)
