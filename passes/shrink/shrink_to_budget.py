@@ -17,8 +17,8 @@ measured times give the same network. Source: greedy choice by sensitivity per s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
 
 from graphopt.analysis.axes import axis_groups
 from graphopt.errors import PassError, PassOptionError
@@ -26,7 +26,7 @@ from graphopt.passes.shrink.budgets.plan import Planner, Settings
 from graphopt.passes.shrink.compensation import compensate
 from graphopt.passes.shrink.structured import Compensation, Importance
 from graphopt.pipeline.context import Context
-from graphopt.pipeline.passes import ContextPass, NumericClass, Outcome
+from graphopt.pipeline.passes import ContextPass, NumericClass, Outcome, weakened
 from graphopt.rewrite.cut import cut
 from graphopt.rewrite.rewriter import Rewriter
 
@@ -87,7 +87,13 @@ class ShrinkToBudget(ContextPass):
         found = {"flops": self.flops, "parameters": self.parameters, "memory": self.memory, "latency": self.latency}
         return {name: goal for name, goal in found.items() if goal is not None}
 
-    def _settings(self) -> Settings:
+    def weaker(self, strength: float) -> ShrinkToBudget:
+        """The pass with goals nearer to 1: `latency=0.6` takes 0.4 away, at half the strength 0.2."""
+        goals: dict[str, Any] = {name: round(1.0 - weakened(1.0 - goal, strength), 6) for name, goal in self.goals().items()}
+        return replace(self, **goals)
+
+    def settings(self) -> Settings:
+        """What the planner goes by."""
         names = (entry.name for entry in fields(Settings) if entry.name != "goals")
         return Settings(goals=self.goals(), **{name: getattr(self, name) for name in names})
 
@@ -105,7 +111,7 @@ class ShrinkToBudget(ContextPass):
             raise PassError(f'{self.name} has sensitivity="metric" and no metric', where=repr(self), fix="pass metric=")
         graph = rewriter.graph
         groups = axis_groups(graph, heads=self.heads)
-        plan = Planner(self._settings(), graph, groups, context, context.calibration).run()
+        plan = Planner(self.settings(), graph, groups, context, context.calibration).run()
         if not plan.removal:
             return Outcome(0, plan.skipped, plan.notes)
         before = graph.clone()

@@ -23,7 +23,8 @@ from graphopt.passes.shrink.budgets.goals import Goal
 from graphopt.passes.shrink.budgets.latency import LatencyGoal, Saving
 from graphopt.passes.shrink.budgets.regions import region_of
 from graphopt.passes.shrink.budgets.search import Curve, UnreachableError, search
-from graphopt.passes.shrink.budgets.sensitivity import metric_falls, sensitivities
+from graphopt.passes.shrink.budgets.sensitivity import first_batches, mending, metric_falls, output_errors, sensitivities
+from graphopt.pipeline.calibration import Batch, Calibration
 from graphopt.pipeline.probes import random_inputs
 from graphopt.pipeline.recording import run_outputs
 from graphopt.rewrite.cut import cut
@@ -192,6 +193,37 @@ def test_widths_whose_outputs_are_no_numbers_are_never_chosen() -> None:
     with pytest.raises(UnreachableError) as caught:
         search([Linear(0.3, sizes, [1.0, 1.0])], widths, [curve, other])
     assert caught.value.widths == (12, 4)
+
+
+def test_cuts_cost_what_is_left_when_the_layers_that_read_the_group_made_up_for_them() -> None:
+    graph = _models()["residual"]
+    before = {name: state.data for name, state in graph.states.items()}
+    group = axis_groups(graph)["expand"]
+    data = Calibration([Batch((torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(number)),)) for number in range(12)])
+    few = first_batches(data, 16)
+    assert (len(few), few.samples) == (8, 16)
+    assert mending(graph, few, "none", 0) is None
+    mend = mending(graph, few, "least-squares", 0)
+    assert mend is not None
+    copy, record = narrowed(graph, {group: numpy.arange(group.size) >= 24})
+    cut_only = {name: state.data for name, state in copy.states.items()}
+    mend(copy, record)
+    assert {name for name, state in copy.states.items() if state.data is not cut_only[name]} == {
+        "project.weight",
+        "project.bias",
+        "head.weight",
+        "head.bias",
+    }
+    measure, others = output_errors(graph, few), Calibration(list(data)[8:])
+    unseen = output_errors(graph, others)
+    plain = narrowed(graph, {group: numpy.arange(group.size) >= 24})[0]
+    assert measure(copy) < 0.7 * measure(plain)
+    assert unseen(copy) < unseen(plain)
+    scores = {group: numpy.arange(float(group.size))[::-1].copy()}
+    choice = Choice(group, (24, 16))
+    curves = [sensitivities(graph, [choice], scores, measure, points=2, tell=lambda fraction: None, mend=how)[0] for how in (None, mend)]
+    assert all(curves[1].at(width) < curves[0].at(width) for width in (24, 16))
+    assert all(state.data is before[name] for name, state in graph.states.items())
 
 
 def test_curves_never_fall_as_a_group_gets_narrower() -> None:

@@ -3,88 +3,35 @@
     group layer1.0.conv1, region of 5 nodes on onnxruntime     64: 1.21 ms   48: 0.97 ms   40: 0.99 ms   32: 0.66 ms
     -> 40 is not faster than 48, so widths from 40 up to 47 are not offered
 
-For each group, its region is cut to a few widths and lowered; all of them run in interleaved rounds. Between measured
-widths time is interpolated. Equal regions are timed once. Savings of groups are added up and, because layers that
-lose both inputs and outputs save less than the sum, scaled by what the whole network showed when it was measured.
+For each group, its region is cut to a few widths, and all of them are timed (see `graphopt.passes.shrink.budgets.parts`).
+Between measured widths time is interpolated. Equal regions are timed once. Savings of groups are added up and, because
+layers that lose both inputs and outputs save less than the sum, scaled by what the whole network showed when it was measured.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Generator, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TypeAlias
 
 import numpy
 
-from graphopt.analysis.axes.groups import AxisGroup
-from graphopt.backends.base import Executable, lower
-from graphopt.backends.timing import Latency, interleave
 from graphopt.errors import GraphoptError
 from graphopt.ir.graph import Graph
 from graphopt.ir.printer import show
-from graphopt.passes.shrink.budgets.choices import Choice, narrowed
+from graphopt.passes.shrink.budgets.choices import Choice
+from graphopt.passes.shrink.budgets.device import Device
 from graphopt.passes.shrink.budgets.goals import Goal
+from graphopt.passes.shrink.budgets.parts import MOST_TOGETHER, Part, compiles_as_one, seconds_alone, seconds_together
 from graphopt.passes.shrink.budgets.regions import region_of
-from graphopt.pipeline.probes import random_inputs
 
-if TYPE_CHECKING:
-    import torch
-
-__all__ = ["Device", "LatencyGoal", "Saving", "share", "time_groups"]
-
-_ROUNDS = (8, 40)
-"""Fewest and most interleaved rounds of a measurement."""
-
-_SECONDS = 3.0
-"""Time for a measurement of the whole network, within the limits of rounds; a region gets a third of it."""
+__all__ = ["LatencyGoal", "Saving", "time_groups"]
 
 _FASTER = 0.99
 """Of the time of the next wider width that was kept: what a width has to stay below to count as faster."""
 
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """Where it shall be fast: a backend and the threads that it may use."""
-
-    target: str
-    threads: int
-
-    @property
-    def text(self) -> str:
-        """`onnxruntime, 2 threads`."""
-        return f"{self.target}, {self.threads} thread{'s' if self.threads != 1 else ''}"
-
-    def lower(self, graph: Graph) -> Executable:
-        """The graph ready to run there.
-
-        Raises:
-            BackendError: the backend can't express it.
-        """
-        options: dict[str, Any] = {} if self.target == "torch" else {"threads": self.threads}
-        return lower(graph, self.target, **options)
-
-    @contextlib.contextmanager
-    def limited(self) -> Generator[None]:
-        """Within, torch uses as many threads as the device may."""
-        import torch
-
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
-
-    def measure(self, executables: Mapping[str, Executable], inputs: Sequence[torch.Tensor], seconds: float = _SECONDS) -> Latency:
-        """Time executables of one signature in interleaved rounds, for about so many seconds."""
-        functions = {name: partial(made.run, inputs) for name, made in executables.items()}
-        with self.limited():
-            trial = interleave(functions, rounds=3)
-            fewest, most = _ROUNDS
-            rounds = int(seconds / sum(timing.median for timing in trial.timings))
-            return interleave(functions, rounds=min(max(rounds, fewest), most), warm_up=1)
+_Key: TypeAlias = "tuple[str, tuple[int, ...], tuple[tuple[str, int], ...]]"
+"""What decides the times of a part: its region as text, its widths, and where its group is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,34 +73,69 @@ class Saving:
 
 
 def time_groups(
-    graph: Graph,
-    choices: Sequence[Choice],
-    scores: Mapping[AxisGroup, Any],
-    device: Device,
-    dims: Mapping[str, int],
-    *,
-    points: int,
-    tell: Callable[[float], None],
+    graph: Graph, choices: Sequence[Choice], device: Device, dims: Mapping[str, int], *, points: int, tell: Callable[[float], None]
 ) -> list[Saving]:
     """For each choice what its widths save on the device; `points` widths of each group are timed."""
-    known: dict[tuple[str, tuple[int, ...]], Saving] = {}
-    found: list[Saving] = []
-    for number, choice in enumerate(choices):
-        tell(number / len(choices))
-        group = choice.group
-        region = region_of(graph, group, dims)
+    parts: dict[_Key, Part] = {}
+    keys: list[_Key | None] = []
+    for choice in choices:
+        region = region_of(graph, choice.group, dims)
         if region is None:
-            found.append(Saving((group.size,), (0.0,), reason="its part of the network holds control flow, so it was not timed"))
+            keys.append(None)
             continue
-        widths = _timed_widths(choice, points)
-        text = show(region.graph), widths
-        if text not in known:
+        part = Part(region.graph, region.group, _timed_widths(choice, points))
+        key = show(part.region), part.widths, tuple((member.value.name, member.axis) for member in part.group.members)
+        parts.setdefault(key, part)
+        keys.append(key)
+    savings = _Timer(device, tell).savings(parts)
+    whole = "its part of the network holds control flow, so it was not timed"
+    return [
+        savings[key] if key is not None else Saving((choice.group.size,), (0.0,), reason=whole)
+        for key, choice in zip(keys, choices, strict=True)
+    ]
+
+
+class _Timer:
+    """Times parts on a device."""
+
+    def __init__(self, device: Device, tell: Callable[[float], None]) -> None:
+        self._device = device
+        self._tell = tell
+
+    def savings(self, parts: Mapping[_Key, Part]) -> dict[_Key, Saving]:
+        """What each part saves."""
+        found: dict[_Key, Saving] = {}
+        together: list[_Key] = []
+        for key, part in parts.items():
+            self._tell((len(found) + len(together)) / len(parts))
             try:
-                known[text] = _time_region(region.graph, region.group, widths, device)
+                if self._device.target == "cpu" and compiles_as_one(part):
+                    together.append(key)
+                else:
+                    found[key] = self._alone(part)
             except (GraphoptError, RuntimeError) as error:
-                known[text] = Saving((group.size,), (0.0,), reason=f"its part of the network can't be timed on {device.target}: {error}")
-        found.append(known[text])
-    return found
+                found[key] = self._untimed(part, error)
+            variants = sum(len(parts[waiting].widths) + 1 for waiting in together)
+            if together and (variants >= MOST_TOGETHER or len(found) + len(together) == len(parts)):
+                found.update(self._together({waiting: parts[waiting] for waiting in together}))
+                together = []
+        return found
+
+    def _alone(self, part: Part) -> Saving:
+        saving = Saving.of(seconds_alone(part, self._device))
+        if len(saving.slower) < len(part.widths):
+            return saving
+        return Saving.of(seconds_alone(part, self._device))  # a busy moment hides that narrower is faster; it does not last
+
+    def _together(self, parts: Mapping[_Key, Part]) -> dict[_Key, Saving]:
+        try:
+            seconds = seconds_together(list(parts.values()), self._device.threads)
+        except (GraphoptError, RuntimeError) as error:
+            return {key: self._untimed(part, error) for key, part in parts.items()}
+        return {key: Saving.of(times) for key, times in zip(parts, seconds, strict=True)}
+
+    def _untimed(self, part: Part, error: Exception) -> Saving:
+        return Saving((part.group.size,), (0.0,), reason=f"its part of the network can't be timed on {self._device.target}: {error}")
 
 
 def _timed_widths(choice: Choice, points: int) -> tuple[int, ...]:
@@ -161,32 +143,6 @@ def _timed_widths(choice: Choice, points: int) -> tuple[int, ...]:
     count = min(points, len(choice.widths))
     places = [round((index + 1) * len(choice.widths) / count) - 1 for index in range(count)]
     return tuple(dict.fromkeys(choice.widths[place] for place in places))
-
-
-def _time_region(graph: Graph, group: AxisGroup, widths: Sequence[int], device: Device) -> Saving:
-    graphs = {str(group.size): graph}
-    for width in widths:
-        gone = numpy.arange(group.size) >= width
-        graphs[str(width)] = narrowed(graph, {group: gone})[0]
-    executables = {name: device.lower(each) for name, each in graphs.items()}
-    inputs = random_inputs(graph)
-    saving = Saving((group.size,), (0.0,))
-    for _ in range(2):  # a busy moment hides that narrower is faster; it does not last
-        latency = device.measure(executables, inputs, _SECONDS / 3)
-        full = latency.timings[0].fastest
-        saving = Saving.of({int(timing.name): full * share(latency, index) for index, timing in enumerate(latency.timings)})
-        if len(saving.slower) < len(widths):
-            break
-    return saving
-
-
-def share(latency: Latency, index: int) -> float:
-    """Time of a variant as a fraction of the first one's: by medians or by fastest rounds, whichever is worse.
-
-    On a busy machine the two differ, and a width that is not surely faster is not faster.
-    """
-    first, other = latency.timings[0], latency.timings[index]
-    return max(1 / other.speedup, other.fastest / first.fastest)
 
 
 class LatencyGoal(Goal):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy
@@ -18,10 +18,13 @@ from graphopt.errors import PassError, PassOptionError
 from graphopt.ir.graph import Graph
 from graphopt.passes.shrink.budgets.choices import Choice, least_important, narrowed, widths_of
 from graphopt.passes.shrink.budgets.costs import FlopsGoal, MemoryGoal, ParametersGoal, Shapes
+from graphopt.passes.shrink.budgets.decisions import decisions, goal_note
+from graphopt.passes.shrink.budgets.device import Device, share
 from graphopt.passes.shrink.budgets.goals import Goal
-from graphopt.passes.shrink.budgets.latency import Device, LatencyGoal, Saving, share, time_groups
+from graphopt.passes.shrink.budgets.latency import LatencyGoal, Saving, time_groups
+from graphopt.passes.shrink.budgets.measured import Measured, Question, recall, remember
 from graphopt.passes.shrink.budgets.search import Curve, UnreachableError, search
-from graphopt.passes.shrink.budgets.sensitivity import metric_falls, output_errors, sensitivities
+from graphopt.passes.shrink.budgets.sensitivity import first_batches, mending, metric_falls, output_errors, sensitivities
 from graphopt.passes.shrink.importance import score
 from graphopt.passes.shrink.names import GroupNames
 from graphopt.pipeline.calibration import Calibration
@@ -54,6 +57,7 @@ class Settings:
     least: float
     only: tuple[str, ...]
     exclude: tuple[str, ...]
+    compensation: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +80,17 @@ class _Candidate:
 
 
 class Planner:
-    """Makes the plan for one graph."""
+    """Makes the plan for one graph; latency is measured on `device`, that of the options where none is given."""
 
-    def __init__(self, options: Settings, graph: Graph, groups: AxisGroups, context: Context, calibration: Calibration) -> None:
+    def __init__(
+        self,
+        options: Settings,
+        graph: Graph,
+        groups: AxisGroups,
+        context: Context,
+        calibration: Calibration,
+        device: Device | None = None,
+    ) -> None:
         self.options = options
         self.graph = graph
         self.groups = groups
@@ -86,7 +98,7 @@ class Planner:
         self.calibration = calibration
         self.inputs = next(iter(calibration)).inputs
         self.dims = bind_dims(graph, self.inputs)
-        self.device = Device(options.target, options.threads)
+        self.device = device or Device(options.target, options.threads)
         self.skipped: list[tuple[str, str]] = []
         self.limits = dict(options.goals)
 
@@ -97,21 +109,39 @@ class Planner:
             PassError: no widths reach the goals.
             PassOptionError: a name pattern means nothing, or there is nothing to cut.
         """
-        if all(limit >= 1.0 for name, limit in self.limits.items() if name != "latency") and "latency" not in self.limits:
+        if all(limit >= 1.0 for limit in self.limits.values()):
             return Plan({}, ("every goal is 1: nothing has to go",), ())
+        measured = self._measure()
+        choices = [Choice(self.groups[name], widths) for name, widths in measured.widths.items()]
+        self._tell("searching", 0.9)
+        found = self._search(choices, measured)
+        removal = self._removal(choices, measured, found.widths)
+        unasked = [(c.group.name, "no goal asks for it") for c, width in zip(choices, found.widths, strict=True) if width == c.group.size]
+        return Plan(removal, self._notes(choices, measured, found), (*measured.skipped, *unasked))
+
+    def _measure(self) -> Measured:
+        """What the search goes by; as it was measured before, where the same was asked: by a pass with other goals."""
+        options = replace(self.options, goals=dict.fromkeys(self.options.goals, 1.0))
+        groups = tuple((group.name, group.size) for group in self.groups)
+        question = Question.about(self.graph, (options, groups, self.device), self.context)
+        known = recall(self.calibration, question)
+        if known is not None:
+            return known
         choices = self._choices()
-        self.scores = score(self.graph, self.groups, self.options.importance, self.context)
+        scores = score(self.graph, self.groups, self.options.importance, self.context)
         savings = self._savings(choices)
         if savings is not None:
             choices, savings = self._faster(choices, savings)
-        curves = self._curves(choices)
-        self._tell("searching", 0.9)
-        found = self._search(choices, curves, savings)
-        removal = self._removal(choices, found.widths)
-        self.skipped += [
-            (c.group.name, "no goal asks for it") for c, width in zip(choices, found.widths, strict=True) if width == c.group.size
-        ]
-        return Plan(removal, self._notes(choices, curves, savings, found), tuple(self.skipped))
+        curves = self._curves(choices, scores)
+        measured = Measured(
+            {choice.group.name: choice.widths for choice in choices},
+            {choice.group.name: scores[choice.group] for choice in choices},
+            tuple(curves),
+            None if savings is None else tuple(savings),
+            tuple(self.skipped),
+        )
+        remember(self.calibration, question, measured)
+        return measured
 
     @cached_property
     def _lowered(self) -> Executable:
@@ -153,7 +183,7 @@ class Planner:
         if "latency" not in self.limits:
             return None
         tell = self._part("timing widths", 0.0, 0.45)
-        return time_groups(self.graph, choices, self.scores, self.device, self.dims, points=self.options.points + 1, tell=tell)
+        return time_groups(self.graph, choices, self.device, self.dims, points=self.options.points + 1, tell=tell)
 
     def _faster(self, choices: Sequence[Choice], savings: Sequence[Saving]) -> tuple[list[Choice], list[Saving]]:
         """Without widths that are not faster."""
@@ -175,37 +205,40 @@ class Planner:
             )
         return [choice for choice, _ in kept], [saving for _, saving in kept]
 
-    def _curves(self, choices: Sequence[Choice]) -> list[Curve]:
+    def _curves(self, choices: Sequence[Choice], scores: Mapping[AxisGroup, NDArray[numpy.float64]]) -> list[Curve]:
         options, metric = self.options, self.context.metric
+        few = first_batches(self.calibration, options.samples)
         if options.sensitivity == "metric" and metric is not None:
             measure = metric_falls(self.graph, metric)
         else:
-            measure = output_errors(self.graph, self.calibration, options.samples)
+            measure = output_errors(self.graph, few)
         start = 0.45 if "latency" in self.limits else 0.0
         tell = self._part("measuring sensitivity", start, 0.9)
-        return sensitivities(self.graph, choices, self.scores, measure, points=options.points, tell=tell)
+        mend = mending(self.graph, few, options.compensation, self.context.seed)
+        return sensitivities(self.graph, choices, scores, measure, points=options.points, tell=tell, mend=mend)
 
     def _part(self, what: str, start: float, stop: float) -> Callable[[float], None]:
         return lambda fraction: self._tell(what, start + (stop - start) * fraction)
 
     # The search
 
-    def _search(self, choices: Sequence[Choice], curves: Sequence[Curve], savings: Sequence[Saving] | None) -> _Candidate:
+    def _search(self, choices: Sequence[Choice], measured: Measured) -> _Candidate:
         """Search until the network that is really cut meets the goals; of several with a goal of latency, the one of least error."""
-        limits = dict(self.limits)
+        limits = {name: min(limit, _NOT_FASTER) if name == "latency" else limit for name, limit in self.limits.items()}
         scale, seconds = 1.0, 1.0
+        savings = measured.savings
         if savings is not None:
             seconds = self.device.measure({"before": self._lowered}, self.inputs).timings[0].fastest
         candidates: dict[tuple[int, ...], _Candidate] = {}
         for _ in range(_SEARCHES):
             goals = self._goals(choices, limits, savings, seconds, scale)
             try:
-                widths = search(goals, [choice.widths for choice in choices], curves)
+                widths = search(goals, [choice.widths for choice in choices], measured.curves)
             except UnreachableError as error:  # the numbers of the search may be too low; the network itself has the last word
                 widths = error.widths
             if widths in candidates:
                 break
-            found = candidates[widths] = self._look_at(choices, curves, widths)
+            found = candidates[widths] = self._look_at(choices, measured, widths)
             misses = self._misses(found)
             room = self.limits["latency"] - found.fractions["latency"] if savings is not None else 0.0
             if not misses and room <= _CLOSE:
@@ -242,13 +275,13 @@ class Planner:
             made.append(goal)
         return made
 
-    def _removal(self, choices: Sequence[Choice], widths: Sequence[int]) -> dict[AxisGroup, NDArray[numpy.bool_]]:
+    def _removal(self, choices: Sequence[Choice], measured: Measured, widths: Sequence[int]) -> dict[AxisGroup, NDArray[numpy.bool_]]:
         pairs = zip(choices, widths, strict=True)
-        return {c.group: least_important(self.scores[c.group], width) for c, width in pairs if width < c.group.size}
+        return {c.group: least_important(measured.scores[c.group.name], width) for c, width in pairs if width < c.group.size}
 
-    def _look_at(self, choices: Sequence[Choice], curves: Sequence[Curve], widths: tuple[int, ...]) -> _Candidate:
+    def _look_at(self, choices: Sequence[Choice], measured: Measured, widths: tuple[int, ...]) -> _Candidate:
         """Cut a copy and measure what the user asked about."""
-        copy = narrowed(self.graph, self._removal(choices, widths))[0]
+        copy = narrowed(self.graph, self._removal(choices, measured, widths))[0]
         fractions: dict[str, float] = {}
         before, after = cost(self.graph, self.dims), cost(copy, self.dims)
         if "flops" in self.limits:
@@ -263,7 +296,7 @@ class Planner:
             latency = self.device.measure({"before": self._lowered, "after": self.device.lower(copy)}, self.inputs)
             fractions["latency"] = share(latency, 1)
             milliseconds = latency.timings[0].fastest * 1e3, latency.timings[1].fastest * 1e3
-        error = sum(curve.at(width) for curve, width in zip(curves, widths, strict=True))
+        error = sum(curve.at(width) for curve, width in zip(measured.curves, widths, strict=True))
         return _Candidate(widths, fractions, error, milliseconds)
 
     def _unreachable(self, closest: _Candidate) -> PassError:
@@ -277,42 +310,21 @@ class Planner:
             fix="ask for no less than that, exclude less, or lower multiple_of or least",
         )
 
-    # What the report says
-
-    def _notes(
-        self, choices: Sequence[Choice], curves: Sequence[Curve], savings: Sequence[Saving] | None, found: _Candidate
-    ) -> tuple[str, ...]:
-        notes: list[str] = []
-        for name, fraction in found.fractions.items():
-            text = f"{name}: {fraction:.4g} of the original remains, {self.limits[name]:g} asked for"
-            if name == "latency" and found.milliseconds is not None:
-                before, after = found.milliseconds
-                text += f"; fastest run {before:.3f} -> {after:.3f} ms on {self.device.text}"
-            notes.append(text)
-        goals = self._goals(choices, self.limits, savings, found.milliseconds[0] * 1e-3 if found.milliseconds else 1.0, 1.0)
+    def _notes(self, choices: Sequence[Choice], measured: Measured, found: _Candidate) -> tuple[str, ...]:
+        """What the report says."""
+        seconds = 1.0 if found.milliseconds is None else found.milliseconds[0] * 1e-3
+        goals = self._goals(choices, self.limits, measured.savings, seconds, 1.0)
         for goal in goals:
             for index, width in enumerate(found.widths):
                 goal.move(index, width)
             if isinstance(goal, LatencyGoal):  # so that the groups' parts add up to what the whole network showed
                 goal.scale *= (1.0 - found.fractions["latency"]) / max(1.0 - goal.fraction(), 1e-6)
         what = "fall of the metric" if self.options.sensitivity == "metric" else "output error"
-        for index, (choice, curve, width) in enumerate(zip(choices, curves, found.widths, strict=True)):
-            if width < choice.group.size:
-                saved = ", ".join(f"{_given_back(goal, index):.1%} of {goal.name}" for goal in goals)
-                kind = choice.group.kind
-                notes.append(
-                    f"{choice.group.name}: {choice.group.size} -> {width} {kind} units, {what} {curve.at(width):.3g}, saves {saved}"
-                )
-        return tuple(notes)
-
-
-def _given_back(goal: Goal, index: int) -> float:
-    """What the original's fraction of a goal would rise by if a group were whole again."""
-    width, before = goal.widths[index], goal.fraction()
-    goal.move(index, goal.sizes[index])
-    after = goal.fraction()
-    goal.move(index, width)
-    return after - before
+        reached = (
+            goal_note(name, fraction, self.limits[name], found.milliseconds if name == "latency" else None, self.device.text)
+            for name, fraction in found.fractions.items()
+        )
+        return (*reached, *decisions(choices, measured.curves, found.widths, goals, what))
 
 
 def _ratio(after: object, before: object) -> float:

@@ -4,6 +4,8 @@
 
 over all floating-point outputs and samples; or the fall of the user's metric, which has no end where the metric
 raises or is no finite number. The graph is really cut, so that layers that normalise over the units see what they will see.
+Where layers make up for a cut in the end, those that read the group do so here too: without, a small cut looks as bad
+as it is before it is mended, and a search would rather cut few groups hard than many a little.
 """
 
 from __future__ import annotations
@@ -20,15 +22,18 @@ from graphopt.errors import PassError
 from graphopt.ir.graph import Graph
 from graphopt.passes.shrink.budgets.choices import Choice, least_important, narrowed
 from graphopt.passes.shrink.budgets.search import Curve
-from graphopt.pipeline.calibration import Calibration
+from graphopt.passes.shrink.compensation import compensate_readers
+from graphopt.pipeline.calibration import Batch, Calibration
 from graphopt.pipeline.context import Metric
 from graphopt.pipeline.quality import QualityGuard
 from graphopt.pipeline.recording import run_outputs
+from graphopt.rewrite.cut import CutRecord
+from graphopt.rewrite.rewriter import Rewriter
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["metric_falls", "output_errors", "sensitivities"]
+__all__ = ["first_batches", "mending", "metric_falls", "output_errors", "sensitivities"]
 
 _HOPELESS = 1e30
 """From this error on outputs or metric are no numbers, and the width is never chosen."""
@@ -37,6 +42,9 @@ _ROUNDING = 1e-12
 """Error that single precision makes by adding in another order: none."""
 
 Measure = Callable[[Graph], float]
+
+Mend = Callable[[Graph, CutRecord], None]
+"""Gives the layers of a graph that was cut new numbers."""
 
 
 def sensitivities(
@@ -47,8 +55,9 @@ def sensitivities(
     *,
     points: int,
     tell: Callable[[float], None],
+    mend: Mend | None = None,
 ) -> list[Curve]:
-    """For each choice its error curve, through `points` of its widths, the narrowest among them."""
+    """For each choice its error curve, through `points` of its widths, the narrowest among them; `mend` is called after each cut."""
     curves: list[Curve] = []
     for number, choice in enumerate(choices):
         tell(number / len(choices))
@@ -57,25 +66,46 @@ def sensitivities(
         measured: list[tuple[int, float]] = []
         for width in widths:
             gone = least_important(scores[choice.group], width)
-            error = measure(narrowed(graph, {choice.group: gone})[0])
+            copy, record = narrowed(graph, {choice.group: gone})
+            if mend is not None:
+                mend(copy, record)
+            error = measure(copy)
             measured.append((width, 0.0 if error < _ROUNDING else error if error < _HOPELESS else math.inf))
         curves.append(Curve.through(measured, choice.group.size))
     return curves
 
 
-def output_errors(graph: Graph, calibration: Calibration, samples: int) -> Measure:
-    """A measure of the squared error of the outputs relative to those of `graph`, on the first batches of data.
+def first_batches(calibration: Calibration, samples: int) -> Calibration:
+    """The first batches, until they have so many samples; at least one."""
+    count = 0
+    taken: list[Batch] = []
+    for batch in calibration:
+        if count >= samples and taken:
+            break
+        taken.append(batch)
+        count += batch.samples
+    return Calibration(taken)
+
+
+def mending(graph: Graph, calibration: Calibration, method: str, seed: int) -> Mend | None:
+    """How the layers that read a group make up for a cut of `graph`; None where they do not."""
+    if method == "none":
+        return None
+    chosen = "bias" if method == "bias" else "least-squares"
+
+    def mend(copy: Graph, record: CutRecord) -> None:
+        compensate_readers(Rewriter(copy), graph, record, calibration, chosen, seed=seed)
+
+    return mend
+
+
+def output_errors(graph: Graph, calibration: Calibration) -> Measure:
+    """A measure of the squared error of the outputs relative to those of `graph`.
 
     Raises:
         PassError: the graph has no floating-point output, or its outputs are all zero.
     """
-    batches: list[tuple[torch.Tensor, ...]] = []
-    count = 0
-    for batch in calibration:
-        if count >= samples:
-            break
-        batches.append(batch.inputs)
-        count += int(batch.inputs[0].shape[0]) if batch.inputs and batch.inputs[0].dim() else 1
+    batches = [batch.inputs for batch in calibration]
     expected = [_floats(graph, inputs) for inputs in batches]
     size = sum(float(tensor.square().sum()) for outputs in expected for tensor in outputs)
     if not 0 < size < float("inf"):

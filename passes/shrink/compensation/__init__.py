@@ -11,6 +11,7 @@
 | `least-squares` | weights, biases, scales, shifts and running statistics of every layer that reads something else than before |
 
 Other passes that change what layers read use `compensate_layers`; to fit one layer to targets of your own, see `fit_layer`.
+A search that looks at many cuts uses `compensate_readers`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from graphopt.ir.graph import Graph
 from graphopt.passes.shrink.compensation.changes import Kept
 from graphopt.passes.shrink.compensation.fit import RIDGES, Fit, Sample, fit_layer, fit_shift
 from graphopt.passes.shrink.compensation.layers import LinearLayer, linear_layer
-from graphopt.passes.shrink.compensation.sequence import LIMIT_BYTES, Compensation
+from graphopt.passes.shrink.compensation.sequence import LIMIT_BYTES, Compensation, Method
+from graphopt.pipeline.calibration import Calibration
 from graphopt.pipeline.context import Context
 from graphopt.rewrite.cut import CutRecord
 from graphopt.rewrite.rewriter import Rewriter
@@ -36,6 +38,7 @@ __all__ = [
     "Sample",
     "compensate",
     "compensate_layers",
+    "compensate_readers",
     "fit_layer",
     "fit_shift",
     "linear_layer",
@@ -77,3 +80,14 @@ def compensate_layers(rewriter: Rewriter, before: Graph, kept: Kept, context: Co
         return (f"no compensation: '{method}' needs calibration data, pass it as optimize(..., calibration=loader)",)
     chosen = "bias" if method == "bias" else "least-squares"
     return Compensation(rewriter, before, kept, context.calibration, chosen, seed=context.seed, progress=context.progress).run()
+
+
+def compensate_readers(
+    rewriter: Rewriter, before: Graph, record: CutRecord, calibration: Calibration, method: Method, *, seed: int
+) -> None:
+    """A quick look at what `compensate` would do: only the layers that read what went are fitted, and norms right behind them.
+
+    Raises:
+        RunInputError: a batch does not fit the graph.
+    """
+    Compensation(rewriter, before, record.states, calibration, method, seed=seed).run_readers()

@@ -12,7 +12,7 @@ used), and for one layer at a time the matrices of `graphopt.passes.shrink.stati
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -26,6 +26,7 @@ from graphopt.passes.shrink.compensation.fit import Fit, Sample, fit_layer, fit_
 from graphopt.passes.shrink.compensation.layers import is_linear_layer, linear_layer
 from graphopt.passes.shrink.compensation.outputs import output_error
 from graphopt.passes.shrink.compensation.shortcuts import shortcut_of
+from graphopt.passes.shrink.compensation.words import listed, memory_size, operand_name
 from graphopt.passes.shrink.statistics.stream import LIMIT_BYTES as LIMIT_OF_ONE_GRAPH
 from graphopt.passes.shrink.statistics.stream import Stream, batches_that_fit, computes_in_double
 from graphopt.pipeline.calibration import Calibration
@@ -86,13 +87,7 @@ class Compensation:
         """
         plain = self._graph.clone()
         changed = changed_values(self._before, self._graph)
-        jobs = [node for node in self._graph.nodes if self._wants(node, changed)]
-        for number, node in enumerate(jobs):
-            if self._progress is not None:
-                self._progress(f"compensate {node.name}", number / len(jobs))
-            reason = self._fit(node, changed)
-            if reason is not None:
-                self._reasons.setdefault(reason, []).append(node.name)
+        self._fit_each([node for node in self._graph.nodes if self._wants(node, changed)])
         if not self._originals:
             return self._notes()
         wanted = self._old.finish()
@@ -112,12 +107,38 @@ class Compensation:
             *self._notes(),
         )
 
+    def run_readers(self) -> None:
+        """Fit only the layers that lost columns, and the batch norms right behind them: most of what there is to mend,
+        for a part of the time. Nothing is compared and nothing put back.
+        """
+        readers = {node for node in self._graph.nodes if self._lost_columns(node)}
+        readers |= {norm for node in readers if (norm := self._norm_behind(node)) is not None}
+        self._fit_each([node for node in self._graph.nodes if node in readers])
+
+    def _fit_each(self, jobs: Sequence[Node]) -> None:
+        for number, node in enumerate(jobs):
+            if self._progress is not None:
+                self._progress(f"compensate {node.name}", number / len(jobs))
+            reason = self._fit(node)
+            if reason is not None:
+                self._reasons.setdefault(reason, []).append(node.name)
+
+    def _lost_columns(self, node: Node) -> bool:
+        """True for layers whose weight has fewer columns than before."""
+        twin = twin_of(self._before, node) if is_linear_layer(node) else None
+        if twin is None:
+            return False
+        was, now = twin.value(1).shape, node.value(1).shape
+        return was[:1] != now[:1] if node.op == "matmul" else was[1:] != now[1:]
+
     def _notes(self) -> tuple[str, ...]:
-        notes = [f"not compensated, {reason}: {_listed(names)}" for reason, names in self._reasons.items()]
+        notes = [f"not compensated, {reason}: {listed(names)}" for reason, names in self._reasons.items()]
         if self._as_they_were:
-            notes.append(f"kept as cut, no better on held-out samples: {_listed(self._as_they_were)}")
+            notes.append(f"kept as cut, no better on held-out samples: {listed(self._as_they_were)}")
         if self._left_out:
-            notes.append(f"{self._left_out} calibration batches were not used for compensation: they need more than {_memory(self._limit)}")
+            notes.append(
+                f"{self._left_out} calibration batches were not used for compensation: they need more than {memory_size(self._limit)}"
+            )
         return tuple(notes)
 
     def _wants(self, node: Node, changed: set[Value]) -> bool:
@@ -130,7 +151,7 @@ class Compensation:
         twin = twin_of(self._before, node)
         return weighted and twin is not None and twin.value(1).shape[1:] != node.value(1).shape[1:] and node.op != "matmul"
 
-    def _fit(self, node: Node, changed: set[Value]) -> str | None:
+    def _fit(self, node: Node) -> str | None:
         """Fit one node; the reason where that can't be done."""
         twin = twin_of(self._before, node)
         if twin is None or self._old.has_passed(twin):
@@ -257,12 +278,12 @@ class Compensation:
         """The state that this node alone reads at an operand, or why its numbers can't be changed."""
         operand: Operand = node.operands[index] if index < len(node.operands) else None
         if operand is None:
-            return f"it has no {_operand_name(node, index)}"
+            return f"it has no {operand_name(node, index)}"
         state = self._graph.state_of(operand)
         if state is None:
-            return f"its {_operand_name(node, index)} is computed at run time"
+            return f"its {operand_name(node, index)} is computed at run time"
         if state.value.use_count > 1 or state.tied:
-            return f"its {_operand_name(node, index)} is shared"
+            return f"its {operand_name(node, index)} is shared"
         return state
 
     def _write(self, state: State, numbers: torch.Tensor, *, added: bool) -> None:
@@ -289,20 +310,6 @@ def _channel_axis(node: Node) -> int:
     return 1 if node.op == "batch_norm" else rank - 1 - (node.value(1).type.rank - 2)
 
 
-def _memory(size: int) -> str:
-    return f"{size >> 20} MiB" if size >= 1 << 20 else f"{size} bytes"
-
-
 def _along(numbers: torch.Tensor, axis: int, rank: int) -> torch.Tensor:
     """Numbers of an axis, ready to be multiplied with a tensor of that rank."""
     return numbers.reshape([-1 if other == axis else 1 for other in range(rank)])
-
-
-def _operand_name(node: Node, index: int) -> str:
-    names = {"batch_norm": ("x", "scale", "shift", "mean", "variance")}.get(node.op, ("x", "weight", "bias"))
-    return names[index]
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(f"%{name}" for name in names[:3])
-    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
