@@ -1,7 +1,8 @@
-"""NNCF 3 (Intel): `nncf.prune` by magnitude, per layer or over all layers, AdamW, `nncf.strip`."""
+"""NNCF 3 (Intel): `nncf.prune` by magnitude, per layer or over all layers, and AdamW on what its masks let through."""
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,13 +33,20 @@ class Hooked(Sparse):
     """A network on whose parameters NNCF put masks."""
 
     module: torch.nn.Module
+    network: torch.nn.Module
     settings: str
 
     def finished(self) -> torch.nn.Module:
-        """A copy in which the masks are applied for good."""
-        import nncf  # pyright: ignore[reportMissingImports]  # a peer, fetched for this benchmark only
+        """A copy in which the masks are applied for good, as `nncf.strip` does, which needs torchao for this alone."""
+        from nncf.torch.function_hook.pruning.magnitude.algo import (  # pyright: ignore[reportMissingImports]  # a peer
+            get_pruned_modules,
+        )
 
-        return nncf.strip(self.module, do_copy=True, strip_format=nncf.StripFormat.IN_PLACE).network.eval()
+        module = copy.deepcopy(self.network)
+        with torch.no_grad():
+            for name, mask in get_pruned_modules(self.module).items():
+                module.get_parameter(name.removeprefix("network.")).mul_(mask.binary_mask)
+        return module.eval()
 
     def tune(self, subject: Subject, seed: int) -> None:
         """Train what the masks let through."""
@@ -72,7 +80,7 @@ class NNCFPrune(Arm):
             ignored_scope=nncf.IgnoredScope(names=others),
             examples_inputs=given,
         )
-        return Hooked(masked.eval(), f"nncf.prune(mode={self.mode}, ratio={ratio:g})")
+        return Hooked(masked.eval(), module.network, f"nncf.prune(mode={self.mode}, ratio={ratio:g})")
 
 
 NNCF: tuple[Arm, ...] = (
