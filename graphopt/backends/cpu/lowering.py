@@ -16,10 +16,11 @@ from graphopt.backends.cpu.planner.choice import Choice, first_choice
 from graphopt.backends.cpu.planner.groups import form_groups
 from graphopt.backends.cpu.planner.layouts import Layouts
 from graphopt.backends.cpu.planner.makers import BLOCKS, MAKERS, refuse
-from graphopt.backends.cpu.planner.measure import Recorder, Timings, default_timings
+from graphopt.backends.cpu.planner.measure import Recorder, Timings
 from graphopt.backends.cpu.replay import Replay, ReplayError, SavedStep
 from graphopt.backends.partition import Segment, segments
 from graphopt.backends.planning.shapes import Shapes
+from graphopt.backends.timing_cache import default_timings
 from graphopt.errors import LoweringError
 from graphopt.ir.graph import Graph, Value
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from graphopt.backends.cpu.contention import waited_seconds
-from graphopt.backends.cpu.planner.measure import LEAST_SAMPLES, MOST_ROUNDS, ROUNDS, TimingCache, typical
+from graphopt.backends.cpu.planner.measure import LEAST_SAMPLES, MOST_ROUNDS, ROUNDS, typical
+from graphopt.backends.timing_cache import TimingCache
 
 
 def test_disturbed_samples_do_not_count() -> None:

@@ -9,19 +9,15 @@ fastest. Timings are of this machine only and never leave the cache.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import statistics
-import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy
 
-from graphopt.backends.cache import private_folder
 from graphopt.backends.cpu.contention import waited_seconds
 from graphopt.backends.cpu.emit import emit_candidates, headers, needed_headers, weight_chunks
 from graphopt.backends.cpu.isa import cpu_name, resolve
@@ -31,9 +27,10 @@ from graphopt.backends.cpu.plan import ALIGNMENT, Buffer, Plan, Step, plan_weigh
 from graphopt.backends.cpu.planner.choice import Alternative, Stage, first_choice
 from graphopt.backends.cpu.storage import LANES, Storage
 from graphopt.backends.cpu.toolchain import FLAGS, build, find_compiler
+from graphopt.backends.timing_cache import TimingCache
 from graphopt.ir.types import DType
 
-__all__ = ["Recorder", "TimingCache", "Timings", "canonical_text", "default_timings", "typical"]
+__all__ = ["Recorder", "Timings", "canonical_text", "typical"]
 
 METHOD = 2
 """Part of the keys: timings that were taken in another way are not compared with these."""
@@ -92,48 +89,6 @@ class Recorder:
         if len(alternatives) > 1 or any(len(stage.candidates) > 1 for stage in alternatives[0]):
             self.kernels += [kernel for alternative in alternatives for stage in alternative for kernel in stage.candidates]
         return first_choice(alternatives)
-
-
-class TimingCache:
-    """Seconds by key in a JSON file of the cache folder; whatever can't be read counts as not there."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._seconds: dict[str, float] = {}
-        self._unkept: set[str] = set()
-        if path is not None:
-            try:
-                found = json.loads(path.read_text())
-            except (OSError, ValueError):
-                found = {}
-            if isinstance(found, dict):
-                self._seconds = {str(key): float(value) for key, value in found.items() if isinstance(value, (int, float))}
-
-    def get(self, key: str) -> float | None:
-        """Seconds of a key, or None."""
-        return self._seconds.get(key)
-
-    def add(self, seconds: Mapping[str, float], disturbed: Mapping[str, float] | None = None) -> None:
-        """Keep timings; another process may do the same at the same time, so the file is read once more and replaced whole.
-        Those of a machine that was never quiet, `disturbed`, serve this plan and do not go into the file."""
-        self._seconds.update(seconds)
-        self._seconds.update(disturbed or {})
-        self._unkept.update(disturbed or {})
-        if self._path is None:
-            return
-        mine = {key: value for key, value in self._seconds.items() if key not in self._unkept}
-        merged = {**TimingCache(self._path)._seconds, **mine}
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix="timings-")
-        with os.fdopen(handle, "w") as file:
-            json.dump(merged, file)
-        os.replace(name, self._path)
-
-
-def default_timings() -> TimingCache:
-    """The user's timings; none are kept where the cache folder can't be used."""
-    folder = private_folder()
-    return TimingCache(None if folder is None else folder / "timings.json")
 
 
 class Timings:
