@@ -5,10 +5,12 @@ nn.Module -> Graph -> passes, each checked -> Graph -> module, report, and on re
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,6 +30,7 @@ from graphopt.pipeline.records import PipelineResult
 from graphopt.pipeline.registry import Item, plan, resolve
 from graphopt.report import Report
 from graphopt.rewrite.cut import CutRecord
+from graphopt.train.recovery.progress import callback
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -91,7 +94,8 @@ def optimize(
     calibration_samples: int = DEFAULT_SAMPLES,
     metric: Metric | None = None,
     budget: Budget | None = None,
-    progress: Callable[[str, float], None] | None = None,
+    progress: Callable[[str, float], None] | bool = False,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Result:
     """Optimise a model; the model itself and its parameters stay as they are.
 
@@ -111,7 +115,11 @@ def optimize(
     one batch, as `graphopt.pipeline.calibration` reads them, until there are `calibration_samples` samples. `metric` is the
     quality of a module, higher is better; it is evaluated on the model as given and after each lossy pass. With a
     `budget`, a pass that costs more of it is tried with less strength, as a smaller `ratio`, and rolled back when none
-    holds; the report has every figure. `progress` is called with (what is done, fraction from 0 to 1).
+    holds; the report has every figure.
+
+    `checkpoint` is a folder in which passes that work layer by layer keep each layer that is finished. The same call again after
+    a kill reads these, and ends with the bits that it would have had. `progress` shows a bar on standard error, or is a
+    function that is called with (what is done, fraction from 0 to 1).
 
     Raises:
         CaptureError: the model can't be captured.
@@ -120,7 +128,7 @@ def optimize(
         UsageError: arguments that make no sense together, calibration data that does not fit the model, or a metric
             that gives no number for it.
     """
-    context = Context(metric=metric, budget=budget, seed=seed, progress=progress)
+    context = Context(metric=metric, budget=budget, seed=seed, checkpoint=None if checkpoint is None else _folder(checkpoint))
     check_context(context)
     stage = Stage.TRAINING_SAFE if keep_trainable else None
     steps = plan(passes)
@@ -135,18 +143,19 @@ def optimize(
         graph = capture(model, example_inputs, kwargs=kwargs, dynamic=dynamic, name=name)
     if calibration is not None:
         context = replace(context, calibration=calibration_from(graph, calibration, limit=calibration_samples, seed=seed))
-    manager = PassManager(
-        steps,
-        check=check,
-        probe_inputs=_probe_inputs(graph, model, example_inputs, kwargs, seed),
-        probes=probes,
-        seed=seed,
-        strict=strict,
-        stage=stage,
-        keep_texts=keep_texts,
-        context=context,
-    )
-    pipeline = manager.run(graph)
+    with callback(progress, "optimize") as update:
+        manager = PassManager(
+            steps,
+            check=check,
+            probe_inputs=_probe_inputs(graph, model, example_inputs, kwargs, seed),
+            probes=probes,
+            seed=seed,
+            strict=strict,
+            stage=stage,
+            keep_texts=keep_texts,
+            context=replace(context, progress=update),
+        )
+        pipeline = manager.run(graph)
     for record in pipeline.failures:
         if record.numeric is NumericClass.LOSSY:  # asked for on purpose, and the model is not what the caller expects
             warnings.warn(f"{record.spec} {record.status}: {record.exception or record.broken}", GraphoptWarning, stacklevel=2)
@@ -158,6 +167,17 @@ def optimize(
         before = _lower(graph, target or "torch", target_options)
         report.latency = compare({"before": before, "after": executable or _lower(pipeline.graph, "torch", target_options)}, graph)
     return Result(graph, pipeline, report, executable)
+
+
+def _folder(given: str | os.PathLike[str]) -> Path:
+    folder = Path(given)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"checkpoint {folder} can't be made: {error.strerror}", fix="give a folder, in one that exists: checkpoint='checkpoints'"
+        ) from error
+    return folder
 
 
 def _lower(graph: Graph, target: str, options: Mapping[str, Any] | None) -> Executable:

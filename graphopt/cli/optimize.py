@@ -64,6 +64,10 @@ def optimize(
         float | None,
         typer.Option("--metric-drop", help="How far the metric may fall, in its own unit; lossy passes that cost more are weakened."),
     ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option("--checkpoint", help="Folder for the layers that long passes have finished; the same command goes on from there."),
+    ] = None,
     shape: Shapes = None,
     dynamic: Dynamic = None,
     weights: Weights = None,
@@ -94,6 +98,7 @@ def optimize(
                 metric=quality,
                 budget=budget,
                 progress=update,
+                checkpoint=checkpoint,
             )
         executable = None
         if target is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ Metric = Callable[["torch.nn.Module"], float]
 class Context:
     """The surroundings of a pipeline's run; every part is optional.
 
-    `seed` makes whatever is random repeatable. `progress` is called with (what is done, fraction from 0 to 1).
+    `seed` makes whatever is random repeatable. `progress` is called with (what is done, fraction from 0 to 1). `checkpoint`
+    is a folder in which passes that take long keep what is finished, for the same run after a kill.
     """
 
     calibration: Calibration | None = None
@@ -33,3 +35,4 @@ class Context:
     budget: Budget | None = None
     seed: int = 0
     progress: Callable[[str, float], None] | None = None
+    checkpoint: Path | None = None

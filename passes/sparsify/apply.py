@@ -13,7 +13,7 @@ from graphopt.passes.sparsify.patterns import Pattern
 from graphopt.pipeline.passes import Outcome
 from graphopt.rewrite.rewriter import Rewriter
 
-__all__ = ["Sparsified", "set_mask", "set_numbers", "summary"]
+__all__ = ["Sparsified", "masked", "set_mask", "set_weight", "summary"]
 
 Numbers = Callable[[torch.Tensor], torch.Tensor]
 
@@ -34,19 +34,17 @@ class Sparsified:
 def set_mask(rewriter: Rewriter, layer: Layer, goes: torch.Tensor, pattern: Pattern, done: Sparsified) -> None:
     """Set the weights under a mask to zero; the others keep their bits."""
     numbers = torch.where(goes, 0.0, layer.numbers())
-
-    def masked(weight: torch.Tensor) -> torch.Tensor:
-        return torch.where(goes.to(weight.device), torch.zeros((), dtype=weight.dtype, device=weight.device), weight)
-
-    _set(rewriter, layer, numbers, pattern, done, masked)
+    _set(rewriter, layer, numbers, pattern, done, lambda weight: masked(weight, goes))
 
 
-def set_numbers(rewriter: Rewriter, layer: Layer, numbers: torch.Tensor, goes: torch.Tensor, pattern: Pattern, done: Sparsified) -> None:
-    """Give a weight other numbers, float64, with zeros under the mask `goes`."""
-    assert layer.weight.data is not None, "find_layers asked for numbers"
-    like = layer.weight.data.tensor()
-    rounded = torch.where(goes, 0.0, numbers).to(like.dtype)
-    _set(rewriter, layer, rounded, pattern, done, constant_numbers(rounded.to(like.device)))
+def masked(weight: torch.Tensor, goes: torch.Tensor) -> torch.Tensor:
+    """A weight with zeros under a mask; the others keep their bits."""
+    return torch.where(goes.to(weight.device), torch.zeros((), dtype=weight.dtype, device=weight.device), weight)
+
+
+def set_weight(rewriter: Rewriter, layer: Layer, weight: torch.Tensor, pattern: Pattern, done: Sparsified) -> None:
+    """Give a layer another weight, with zeros, of the dtype and on the device of the old one."""
+    _set(rewriter, layer, weight, pattern, done, constant_numbers(weight))
 
 
 def _set(rewriter: Rewriter, layer: Layer, numbers: torch.Tensor, pattern: Pattern, done: Sparsified, function: Numbers) -> None:

@@ -9,26 +9,36 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import torch
 
 from graphopt.errors import PassError
-from graphopt.ir.graph import Graph
+from graphopt.ir.graph import Graph, State
+from graphopt.passes.shrink.layers import constant_numbers, own_weight
 from graphopt.passes.shrink.statistics.stream import Stream
-from graphopt.passes.sparsify.apply import Sparsified
+from graphopt.passes.sparsify.apply import Sparsified, set_weight
+from graphopt.passes.sparsify.finished import Finished
 from graphopt.passes.sparsify.layers import Layer
 from graphopt.passes.sparsify.masking import Sparsify
 from graphopt.passes.sparsify.patterns import NOfM, Pattern, parse_pattern
 from graphopt.passes.sparsify.ratios import layers_within, shared_ratios
 from graphopt.passes.sparsify.scores import calibration_of, weight_scores
-from graphopt.passes.sparsify.sensitivity import sensitive_ratios
 from graphopt.pipeline.context import Context
 from graphopt.pipeline.passes import Outcome
 from graphopt.rewrite.rewriter import Rewriter
 
-__all__ = ["DataAwarePass"]
+__all__ = ["DataAwarePass", "Solution"]
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """New numbers of a layer, in the dtypes of its own: the weight with zeros, and the bias where that changes too."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,10 +63,8 @@ class DataAwarePass(Sparsify):
         parse_pattern(self.pattern)
 
     @abstractmethod
-    def solve(
-        self, rewriter: Rewriter, layer: Layer, values: Sequence[torch.Tensor], pattern: Pattern, ratio: float, seed: int, done: Sparsified
-    ) -> None:
-        """Give one layer sparse weights; `values` is what it reads in each batch."""
+    def solve(self, graph: Graph, layer: Layer, values: Sequence[torch.Tensor], pattern: Pattern, ratio: float, seed: int) -> Solution:
+        """Sparse weights for one layer; `values` is what it reads in each batch."""
 
     def apply_with(self, rewriter: Rewriter, context: Context) -> Outcome:
         """Go through the network.
@@ -77,21 +85,29 @@ class DataAwarePass(Sparsify):
                 done.skipped.append((layer.name, reason))
         if not layers:
             return done.outcome()
+        finished = Finished(context, self.name, self.options(), graph, calibration)
         ratios = self._ratios(graph, layers, pattern, context, done)
         todo = {layer.nodes[0]: layer for layer in layers if ratios[layer] > 0}
         stream = Stream.of(graph, calibration)
         done.notes += stream.notes
+        count = len(todo)
         for node in list(graph.nodes):
             layer = todo.pop(node, None)
             if layer is not None:
+                number = count - len(todo)
                 if context.progress is not None:
-                    context.progress(f"{self.name} {layer.name}", 1 - (len(todo) + 1) / len(layers))
+                    context.progress(f"{self.name} {layer.name}, {number} of {count}", (number - 1) / count)
                 values = stream.tensors(node.operands[0])
                 _check_finite(layer, values)
-                self.solve(rewriter, layer, values, pattern, ratios[layer], context.seed, done)
+
+                def solved(layer: Layer = layer, values: Sequence[torch.Tensor] = values) -> dict[str, Any]:
+                    return asdict(self.solve(graph, layer, values, pattern, ratios[layer], context.seed))
+
+                _install(rewriter, layer, Solution(**finished.result(f"layer-{number:05}", solved)), pattern, done)
             stream.step(node)
             if not todo:
                 break
+        done.notes += finished.notes
         return done.outcome()
 
     def _keeps_some(self) -> bool:
@@ -104,13 +120,24 @@ class DataAwarePass(Sparsify):
             ratios = {layer: 1 - pattern.n / pattern.m if layer in allowed else 0.0 for layer in layers}
             why = f"more zeros than ratio {self.ratio:g} allows; it loses more than others"
         elif self.ratios == "sensitivity":
-            ratios = sensitive_ratios(graph, layers, pattern, weight_scores(graph, layers, "magnitude", context), self.ratio, context)
+            ratios = self.measured_ratios(graph, layers, pattern, weight_scores(graph, layers, "magnitude", context), context, done)
             why = "it stays dense (sensitivity)"
         else:
             ratios = shared_ratios(layers, self.ratio, self.scope)
             why = f"it stays dense ({self.scope})"
         done.skipped.extend((layer.name, why) for layer in layers if ratios[layer] == 0)
         return ratios
+
+
+def _install(rewriter: Rewriter, layer: Layer, solution: Solution, pattern: Pattern, done: Sparsified) -> None:
+    """Put new numbers into the graph."""
+    assert layer.weight.data is not None, "find_layers asked for numbers"
+    device = layer.weight.data.tensor().device
+    done.notes += solution.notes
+    set_weight(rewriter, layer, solution.weight.to(device), pattern, done)
+    bias = own_weight(rewriter.graph, layer.nodes[0], 2) if solution.bias is not None else None
+    if isinstance(bias, State) and solution.bias is not None:
+        rewriter.replace_state(bias.name, constant_numbers(solution.bias.to(device)), bias.type, exact=True)
 
 
 def _unfit(layer: Layer) -> str | None:

@@ -12,10 +12,11 @@ import torch
 from graphopt.errors import PassOptionError
 from graphopt.ir.graph import Graph
 from graphopt.passes.sparsify.apply import Sparsified, set_mask
+from graphopt.passes.sparsify.finished import Finished
 from graphopt.passes.sparsify.layers import Layer, Scope, find_layers
 from graphopt.passes.sparsify.patterns import Pattern, UnitPattern, lowest
 from graphopt.passes.sparsify.ratios import shared_ratios
-from graphopt.passes.sparsify.scores import WeightScores
+from graphopt.passes.sparsify.scores import WeightScores, calibration_of
 from graphopt.passes.sparsify.sensitivity import sensitive_ratios
 from graphopt.pipeline.context import Context
 from graphopt.pipeline.passes import ContextPass, NumericClass, Outcome
@@ -54,6 +55,21 @@ class Sparsify(ContextPass):
             else:
                 done.skipped.append((layer.name, reason))
         return fitting, done
+
+    def measured_ratios(
+        self, graph: Graph, layers: Sequence[Layer], pattern: Pattern, score: WeightScores, context: Context, done: Sparsified
+    ) -> dict[Layer, float]:
+        """The ratio of each layer, by what zeros in it do to the outputs of the network.
+
+        Raises:
+            PassError: see `sensitive_ratios`.
+        """
+        calibration = calibration_of(context, 'ratios="sensitivity"')
+        options = {name: value for name, value in self.options().items() if name != "ratio"}
+        finished = Finished(context, f"{self.name}-sensitivity", options, graph, calibration)
+        ratios = sensitive_ratios(graph, layers, pattern, score, self.ratio, context, finished)
+        done.notes += finished.notes
+        return ratios
 
     def _keeps_some(self) -> bool:
         """True where a ratio of 1.0 does not mean that every weight goes."""
@@ -101,7 +117,7 @@ class MaskingPass(Sparsify):
             return done.outcome()
         score = self.scores(rewriter.graph, layers, context)
         if self.ratios == "sensitivity":
-            chosen = sensitive_ratios(rewriter.graph, layers, pattern, score, self.ratio, context)
+            chosen = self.measured_ratios(rewriter.graph, layers, pattern, score, context, done)
         elif self.scope == "global":
             assert isinstance(pattern, UnitPattern), "one ranking is of units"
             for layer, goes in _ranked_together(layers, pattern, score, self.ratio, self.limit()):

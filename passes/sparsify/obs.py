@@ -22,6 +22,9 @@ from graphopt.passes.sparsify.patterns import NOfM, Pattern, UnitPattern, column
 
 __all__ = ["Pruned", "best_pruned", "error_of", "prune", "refined"]
 
+_ROWS = 512
+"""Rows that are worked on together."""
+
 _BLOCK = 128
 """Columns whose zeros are chosen together, with the weights as the blocks before have left them."""
 
@@ -38,21 +41,24 @@ def best_pruned(weight: torch.Tensor, gram: torch.Tensor, pattern: Pattern, rati
     """The matrix with the least error of three: zeros chosen by second-order information, by |w|, and by |w| times the size of the input.
 
     The one that is best after one step of refinement takes the others of `steps`. The error is never more than that of setting
-    the smallest weights to zero.
+    the smallest weights to zero. Memory: five matrices of the weight's size at a time, and four of `gram`'s.
     """
-    rows, columns = weight.shape
-    found = [prune(weight, gram, pattern, ratio, damping=damping)]
     sizes = gram.diagonal().clamp_min(0).sqrt()
-    for scale in (torch.ones_like(sizes), (sizes + 1e-6 * sizes.max().clamp_min(1e-30)).reciprocal()):
-        goes = _Chooser(pattern, rows, columns, ratio).choose(weight, scale)
-        found.append(Pruned(torch.where(goes, 0.0, weight), goes))
-
-    def error(pruned: Pruned) -> float:
-        return error_of(pruned.weight, weight, gram)
-
-    begun = [refined(start, weight, gram, damping=damping, steps=min(steps, 1)) for start in found]
-    best = min(begun, key=error)
-    return min((refined(best, weight, gram, damping=damping, steps=max(steps - 1, 0)), best, *found), key=error)
+    best: Pruned | None = None
+    least = float("inf")
+    for scale in (None, torch.ones_like(sizes), (sizes + 1e-6 * sizes.max().clamp_min(1e-30)).reciprocal()):
+        if scale is None:
+            start = prune(weight, gram, pattern, ratio, damping=damping)
+        else:
+            goes = _Chooser(pattern, *weight.shape, ratio).choose(weight, scale)
+            start = Pruned(torch.where(goes, 0.0, weight), goes)
+        for found in (start, refined(start, weight, gram, damping=damping, steps=min(steps, 1))):
+            error = error_of(found.weight, weight, gram)
+            if best is None or error < least:
+                best, least = found, error
+    assert best is not None, "there are three starts"
+    last = refined(best, weight, gram, damping=damping, steps=max(steps - 1, 0))
+    return last if error_of(last.weight, weight, gram) < least else best
 
 
 def prune(weight: torch.Tensor, gram: torch.Tensor, pattern: Pattern, ratio: float, *, damping: float, block: int = _BLOCK) -> Pruned:
@@ -113,13 +119,19 @@ class _Chooser:
 
 
 def refined(start: Pruned, weight: torch.Tensor, gram: torch.Tensor, *, damping: float, steps: int) -> Pruned:
-    """Move the weights that stay towards the least error against `weight`, by conjugate gradients, rows at once."""
+    """Move the weights that stay towards the least error against `weight`, by conjugate gradients, each row by itself."""
     if not steps:
         return start
     matrix = _damped(gram, damping)
-    kept = ~start.goes
+    found = torch.empty_like(start.weight)
+    for part in _row_parts(weight):
+        found[part] = _refined_rows(start.weight[part], weight[part], ~start.goes[part], matrix, steps)
+    return Pruned(found, start.goes)
+
+
+def _refined_rows(start: torch.Tensor, weight: torch.Tensor, kept: torch.Tensor, matrix: torch.Tensor, steps: int) -> torch.Tensor:
     scale = matrix.diagonal().reciprocal()
-    current = start.weight.clone()
+    current = start.clone()
     residual = torch.where(kept, (weight - current) @ matrix, 0.0)
     direction = solved = residual * scale
     product = (residual * solved).sum(1, keepdim=True)
@@ -133,13 +145,17 @@ def refined(start: Pruned, weight: torch.Tensor, gram: torch.Tensor, *, damping:
         following = (residual * solved).sum(1, keepdim=True)
         direction = solved + torch.where(product > 0, following / product, 0.0) * direction
         product = following
-    return Pruned(torch.where(kept, current, 0.0), start.goes)
+    return torch.where(kept, current, 0.0)
 
 
 def error_of(found: torch.Tensor, weight: torch.Tensor, gram: torch.Tensor) -> float:
     """The mean squared error of the outputs, summed over them."""
-    difference = found - weight
-    return float(((difference @ gram) * difference).sum())
+    return sum(float((((found[part] - weight[part]) @ gram) * (found[part] - weight[part])).sum()) for part in _row_parts(weight))
+
+
+def _row_parts(matrix: torch.Tensor) -> list[slice]:
+    """Slices of rows that are worked on together, so that what that takes does not grow with the matrix."""
+    return [slice(start, start + _ROWS) for start in range(0, len(matrix), _ROWS)]
 
 
 def _damped(gram: torch.Tensor, damping: float) -> torch.Tensor:

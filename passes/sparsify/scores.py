@@ -9,6 +9,9 @@
 Sources: Han et al., Learning both Weights and Connections, NIPS 2015; Molchanov et al., Importance Estimation for Neural
 Network Pruning, CVPR 2019, equation 8; Sanh et al., Movement Pruning, NeurIPS 2020, equation 4.
 The loss is that of `graphopt.passes.shrink.importance.loss`. Weights that are zero already have the lowest score.
+
+Gradients are those of batches, as in the sources: movement is a sum, which single samples would give too, and the square of Taylor is
+that of a batch's gradient. One backward pass per batch is all that they take, so there is nothing for `torch.func.vmap` to save.
 """
 
 from __future__ import annotations
@@ -46,6 +49,7 @@ def weight_scores(graph: Graph, layers: Sequence[Layer], importance: Importance,
             "importance 'movement' needs batches with targets, and the calibration data has inputs alone",
             fix="give pairs (inputs, targets), or use importance 'taylor', which does without",
         )
+    _check_labels(calibration)
     sums = _gradient_sums(graph, layers, calibration, context.seed, squared=importance == "taylor")
 
     def score(layer: Layer) -> torch.Tensor:
@@ -85,6 +89,19 @@ def calibration_of(context: Context, what: str) -> Calibration:
             fix="pass some: optimize(..., calibration=loader); or use sparsify-magnitude, which needs none",
         )
     return context.calibration
+
+
+def _check_labels(calibration: Calibration) -> None:
+    """Inputs were looked at when the data was read; labels matter to those alone that take gradients."""
+    for index, batch in enumerate(calibration):
+        if batch.target is None or not batch.target.is_floating_point():
+            continue
+        broken = int((~batch.target.isfinite()).sum())
+        if broken:
+            raise PassError(
+                f"labels of calibration batch {index} have {broken} NaN or infinite values among {batch.target.numel()}",
+                fix="leave out samples without a label, or give inputs alone",
+            )
 
 
 def _gradient_sums(graph: Graph, layers: Sequence[Layer], calibration: Calibration, seed: int, *, squared: bool) -> dict[str, torch.Tensor]:

@@ -20,6 +20,7 @@ import torch
 from graphopt.capture.module import to_module
 from graphopt.errors import PassError
 from graphopt.ir.graph import Graph
+from graphopt.passes.sparsify.finished import Finished
 from graphopt.passes.sparsify.layers import Layer
 from graphopt.passes.sparsify.patterns import Pattern
 from graphopt.passes.sparsify.scores import WeightScores, calibration_of
@@ -38,9 +39,15 @@ Key = TypeVar("Key")
 
 
 def sensitive_ratios(
-    graph: Graph, layers: Sequence[Layer], pattern: Pattern, score: WeightScores, ratio: float, context: Context
+    graph: Graph,
+    layers: Sequence[Layer],
+    pattern: Pattern,
+    score: WeightScores,
+    ratio: float,
+    context: Context,
+    finished: Finished,
 ) -> dict[Layer, float]:
-    """The ratio of each layer; together they have `ratio`.
+    """The ratio of each layer; together they have `ratio`. What is measured does not depend on it, and is kept in `finished`.
 
     Raises:
         PassError: there is no calibration data, the outputs are not finite, or the ratio is more than the highest level allows.
@@ -61,16 +68,22 @@ def sensitive_ratios(
         for index, layer in enumerate(layers):
             if context.progress is not None:
                 context.progress(f"sensitivity of {layer.name}", index / len(layers))
-            scores, weight = score(layer), states[layer.weight.name]
-            curves[layer] = [(0.0, 0.0)]
-            for level in _LEVELS:
-                goes = pattern.goes(scores, layer, level).to(weight.device)
-                changed = {layer.weight.name: torch.where(goes, 0.0, weight)}
-                error = 0.0
-                for batch, outputs in zip(batches, wanted, strict=True):
-                    found = _floats(torch.func.functional_call(module, changed, tuple(batch.inputs)))
-                    error += sum(float((a - b).square().sum()) for a, b in zip(found, outputs, strict=True))
-                curves[layer].append((level, min(error / scale, _WORST) if error == error else _WORST))
+
+            def measured(layer: Layer = layer) -> dict[str, list[float]]:
+                scores, weight = score(layer), states[layer.weight.name]
+                errors: list[float] = []
+                for level in _LEVELS:
+                    goes = pattern.goes(scores, layer, level).to(weight.device)
+                    changed = {layer.weight.name: torch.where(goes, 0.0, weight)}
+                    error = 0.0
+                    for batch, outputs in zip(batches, wanted, strict=True):
+                        found = _floats(torch.func.functional_call(module, changed, tuple(batch.inputs)))
+                        error += sum(float((a - b).square().sum()) for a, b in zip(found, outputs, strict=True))
+                    errors.append(min(error / scale, _WORST) if error == error else _WORST)
+                return {"errors": errors}
+
+            errors = finished.result(f"layer-{index + 1:05}", measured)["errors"]
+            curves[layer] = [(0.0, 0.0), *zip(_LEVELS, errors, strict=True)]
     return share_out({layer: (layer.elements, curve) for layer, curve in curves.items()}, ratio)
 
 

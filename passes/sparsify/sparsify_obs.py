@@ -21,15 +21,13 @@ from dataclasses import dataclass, field
 
 import torch
 
-from graphopt.ir.graph import State
-from graphopt.passes.shrink.layers import constant_numbers, own_weight
-from graphopt.passes.sparsify.apply import Sparsified, set_numbers
-from graphopt.passes.sparsify.data_aware import DataAwarePass
+from graphopt.ir.graph import Graph, State
+from graphopt.passes.shrink.layers import own_weight
+from graphopt.passes.sparsify.data_aware import DataAwarePass, Solution
 from graphopt.passes.sparsify.inputs import moments
 from graphopt.passes.sparsify.layers import Layer
 from graphopt.passes.sparsify.obs import best_pruned
 from graphopt.passes.sparsify.patterns import Pattern, column_block, from_matrix, to_matrix
-from graphopt.rewrite.rewriter import Rewriter
 
 __all__ = ["SparsifyOBS"]
 
@@ -48,13 +46,11 @@ class SparsifyOBS(DataAwarePass):
     )
     refine: int = field(default=8, metadata={"minimum": 0, "help": "steps of conjugate gradients over all weights that stay"})
 
-    def solve(
-        self, rewriter: Rewriter, layer: Layer, values: Sequence[torch.Tensor], pattern: Pattern, ratio: float, seed: int, done: Sparsified
-    ) -> None:
+    def solve(self, graph: Graph, layer: Layer, values: Sequence[torch.Tensor], pattern: Pattern, ratio: float, seed: int) -> Solution:
         """Solve one layer, group by group."""
         node = layer.nodes[0]
         matrix = to_matrix(layer.numbers(), layer, pattern)
-        bias = own_weight(rewriter.graph, node, 2) if node.operands[2] is not None else None
+        bias = own_weight(graph, node, 2) if node.operands[2] is not None else None
         has_bias = isinstance(bias, State)
         result, goes = torch.empty_like(matrix), torch.zeros(matrix.shape, dtype=torch.bool)
         shift = torch.zeros(layer.groups, layer.outputs, dtype=torch.float64)
@@ -69,10 +65,13 @@ class SparsifyOBS(DataAwarePass):
                 result[group, :, part], goes[group, :, part] = pruned.weight, pruned.goes
                 if has_bias:
                     shift[group] += (old - pruned.weight) @ found.mean
-        if matrix.shape[2] > width:
-            done.notes.append(f"{layer.name}: {matrix.shape[2]} columns were solved in parts of {width}")
-        set_numbers(rewriter, layer, from_matrix(result, layer, pattern), from_matrix(goes, layer, pattern), pattern, done)
+        assert layer.weight.data is not None, "find_layers asked for numbers"
+        weight = torch.where(from_matrix(goes, layer, pattern), 0.0, from_matrix(result, layer, pattern)).to(
+            layer.weight.data.tensor().dtype
+        )
+        moved = None
         if isinstance(bias, State) and bias.data is not None:
             numbers = bias.data.tensor()
-            moved = (numbers.double().cpu() + shift.reshape(-1)).to(numbers.dtype).to(numbers.device)
-            rewriter.replace_state(bias.name, constant_numbers(moved), bias.type, exact=True)
+            moved = (numbers.double().cpu() + shift.reshape(-1)).to(numbers.dtype)
+        notes = (f"{layer.name}: {matrix.shape[2]} columns were solved in parts of {width}",) if matrix.shape[2] > width else ()
+        return Solution(weight, moved, notes)

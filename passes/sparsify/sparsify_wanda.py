@@ -19,12 +19,12 @@ from dataclasses import dataclass
 
 import torch
 
-from graphopt.passes.sparsify.apply import Sparsified, set_mask
-from graphopt.passes.sparsify.data_aware import DataAwarePass
+from graphopt.ir.graph import Graph
+from graphopt.passes.sparsify.apply import masked
+from graphopt.passes.sparsify.data_aware import DataAwarePass, Solution
 from graphopt.passes.sparsify.inputs import square_means
 from graphopt.passes.sparsify.layers import Layer
 from graphopt.passes.sparsify.patterns import Pattern, UnitPattern, from_matrix, to_matrix
-from graphopt.rewrite.rewriter import Rewriter
 
 __all__ = ["SparsifyWanda"]
 
@@ -35,9 +35,7 @@ class SparsifyWanda(DataAwarePass):
 
     name = "sparsify-wanda"
 
-    def solve(
-        self, rewriter: Rewriter, layer: Layer, values: Sequence[torch.Tensor], pattern: Pattern, ratio: float, seed: int, done: Sparsified
-    ) -> None:
+    def solve(self, graph: Graph, layer: Layer, values: Sequence[torch.Tensor], pattern: Pattern, ratio: float, seed: int) -> Solution:
         """Rank the weights of one layer."""
         squares = to_matrix(layer.numbers().square(), layer, pattern) * square_means(layer, values, pattern, seed).unsqueeze(1)
         scores = from_matrix(squares, layer, pattern)
@@ -45,7 +43,8 @@ class SparsifyWanda(DataAwarePass):
             goes = _lowest_of_rows(pattern, scores.reshape(scores.shape[0], -1), ratio).reshape(scores.shape)
         else:
             goes = pattern.goes(scores, layer, ratio)
-        set_mask(rewriter, layer, goes, pattern, done)
+        assert layer.weight.data is not None, "find_layers asked for numbers"
+        return Solution(masked(layer.weight.data.tensor(), goes))
 
 
 def _lowest_of_rows(pattern: UnitPattern, scores: torch.Tensor, ratio: float) -> torch.Tensor:

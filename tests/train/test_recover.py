@@ -260,7 +260,7 @@ def test_layers_that_are_done_are_not_done_again(tmp_path: Path, student: grapho
     with pytest.raises(Killed):
         recover(student, Fragile(batches(12)), checkpoint=file, **options)
     resumed = recover(student, batches(12), checkpoint=file, **options)
-    assert resumed.reconstructed == ()
+    assert resumed.reconstructed == whole.reconstructed == ("5",)
     assert bits(resumed.module) == bits(whole.module)
 
 
@@ -271,8 +271,15 @@ def test_a_finished_run_returns_at_once(tmp_path: Path, student: graphopt.Graph,
     second = recover(student, iter(()), **options)
     assert second.resumed_at == 3
     assert bits(first.module) == bits(second.module)
-    with pytest.raises(UsageError, match=r"done.pt is that of another run: the student or an option differs\n  fix: give the same"):
-        recover(student, batches(), **other)
+    text = r"done.pt is that of another run: the model, the teacher or an option differs\n  fix: give the same arguments"
+    for model, given in (
+        (student, other),
+        (capture(sparse(ratio=0.5)), options),
+        (student, {**options, "teacher": capture(network(1))}),
+        (student, {**options, "loss": nn.functional.cross_entropy}),
+    ):
+        with pytest.raises(UsageError, match=text):
+            recover(model, batches(), **given)
     (tmp_path / "done.pt").write_bytes(b"PK not a checkpoint")
     with pytest.raises(ArtifactError, match=r"done.pt can't be read: .*\n  fix: delete it|(?s:done.pt can't be read)"):
         recover(student, batches(), **options)

@@ -1,8 +1,8 @@
 """Checkpoints that a kill can't spoil: written beside the old one, flushed, and put in its place in one step.
 
 The file is safetensors, with everything that is no tensor as JSON in its header, so reading one runs no code. A
-fingerprint of the run (the student's states, the options) stands in it: going on with something else is an error and not a
-strange result.
+fingerprint of the run (the numbers that it starts from, the options) stands in it: going on with something else is an
+error and not a strange result.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,11 +26,16 @@ __all__ = ["Checkpoint", "fingerprint", "read"]
 _FORMAT = 1
 
 
-def fingerprint(states: Mapping[str, torch.Tensor], options: Mapping[str, object]) -> str:
-    """A digest of names, types and sizes of states, and of the options that a run depends on."""
-    parts = [f"{name} {tensor.dtype} {tuple(tensor.shape)}" for name, tensor in states.items()]
-    parts += [f"{name}={value!r}" for name, value in sorted(options.items())]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+def fingerprint(tensors: Iterable[tuple[str, torch.Tensor]], options: Mapping[str, object] | None = None) -> str:
+    """The SHA-256 of named tensors (dtypes, shapes and all numbers, bit by bit), and of the options that a run depends on."""
+    digest = hashlib.sha256()
+    for name, value in sorted((options or {}).items()):
+        digest.update(f"{name}={value!r}\n".encode())
+    for name, tensor in tensors:
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
+        digest.update(memoryview(cast("Any", plain.reshape(-1).view(torch.uint8).numpy())))
+    return digest.hexdigest()
 
 
 class Checkpoint:
@@ -79,7 +84,7 @@ class Checkpoint:
             raise ArtifactError(f"checkpoint {self.path} can't be read: {error}", fix="delete it to start from the beginning") from error
         if (format_, run) != (str(_FORMAT), self._run):
             raise UsageError(
-                f"checkpoint {self.path} is that of another run: the student or an option differs",
+                f"checkpoint {self.path} is that of another run: the model, the teacher or an option differs",
                 fix="give the same arguments as then, another file, or delete it",
             )
         return content

@@ -43,6 +43,17 @@ class Runtime:
         del module, last
         return nullcontext()
 
+    def mean(self, value: float) -> float:
+        """The mean over all processes, which wait for each other."""
+        return value
+
+    def first(self, value: float) -> float:
+        """What the first process says."""
+        return value
+
+    def align(self, module: nn.Module) -> None:
+        """Give all processes the first one's buffers: each has seen other batches in its batch norms."""
+
 
 class _Accelerated(Runtime):
     """Through `accelerate.Accelerator`, which reads how it was launched from the environment."""
@@ -66,6 +77,23 @@ class _Accelerated(Runtime):
 
     def local(self, module: nn.Module, last: bool) -> AbstractContextManager[Any]:
         return nullcontext() if last else self._accelerator.no_sync(module)
+
+    def mean(self, value: float) -> float:
+        if self.world == 1:
+            return value
+        return float(self._accelerator.reduce(torch.tensor(value, dtype=torch.float64, device=self.device), reduction="mean"))
+
+    def first(self, value: float) -> float:
+        from accelerate.utils import broadcast_object_list
+
+        return float(broadcast_object_list([value], from_process=0)[0])
+
+    def align(self, module: nn.Module) -> None:
+        from accelerate.utils import broadcast
+
+        if self.world > 1:
+            for buffer in module.buffers():
+                buffer.copy_(broadcast(buffer, from_process=0))
 
 
 def runtime(*, accelerate: bool | None = None) -> Runtime:

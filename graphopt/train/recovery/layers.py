@@ -26,6 +26,7 @@ from graphopt.ir.graph import Graph, Node, Value
 from graphopt.train.masks import mask_of
 from graphopt.train.recovery.data import TrainingBatch, items, read_batch
 from graphopt.train.recovery.network import Network
+from graphopt.train.recovery.progress import ProgressBar
 
 __all__ = ["MAX_COLUMNS", "NormalEquations", "reconstruct_layers", "solve_masked"]
 
@@ -106,29 +107,29 @@ def reconstruct_layers(
     *,
     seed: int,
     start: int = 0,
-    done: Callable[[int], None] | None = None,
-) -> tuple[str, ...]:
+    done: Callable[[int, str | None], None],
+    progress: bool | None = False,
+) -> None:
     """Fit the linear and convolution layers that both graphs have under one name, from layer `start` on.
 
-    `done` is called with the number of layers that are finished, after each. Returns the names of those that changed. The first
-    1024 rows of the data are used, and held in memory. Time grows with the square of the number of layers.
+    `done` is called after each layer: with the number of those that are finished, and the layer's name where it changed.
+    `progress` is that of `ProgressBar`. The first 1024 rows of the data are used, and held in memory. Time grows with the
+    square of the number of layers.
 
     Raises:
         UsageError: the data is empty or does not fit.
     """
     graph = student.graph
     if graph is None:
-        return ()
-    batches = _read(graph, data, seed)
-    changed: list[str] = []
-    for index, (mine, theirs) in enumerate(_layers(graph, teacher)):
-        if index < start:
-            continue
-        if _fit(student, mine, theirs, teacher, batches):
-            changed.append(mine.name)
-        if done is not None:
-            done(index + 1)
-    return tuple(changed)
+        return
+    batches, layers = _read(graph, data, seed), _layers(graph, teacher)
+    with ProgressBar(len(layers), progress, "layers") as bar:
+        for index, (mine, theirs) in enumerate(layers):
+            if index < start:
+                continue
+            bar.update(index, mine.name)
+            changed = _fit(student, mine, theirs, teacher, batches)
+            done(index + 1, mine.name if changed else None)
 
 
 def _read(graph: Graph, data: Iterable[object], seed: int) -> list[TrainingBatch]:

@@ -70,11 +70,11 @@ class Training:
     micro_batch: int | None
     evaluate_every: int | None
     patience: int | None
-    checkpoint: Checkpoint | None
     checkpoint_every: int
     batch_norm_batches: int
     seed: int
     progress: bool | None
+    checkpoint: Checkpoint | None = None
 
     step: int = 0
     epoch: int = 0
@@ -84,6 +84,7 @@ class Training:
     stopped_early: bool = False
     finished: bool = False
     layers_done: int = 0
+    reconstructed: list[str] = field(default_factory=list[str])
     history: list[Evaluation] = field(default_factory=list[Evaluation])
     _best: dict[str, torch.Tensor] | None = None
     _best_metric: float = -math.inf
@@ -194,6 +195,7 @@ class Training:
                 loss = self._loss(network, moved) * (piece.rows / rows)
                 self.runtime.backward(loss)
             summed += loss.item()
+        summed = self.runtime.mean(summed)
         if not math.isfinite(summed):
             raise UsageError(
                 f"the loss became {summed} at step {self.step}",
@@ -221,7 +223,8 @@ class Training:
     def _evaluate(self, note: str = "") -> float:
         loss = self._loss_sum / self._loss_count if self._loss_count else None
         self._loss_sum, self._loss_count = 0.0, 0
-        value = None if self.metric is None else _measured(self.metric, self.student)
+        self.runtime.align(self.student.module)
+        value = self._measure()
         self.history.append(Evaluation(self.step, loss, value, note))
         if value is None:
             return -math.inf
@@ -233,6 +236,10 @@ class Training:
             self.stopped_early = self.patience is not None and self._stale >= self.patience
         return value
 
+    def _measure(self) -> float | None:
+        """The metric, as the first process has measured it: all have to take the same turn."""
+        return None if self.metric is None else self.runtime.first(_measured(self.metric, self.student))
+
     def _finish(self) -> None:
         if self.metric is None:
             self._evaluate()
@@ -243,7 +250,8 @@ class Training:
             _restore(self.student, self._best)
         before = {name: tensor.detach().clone() for name, tensor in _tensors(self.student)}
         if self.batch_norm_batches and reestimate_batch_norm(self.student, self._statistics_batches()) and self.metric is not None:
-            value = _measured(self.metric, self.student)
+            value = self._measure()
+            assert value is not None, "there is a metric"
             kept = value >= self._best_metric
             note = "batch norms estimated again" if kept else "batch norms estimated again, not kept"
             self.history.append(Evaluation(self.step, None, value, note))
@@ -274,6 +282,7 @@ class Training:
                 "flags": [self.stopped_early, self.finished],
                 "numbers": [self._best_metric, self._loss_sum],
                 "best": self._best,
+                "reconstructed": self.reconstructed,
                 "history": [asdict(evaluation) for evaluation in self.history],
             }
         )
@@ -281,6 +290,8 @@ class Training:
     def resume(self) -> int:
         """Go on from the checkpoint where there is one; the number of steps that are done."""
         found = self.checkpoint.load() if self.checkpoint is not None else None
+        if self.checkpoint is not None:
+            self._agree(self.checkpoint, found)
         if found is None:
             return 0
         _restore(self.student, found["module"])
@@ -290,8 +301,23 @@ class Training:
         self.stopped_early, self.finished = found["flags"]
         self._best_metric, self._loss_sum = found["numbers"]
         self._best = found["best"]
+        self.reconstructed = found["reconstructed"]
         self.history = [Evaluation(**entry) for entry in found["history"]]
         return self.step
+
+    def _agree(self, checkpoint: Checkpoint, found: dict[str, Any] | None) -> None:
+        """All processes have to go on from the same place, and the first one must not write before all have read.
+
+        Raises:
+            UsageError: a process has another checkpoint than the first, or none.
+        """
+        mine = -1.0 if found is None else float(sum(found["place"]))
+        same = self.runtime.first(mine) == mine
+        if self.runtime.mean(float(same)) < 1:
+            raise UsageError(
+                f"checkpoint {checkpoint.path} is not the same in all processes",
+                fix="give a file in a folder that all machines see",
+            )
 
 
 def _tensors(network: Network) -> list[tuple[str, torch.Tensor]]:

@@ -1,12 +1,14 @@
-"""A progress bar on the terminal."""
+"""A progress bar on the terminal, for what takes long."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-__all__ = ["ProgressBar"]
+__all__ = ["ProgressBar", "callback"]
 
 
 class ProgressBar:
@@ -39,3 +41,15 @@ class ProgressBar:
             self._progress.update(self._task, completed=done, note=note)
         else:
             self._progress.update(self._task, completed=done)
+
+
+@contextmanager
+def callback(progress: Callable[[str, float], None] | bool, title: str) -> Generator[Callable[[str, float], None] | None]:
+    """A function of (what is done, fraction from 0 to 1): the caller's, that of a bar for True, or none for False."""
+    if not isinstance(progress, bool):
+        yield progress
+    elif not progress:
+        yield None
+    else:
+        with ProgressBar(100, True, title) as bar:
+            yield lambda what, fraction: bar.update(round(100 * fraction), what)

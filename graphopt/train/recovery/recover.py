@@ -10,8 +10,8 @@ The original is the teacher; zeros of sparse parameters stay zero. docs/training
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import torch
@@ -58,25 +58,8 @@ class Recovery:
         return "\n".join([head, *(f"  {evaluation}" for evaluation in self.history)])
 
 
-@dataclass(frozen=True, slots=True)
-class _Options:
-    """What has to be equal for a run to go on from its checkpoint."""
-
-    optimizer: str
-    lr: float
-    momentum: float
-    weight_decay: float
-    lr_schedule: str
-    losses: str
-    features: tuple[str, ...]
-    steps: int | None
-    epochs: int | None
-    micro_batch: int | None
-    evaluate_every: int | None
-    patience: int | None
-    seed: int
-    world: int
-    layerwise: bool
+_DECIDING = ("steps", "epochs", "cosine", "micro_batch", "evaluate_every", "patience", "seed")
+"""Options of `Training` that have to be equal for a run to go on from its checkpoint."""
 
 
 def recover(
@@ -140,37 +123,9 @@ def recover(
     _check(epochs, steps, layerwise, checkpoint_every, evaluate_every, patience, metric, micro_batch, lr_schedule, batch_norm_batches)
     losses = Losses(distillation, temperature, distillation_weight, feature_weight, label_weight, loss)
     batches = check_data(data)
-    source = graph_of(model, "student")
-    taught = graph_of(teacher if teacher is not None else _original(model), "teacher") if teacher is not None or _original(model) else None
-    names = _feature_names(source, taught, features)
-    if steps is None and epochs is None:
-        epochs = 1
-    if layerwise and not (isinstance(source, Graph) and isinstance(taught, Graph)):
-        raise UsageError("layerwise compares layers of two graphs", fix="give a result of optimize, or graphs as model and teacher")
-
+    student, tutor, taught = _networks(model, teacher, features, layerwise)
     devices = runtime(accelerate=accelerate)
-    student = Network(source, names)
-    tutor = None if taught is None else Network(taught, names, copied=isinstance(taught, nn.Module))
     made = _optimizer(optimizer, student.module, lr, momentum, weight_decay)
-    options = _Options(
-        optimizer if isinstance(optimizer, str) else getattr(optimizer, "__qualname__", type(optimizer).__name__),
-        float(made.param_groups[0]["lr"]),
-        momentum,
-        weight_decay,
-        lr_schedule,
-        repr((distillation, temperature, distillation_weight, feature_weight, label_weight)),
-        names,
-        steps,
-        epochs,
-        micro_batch,
-        evaluate_every,
-        patience,
-        seed,
-        devices.world,
-        layerwise,
-    )
-    run = fingerprint(student.module.state_dict(), {field.name: getattr(options, field.name) for field in fields(options)})
-    file = None if checkpoint is None else Checkpoint(checkpoint, run)
     training = Training(
         student=student,
         teacher=tutor,
@@ -180,26 +135,27 @@ def recover(
         runtime=devices,
         metric=metric,
         steps=steps,
-        epochs=epochs,
+        epochs=1 if steps is None and epochs is None else epochs,
         cosine=lr_schedule == "cosine",
         micro_batch=micro_batch,
         evaluate_every=evaluate_every,
         patience=patience,
-        checkpoint=file,
         checkpoint_every=checkpoint_every,
         batch_norm_batches=batch_norm_batches,
         seed=seed,
         progress=progress,
     )
+    if checkpoint is not None:
+        chosen = {
+            "optimizer": _name(optimizer),
+            "lr": float(made.param_groups[0]["lr"]),
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+        }
+        training.checkpoint = Checkpoint(checkpoint, _run(training, {**chosen, "layerwise": layerwise}))
     resumed_at = training.resume()
-    reconstructed: tuple[str, ...] = ()
     if layerwise and not training.history and isinstance(taught, Graph):
-
-        def done(count: int) -> None:
-            training.layers_done = count
-            training.save()
-
-        reconstructed = reconstruct_layers(student, taught, batches, seed=seed, start=training.layers_done, done=done)
+        _reconstruct(training, taught)
     training.run()
     return Recovery(
         student.publish(),
@@ -209,7 +165,57 @@ def recover(
         training.best_step,
         training.stopped_early,
         tuple(training.history),
-        reconstructed,
+        tuple(training.reconstructed),
+    )
+
+
+def _networks(
+    model: object, teacher: object, features: Sequence[str], layerwise: bool
+) -> tuple[Network, Network | None, Graph | nn.Module | None]:
+    """The student, and the teacher as a network and as it was given, where there is one."""
+    source = graph_of(model, "student")
+    given = teacher if teacher is not None else _original(model)
+    taught = None if given is None else graph_of(given, "teacher")
+    names = _feature_names(source, taught, features)
+    if layerwise and not (isinstance(source, Graph) and isinstance(taught, Graph)):
+        raise UsageError("layerwise compares layers of two graphs", fix="give a result of optimize, or graphs as model and teacher")
+    tutor = None if taught is None else Network(taught, names, copied=isinstance(taught, nn.Module))
+    return Network(source, names), tutor, taught
+
+
+def _run(training: Training, options: Mapping[str, object]) -> str:
+    """What a checkpoint has to be of: these numbers of student and teacher, and these options.
+
+    The data is not among them: what a loader gives may come from random numbers that are not torch's.
+    """
+    losses = training.losses
+    deciding = {name: getattr(training, name) for name in _DECIDING} | {
+        "losses": replace(losses, loss=None),
+        "loss": None if losses.loss is None else _name(losses.loss),
+        "features": training.student.features,
+        "world": training.runtime.world,
+    }
+    numbers = [(f"student.{name}", tensor) for name, tensor in training.student.module.state_dict().items()]
+    if training.teacher is not None:
+        numbers += [(f"teacher.{name}", tensor) for name, tensor in training.teacher.module.state_dict().items()]
+    return fingerprint(numbers, {**deciding, **options})
+
+
+def _name(choice: object) -> str:
+    """A text or a function by name: the same in the next process."""
+    return choice if isinstance(choice, str) else getattr(choice, "__qualname__", type(choice).__name__)
+
+
+def _reconstruct(training: Training, taught: Graph) -> None:
+    """Fit the layers that are left, with a checkpoint after each."""
+
+    def done(count: int, changed: str | None) -> None:
+        training.layers_done = count
+        training.reconstructed += [changed] if changed is not None else []
+        training.save()
+
+    reconstruct_layers(
+        training.student, taught, training.data, seed=training.seed, start=training.layers_done, done=done, progress=training.progress
     )
 
 

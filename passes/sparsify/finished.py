@@ -1,0 +1,113 @@
+"""Layers that are finished, kept in files, so that a pass that is killed goes on behind the last one.
+
+    FOLDER/sparsify-obs-<options>-<weights>-<data>/layer-00003.safetensors        one file per layer, never written again
+
+The name of the folder is that of the run: digests of the pass with its options and seed, of the graph with the bits of all its
+weights, and of the calibration batches. Another run has another folder, so its layers are never mixed up with these. A file is
+put in its place in one step (`graphopt.train.recovery.checkpoint`), and writing one costs no more than its layer has numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graphopt.backends.reference.interpreter import state_tensor
+from graphopt.errors import ArtifactError, PassError
+from graphopt.ir.graph import Graph
+from graphopt.pipeline.calibration import Calibration
+from graphopt.pipeline.context import Context
+from graphopt.train.recovery.checkpoint import Checkpoint, fingerprint
+
+__all__ = ["Finished"]
+
+_PARTS = ("options", "weights", "data")
+_DIGITS = 16
+
+
+class Finished:
+    """What one run of a pass has finished; nothing is kept where the context has no folder for it."""
+
+    def __init__(self, context: Context, pass_name: str, options: Mapping[str, Any], graph: Graph, calibration: Calibration) -> None:
+        self._folder: Path | None = None
+        self._run = ""
+        self._loaded = 0
+        self._notes: list[str] = []
+        if context.checkpoint is None:
+            return
+        parts = {
+            "options": fingerprint((), {**options, "seed": context.seed}),
+            "weights": _weights(graph),
+            "data": _data(calibration),
+        }
+        self._run = fingerprint((), parts)
+        self._folder = context.checkpoint / "-".join([pass_name, *(parts[part][:_DIGITS] for part in _PARTS)])
+        try:
+            if not self._folder.is_dir():
+                self._notes += _others(self._folder, pass_name)
+                self._folder.mkdir(parents=True)
+        except OSError as error:
+            raise PassError(f"checkpoint {self._folder} can't be made: {error}", fix="give a folder that can be written to") from error
+
+    def result(self, key: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What a part of the work gave: as it was kept, or computed now and kept. The same bits either way.
+
+        Raises:
+            PassError: the file can't be written.
+        """
+        if self._folder is None:
+            return compute()
+        checkpoint = Checkpoint(self._folder / f"{key}.safetensors", self._run)
+        try:
+            found = checkpoint.load()
+        except ArtifactError as error:
+            self._notes.append(f"computed again: {error.what}")
+            found = None
+        if found is not None:
+            self._loaded += 1
+            return found
+        made = compute()
+        try:
+            checkpoint.save(made)
+        except OSError as error:
+            raise PassError(
+                f"checkpoint {checkpoint.path} can't be written: {error}",
+                fix="make room and run it again: what is finished is kept",
+            ) from error
+        kept = checkpoint.load()
+        assert kept is not None, "it was written just now"
+        return kept  # mapped from the file: finished layers take no memory that the system can't have back
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was found in the folder."""
+        resumed = [f"{self._loaded} finished parts were read from {self._folder}"] if self._loaded else []
+        return (*resumed, *self._notes)
+
+
+def _weights(graph: Graph) -> str:
+    tensors = ((name, state_tensor(state)) for name, state in graph.states.items() if state.data is not None)
+    return fingerprint(tensors, {"graph": str(graph)})
+
+
+def _data(calibration: Calibration) -> str:
+    tensors: list[tuple[str, torch.Tensor]] = []
+    for index, batch in enumerate(calibration):
+        tensors += [(f"{index}", tensor) for tensor in (*batch.inputs, batch.target) if tensor is not None]
+    return fingerprint(tensors)
+
+
+def _others(folder: Path, pass_name: str) -> list[str]:
+    """A note on runs of the same pass that differ from this one, and in what."""
+    mine = folder.name.removeprefix(f"{pass_name}-").split("-")
+    found = [other.name.removeprefix(f"{pass_name}-").split("-") for other in folder.parent.glob(f"{pass_name}-*") if other.is_dir()]
+    differing = [
+        [part for part, here, there in zip(_PARTS, mine, parts, strict=True) if here != there] for parts in found if len(parts) == len(mine)
+    ]
+    if not differing:
+        return []
+    nearest = min(differing, key=len)
+    return [f"started anew: what {folder.parent} holds of {pass_name} was made with other {' and '.join(nearest)}"]

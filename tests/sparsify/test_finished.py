@@ -1,0 +1,147 @@
+"""Passes that work layer by layer go on behind the last finished layer after a kill, and end with the same bits."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import graphopt
+from graphopt.errors import UsageError
+from tests.support.killed_pass import data, graph, model, run
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums of several threads have other bits, and a process that was forked has no threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def bits(result: graphopt.Result) -> dict[str, tuple[str, bytes]]:
+    found: dict[str, tuple[str, bytes]] = {}
+    for name, state in result.graph.states.items():
+        assert state.data is not None
+        found[name] = (state.type.text, state.data.tensor().detach().numpy().tobytes())
+    return found
+
+
+def files(folder: Path) -> dict[str, int]:
+    """Files by name, with the time of their last change."""
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in sorted(folder.glob("*/*"))}
+
+
+def notes(result: graphopt.Result) -> list[str]:
+    record = result.pipeline.records[0]
+    assert record.status == "applied", record.exception
+    return [note for note in record.notes if not re.search(r"0\.\d{4} of \d", note)]  # without zeros of layers
+
+
+@pytest.mark.parametrize(
+    ("pass_", "number"),
+    [
+        ("sparsify-obs{ratio=0.6}", 4),
+        ('sparsify-obs{pattern="2:4"}', 3),
+        ('sparsify-wanda{ratio=0.6, pattern="4x1", ratios="sensitivity"}', 2),
+    ],
+)
+def test_a_killed_pass_goes_on_and_ends_with_the_same_bits(pass_: str, number: int, tmp_path: Path) -> None:
+    killed = multiprocessing.get_context("fork").Process(target=run, args=(pass_, tmp_path), kwargs={"kill_at": f", {number} of "})
+    killed.start()
+    killed.join(250)
+    assert killed.exitcode == -signal.SIGKILL
+    before = files(tmp_path)
+    layers = [name for name in before if "sensitivity" not in name]
+    assert [name.rpartition("/")[2] for name in layers] == [f"layer-0000{done}.safetensors" for done in range(1, number)]
+    assert sum("sensitivity" in name for name in before) == (5 if "sensitivity" in pass_ else 0)
+
+    whole, resumed = run(pass_, None), run(pass_, tmp_path)
+    assert bits(resumed) == bits(whole)
+    after = files(tmp_path)
+    assert {name: after[name] for name in before} == before  # nothing of it was computed again
+    assert len(after) > len(before)
+    assert notes(resumed)[-1].startswith(f"{number - 1} finished parts were read from {tmp_path / pass_.partition('{')[0]}-")
+    again = run(pass_, tmp_path)
+    assert bits(again) == bits(whole)
+    assert files(tmp_path) == after
+
+
+def test_other_weights_data_or_options_start_anew(tmp_path: Path) -> None:
+    first = run("sparsify-obs{ratio=0.6}", tmp_path)
+    assert notes(first) == []
+    for pass_, seeds, differs in (
+        ("sparsify-obs{ratio=0.6}", {"seed": 1}, "weights"),
+        ("sparsify-obs{ratio=0.6}", {"data_seed": 1}, "data"),
+        ("sparsify-obs{ratio=0.5}", {}, "options"),
+        ("sparsify-obs{ratio=0.7}", {"seed": 2, "data_seed": 2}, "options and weights and data"),
+    ):
+        result = run(pass_, tmp_path, **seeds)
+        assert notes(result) == [f"started anew: what {tmp_path} holds of sparsify-obs was made with other {differs}"]
+        assert bits(result) == bits(run(pass_, None, **seeds))
+    assert notes(run("sparsify-wanda{ratio=0.6}", tmp_path)) == []  # a pass that was not there yet
+    assert notes(run("sparsify-obs{ratio=0.6}", tmp_path))[0].startswith("5 finished parts were read from ")
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[: len(content) // 2], lambda content: b"", lambda content: b"\xff" * len(content)]
+)
+def test_a_damaged_file_is_computed_again(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    expected = bits(run("sparsify-obs{ratio=0.6}", tmp_path))  # read before the files that they are mapped from change
+    (file,) = tmp_path.glob("*/layer-00002.safetensors")
+    good = file.read_bytes()
+    file.write_bytes(damage(good))
+    left_over = file.with_name(f"{file.name}.123.part")  # of a process that was killed while it wrote
+    left_over.write_bytes(good[:100])
+    resumed = run("sparsify-obs{ratio=0.6}", tmp_path)
+    assert bits(resumed) == expected
+    read, again = notes(resumed)
+    assert read.startswith("4 finished parts were read from ")
+    assert again.startswith(f"computed again: checkpoint {file} can't be read: ")
+    assert not left_over.exists()
+    assert notes(run("sparsify-obs{ratio=0.6}", tmp_path))[0].startswith("5 finished parts were read from ")
+
+
+def test_weaker_trials_have_files_of_their_own(tmp_path: Path) -> None:
+    """A budget relaxes the ratio: what was measured of the layers serves all ratios, and all trials are there after a kill."""
+    x = torch.cat(data())
+    wanted = model()(x)
+
+    def closeness(module: torch.nn.Module) -> float:
+        with torch.no_grad():
+            return -float((module(x) - wanted).norm() / wanted.norm())
+
+    def held() -> graphopt.Result:
+        return graphopt.optimize(
+            graph(),
+            ['sparsify-obs{ratio=0.9, ratios="sensitivity"}'],
+            check="off",
+            calibration=data(),
+            metric=closeness,
+            budget=graphopt.Budget(metric_drop=0.2, tries=2),
+            checkpoint=tmp_path,
+        )
+
+    first = held()
+    assert len(first.pipeline.records[0].trials) == 3
+    assert len(list(tmp_path.glob("sparsify-obs-sensitivity-*"))) == 1
+    assert len(list(tmp_path.glob("sparsify-obs-*"))) == 4
+    before = files(tmp_path)
+    assert bits(held()) == bits(first)
+    assert files(tmp_path) == before
+
+
+def test_a_folder_that_cant_be_made_says_so(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"checkpoint .*no/way can't be made: No such file or directory\n  fix: give a folder, in one that exists"
+    ):
+        run("sparsify-obs", tmp_path / "no" / "way")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"checkpoint .*file can't be made: File exists"):
+        run("sparsify-obs", tmp_path / "file")

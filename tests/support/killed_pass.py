@@ -1,0 +1,57 @@
+"""A small network and data, and a run of a pass over them in which the process may kill itself."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import graphopt
+
+__all__ = ["data", "graph", "model", "run"]
+
+
+def model(seed: int = 0) -> nn.Sequential:
+    """Five layers between the first and the last one, which stay dense."""
+    generator = torch.Generator().manual_seed(seed)
+    layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=2), nn.ReLU(), nn.Conv2d(8, 8, 1, bias=False), nn.Flatten()]
+    for _ in range(3):
+        layers += [nn.Linear(32, 32), nn.ReLU()]
+    found = nn.Sequential(*layers, nn.Linear(32, 4)).eval()
+    with torch.no_grad():
+        for parameter in found.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return found
+
+
+def data(seed: int = 0) -> list[torch.Tensor]:
+    """Batches of correlated images."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(16, 3, 6, 6, generator=generator).cumsum(2) for _ in range(3)]
+
+
+@functools.cache
+def graph(seed: int = 0) -> graphopt.Graph:
+    """The network as a graph, for any number of images."""
+    return graphopt.capture(model(seed), (data()[0][:2],), dynamic={"input": {0: "batch"}})
+
+
+def run(pass_: str, folder: Path | None, *, kill_at: str = "", seed: int = 0, data_seed: int = 0) -> graphopt.Result:
+    """Run a pass; the process kills itself when progress says `kill_at`."""
+
+    def progress(what: str, _: float) -> None:
+        if kill_at and kill_at in what:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return graphopt.optimize(
+        graph(seed),
+        [pass_],
+        check="off",
+        calibration=data(data_seed),
+        checkpoint=folder,
+        progress=progress,
+    )
