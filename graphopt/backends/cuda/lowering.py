@@ -61,6 +61,8 @@ def plan_graph(graph: Graph, sizes: Mapping[str, int], options: CudaOptions, cho
 
 def _obstacle(node: Node, shapes: Shapes) -> str | None:
     """Why a graph with this node can't be planned, or None."""
+    if not node.results:
+        return f"{node.op} has no result, and is run for what it does besides"
     if node.regions:
         return f"%{node.name} = {node.op} chooses what runs by a number that only the run knows"
     if not shapes.is_known(node):

@@ -7,7 +7,8 @@ later runs   inputs are copied into their buffers, the graph is replayed, output
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -81,6 +82,7 @@ class Runner:
         self._memory = allocate(plan, program.fills, state_reader(graph), device)
         self._replay: Callable[[], object] | None = None
         self._results: Tensors = ()
+        self._done: torch.cuda.Event | None = None
         self.note = ""
         """Why the run is not one CUDA graph; empty where it is."""
 
@@ -90,7 +92,7 @@ class Runner:
         Raises:
             BackendError: a step failed.
         """
-        with self._lock, torch.no_grad():
+        with self._lock, torch.no_grad(), self._turn():
             for index, given in enumerate(inputs):
                 self._memory[f"input{index}"].copy_(given, non_blocking=given.device == self._device)
             if self._replay is None:
@@ -98,6 +100,19 @@ class Runner:
             else:
                 self._replay()
             return tuple(result.clone(memory_format=torch.contiguous_format) for result in self._results)
+
+    @contextmanager
+    def _turn(self) -> Generator[None]:
+        """On a GPU: on this program's device, behind the run before it, which another stream may have been told to do."""
+        if self._device.type != "cuda":
+            yield
+            return
+        with torch.cuda.device(self._device):
+            if self._done is not None:
+                torch.cuda.current_stream().wait_event(self._done)
+            yield
+            self._done = torch.cuda.Event()
+            self._done.record()
 
     def _start(self) -> None:
         with settings(tf32=self._options.dtype == "tf32"):

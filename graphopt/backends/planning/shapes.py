@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from graphopt.errors import BackendError
 from graphopt.ir.attributes import Attribute
-from graphopt.ir.dims import Expression, evaluate_dim
+from graphopt.ir.dims import Expression, evaluate_dim, symbols_of
 from graphopt.ir.graph import Node, Value
 
 __all__ = ["Shapes"]
@@ -52,4 +52,4 @@ class Shapes:
 
 
 def _is_bound(value: Value, sizes: Mapping[str, int]) -> bool:
-    return all(isinstance(dim, int) or isinstance(evaluate_dim(dim, sizes), int) for dim in value.shape)
+    return all(symbols_of(dim) <= sizes.keys() for dim in value.shape)

@@ -85,3 +85,27 @@ def test_names_of_the_model_are_in_comments_only() -> None:
     text = "graph strange_graph(%strange_input: f32[4]) {\n  %strange_result: f32[4] = relu(%strange_input)\n  return %strange_result\n}\n"
     source = plan_graph(graphopt.parse(text), {}, CudaOptions()).source
     assert not any("strange" in line for line in source.splitlines()[1:] if not line.lstrip().startswith("#"))
+
+
+def test_text_of_a_program() -> None:
+    text = """\
+graph tiny(%x: f32[2,40]) {
+  %a: f32[2,40] = gelu(%x) {approximate="none"}
+  %b: f32[2,40] = cumsum(%a) {axis=1}
+  return %b
+}
+"""
+    source = plan_graph(graphopt.parse(text), {}, CudaOptions(dtype="float16")).source
+    assert (
+        source[source.index("def run") :]
+        == """\
+def run(memory, node):
+    input0 = memory["input0"]
+    b0 = memory["b0"]
+    # 0: elementwise  gelu f16[2,40]   a
+    kernel_0[(1,)](input0, b0, num_warps=2, num_stages=3)
+    # 1: torch  cumsum of f16[2,40]   b
+    t0, = node(1, view(b0, (2, 40), (40, 1), 0)); t0 = laid_out(t0, "float16", (2, 40), (40, 1))
+    return (view(t0, (2, 40), (40, 1), 0),)
+"""
+    )

@@ -37,14 +37,17 @@ def _optional(node: Node, index: int) -> Value | None:
     return operand if isinstance(operand, Value) else None
 
 
-def _dense(builder: Builder, value: Value, order: Sequence[int], *, vector: bool = False) -> Storage:
-    """An operand of a library call: dense, in one order of axes, and stored as the others are."""
+def _stored(builder: Builder, value: Value) -> Storage:
+    """Where a value is, in the dtype that all operands of a library call have; vectors of parameters are kept in f32 otherwise."""
+    storage, wanted = builder.storage(value), builder.stored(value.type.dtype)
+    return storage if storage.dtype is wanted else builder.copied(storage, storage.order, wanted)
+
+
+def _dense(builder: Builder, value: Value, order: Sequence[int]) -> Storage:
+    """An operand of a library call: without gaps, in one order of axes."""
     if builder.graph.state_of(value) is not None:
-        return builder.parameter(value, order, exact=False if vector else None)
-    storage = builder.storage(value)
-    if vector and storage.dtype is not builder.stored(value.type.dtype):
-        return builder.copied(storage, order, builder.stored(value.type.dtype))
-    return builder.dense(storage, order)
+        return builder.parameter(value, order, exact=False)
+    return builder.dense(_stored(builder, value), order)
 
 
 def convolution(builder: Builder, group: Group) -> Sequence[Way]:
@@ -67,7 +70,7 @@ def convolution(builder: Builder, group: Group) -> Sequence[Way]:
     function = "transposed_convolution" if is_transposed else "convolution"
     if bias is not None and not group.chain:
         call = LibraryStep(
-            function, (*operands, _dense(builder, bias, (0,), vector=True)), made, constants, f"{title} + bias", _operations(builder, node)
+            function, (*operands, _dense(builder, bias, (0,))), made, constants, f"{title} + bias", _operations(builder, node)
         )
         return [Way((call,), made, function)]
     call = LibraryStep(function, (*operands, None), made, constants, title, _operations(builder, node))
@@ -138,7 +141,7 @@ def _fused(
         if len(chain.operands) != 1 or chain.operands[0].dtype is not operands[0].dtype or 0 in chain.operands[0].strides:
             return None
         residual = builder.dense(chain.operands[0], order)
-    vector = None if bias is None else _dense(builder, bias, (0,), vector=True)
+    vector = None if bias is None else _dense(builder, bias, (0,))
     made = builder.new("torch", result, builder.shapes.of(group.anchor.results[0]), order)
     what = f"{title}{' + bias' if bias is not None else ''}{chain.text}"
     call = LibraryStep("convolution_relu", (*operands, vector, residual), made, constants, what, _operations(builder, group.anchor))
@@ -150,9 +153,9 @@ def _linear(builder: Builder, group: Group) -> Sequence[Way]:
     x, weight, bias = node.value(0), node.value(1), _optional(node, 2)
     if weight.type.rank != 2:
         raise Unsupported("linear with a vector as weight has no library call")
-    row = _rows(builder, builder.storage(x))
+    row = _rows(builder, _stored(builder, x))
     matrix = _dense(builder, weight, (0, 1))
-    vector = None if bias is None else _dense(builder, bias, (0,), vector=True)
+    vector = None if bias is None else _dense(builder, bias, (0,))
     result = node.results[0]
     made = builder.new("torch", result.type.dtype, builder.shapes.of(result), range(result.type.rank))
     size = builder.shapes.of(weight)
@@ -219,7 +222,7 @@ def _rows(builder: Builder, storage: Storage) -> Storage:
 
 def _matmul(builder: Builder, group: Group) -> Sequence[Way]:
     node = group.anchor
-    a, b = (builder.storage(node.value(index)) for index in (0, 1))
+    a, b = (_stored(builder, node.value(index)) for index in (0, 1))
     result = node.results[0]
     made = builder.new("torch", result.type.dtype, builder.shapes.of(result), range(result.type.rank))
     title = f"{a.type_text} @ {b.type_text}"
@@ -246,7 +249,7 @@ def _attention(builder: Builder, group: Group) -> Sequence[Way]:
     node = group.anchor
     if node.attrs["dropout_p"] and node.attrs.get("mode") == "train":
         raise Unsupported("attention with dropout has no library call")
-    q, k, v = (builder.storage(node.value(index)) for index in range(3))
+    q, k, v = (_stored(builder, node.value(index)) for index in range(3))
     mask = _optional(node, 3)
     scale, causal, grouped = node.attrs["scale"], node.attrs["causal"], node.attrs["grouped"]
     if not isinstance(scale, (int, float)) and scale is not None:

@@ -28,7 +28,9 @@ def _reduce(builder: Builder, group: Group) -> Sequence[Way]:
         axes: tuple[int, ...] = (builder.shapes.dim(axis),)
     else:
         found = node.attrs["axes"]
-        axes = tuple(range(rank)) if found is None or found == () else builder.shapes.dims(found)
+        axes = tuple(range(rank)) if found is None else builder.shapes.dims(found)
+        if not axes and rank:
+            raise Unsupported(f"{node.op} over no axes has no kernel")
     parameter = node.attrs.get("correction", node.attrs.get("ord", 0))
     if isinstance(parameter, bool) or not isinstance(parameter, (int, float)):
         raise Unsupported(f"{node.op} with {parameter!r} has no kernel")
