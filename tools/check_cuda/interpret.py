@@ -30,8 +30,8 @@ def run(case: Case, device: str = "cpu") -> torch.Tensor:
                 continue
             pointers = [at(memory[storage.buffer], storage.offset) for storage in launch.arguments]
             getattr(module, launch.function)[launch.grid](*pointers, num_warps=launch.warps, num_stages=launch.stages)
-    (y,) = case.kernel.writes
-    return view(memory["y"], y.shape, y.strides, y.offset).cpu()
+    y = case.tensors["y"]
+    return view(memory["y"], tuple(y.shape), y.stride(), y.storage_offset()).cpu()
 
 
 def judge(case: Case, device: str = "cpu") -> tuple[float, str]:

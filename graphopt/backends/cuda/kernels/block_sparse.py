@@ -23,7 +23,7 @@ from graphopt.backends.cuda.kernels.blocks import Block, Side, function
 from graphopt.backends.cuda.kernels.chain_code import NO_CHAIN, chain_arguments, chain_lines, check_dtypes, check_shapes
 from graphopt.backends.cuda.kernels.expressions import rounded
 from graphopt.backends.cuda.kernels.gemm import DOT_DTYPES, tile_store
-from graphopt.backends.cuda.kernels.walks import Axis, Walk, by_stride, index_type, joined, power_of_two, walk
+from graphopt.backends.cuda.kernels.walks import Axis, Walk, by_stride, index_type, joined, power_of_two, times, walk
 from graphopt.backends.cuda.storage import Storage
 
 if TYPE_CHECKING:
@@ -142,11 +142,11 @@ class BlockSparse(Kernel):
         down = row.blocks
         lines = [
             f"tile = tl.program_id(0){index_type([*seen, self.a, self.values], 0)}",
-            f"block_row = tile // {down}",
-            *row.lines(f"tile % {down} * {row.size}"),
+            f"block_row = tile{f' // {down}' if down > 1 else ''}",
+            *row.lines(f"tile % {down} * {row.size}" if down > 1 else ""),
             f"lane = tl.arange(0, {column.size})[None, :]",
             f"column = block_row * {height} + lane",
-            f"in_column = (lane < {height}) & (column < {self.y.shape[-1]})",
+            f"in_column = {f'(lane < {height}) & ' if height < column.size else ''}(column < {self.y.shape[-1]})",
             "start = tl.load(rows + block_row)",
             "stop = tl.load(rows + block_row + 1)",
             f"total = tl.zeros([{row.size}, {column.size}], tl.float32)",
@@ -170,7 +170,7 @@ class BlockSparse(Kernel):
             masks, value_masks = ["is_there[None, :]"], ["is_there[:, None]", f"({lane_mask})" if lane_mask else ""]
         a_mask = " & ".join(filter(None, [row.mask if row.is_masked else "", *masks]))
         value_mask = " & ".join(filter(None, value_masks))
-        a_pointer = joined("a", row.walk.offset("row", 1) or "row * 0", f"across * {self.a.strides[-1]}")
+        a_pointer = joined("a", row.walk.offset("row", 1) or "row * 0", times("across", self.a.strides[-1]))
         body += [
             f"a_v = tl.load({a_pointer}{f', mask={a_mask}, other=0.0' if a_mask else ''})",
             f"value = tl.load({of_values}{f', mask={value_mask}, other=0.0' if value_mask else ''})",

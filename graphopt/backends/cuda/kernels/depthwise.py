@@ -16,7 +16,7 @@ from graphopt.backends.cuda.kernels.blocks import function
 from graphopt.backends.cuda.kernels.chain_code import NO_CHAIN, chain_arguments, chain_lines, check_dtypes, check_shapes
 from graphopt.backends.cuda.kernels.expressions import rounded
 from graphopt.backends.cuda.kernels.images import image_blocks, window_loop, window_test
-from graphopt.backends.cuda.kernels.walks import joined
+from graphopt.backends.cuda.kernels.walks import joined, times
 from graphopt.backends.cuda.storage import Storage
 
 __all__ = ["Depthwise"]
@@ -87,13 +87,13 @@ class Depthwise(Kernel):
         lines, body, leaves = [*images.lines], list[str](), list[bool]()
         for axis, axis_name in enumerate(names):
             padding = f" - {self.padding[axis]}" if self.padding[axis] else ""
-            lines.append(f"{axis_name}_first = ({images.coordinates[axis]}) * {self.stride[axis]}{padding}")
-            body.append(f"{axis_name} = {axis_name}_first + k{axis_name} * {self.dilation[axis]}")
+            lines.append(f"{axis_name}_first = {times(images.coordinates[axis], self.stride[axis])}{padding}")
+            body.append(f"{axis_name} = {axis_name}_first + {times(f'k{axis_name}', self.dilation[axis])}")
             last = (shape[2 + axis] - 1) * self.stride[axis] - self.padding[axis] + (window[axis] - 1) * self.dilation[axis]
             leaves.append(self.padding[axis] > 0 or last >= inputs[axis])
         test = window_test(block, names, inputs, leaves)
-        steps = [f"{axis_name} * {stride}" for axis_name, stride in zip(names, self.x.strides[2:], strict=True)]
-        taps = [f"k{axis_name} * {stride}" for axis_name, stride in zip(names, self.weight.strides[2:], strict=True)]
+        steps = [times(axis_name, stride) for axis_name, stride in zip(names, self.x.strides[2:], strict=True)]
+        taps = [times(f"k{axis_name}", stride) for axis_name, stride in zip(names, self.weight.strides[2:], strict=True)]
         mask = f", mask={test}, other=0.0" if test else ""
         tap_mask = f", mask={block.mask(2)}, other=0.0" if block.mask(2) else ""
         body += [

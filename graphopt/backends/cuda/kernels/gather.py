@@ -19,7 +19,7 @@ from graphopt.backends.cuda.kernel import Code, Kernel, Launch, Unsupported
 from graphopt.backends.cuda.kernels.blocks import function
 from graphopt.backends.cuda.kernels.chain_code import check_dtypes
 from graphopt.backends.cuda.kernels.flat import flat_blocks
-from graphopt.backends.cuda.kernels.walks import joined
+from graphopt.backends.cuda.kernels.walks import joined, times
 from graphopt.backends.cuda.storage import Storage
 from graphopt.ir.types import DType
 
@@ -80,7 +80,7 @@ class _Indexed(Kernel):
         flat = flat_blocks([self.y, *seen])
         mask = flat.block.mask(0)
         outside = 'float("nan")' if compute_dtype(self.x.dtype).is_float else "0"
-        pointer = joined("x", flat.block.offset(1), f"index * {self.x.strides[self.axis]}")
+        pointer = joined("x", flat.block.offset(1), times("index", self.x.strides[self.axis]))
         lines = [
             *flat.lines,
             f"index = {flat.block.load('indices', 2, self.indices.dtype)}.to(tl.int64)",

@@ -20,7 +20,7 @@ from graphopt.backends.cuda.kernels.chain_code import NO_CHAIN, chain_arguments,
 from graphopt.backends.cuda.kernels.expressions import rounded
 from graphopt.backends.cuda.kernels.images import Images, image_blocks, window_loop, window_test
 from graphopt.backends.cuda.kernels.reduce import Reduce
-from graphopt.backends.cuda.kernels.walks import joined
+from graphopt.backends.cuda.kernels.walks import joined, times
 from graphopt.backends.cuda.storage import Storage
 
 __all__ = ["AdaptivePool", "Pool"]
@@ -78,7 +78,7 @@ class _Pool(Kernel):
     def _step(self, images: Images, test: str, spatial: int) -> list[str]:
         """One position of the window, whose coordinates are `h` and `w` (or `w` alone)."""
         names = _NAMES[-spatial:]
-        steps = [f"{name} * {stride}" for name, stride in zip(names, self.x.strides[-spatial:], strict=True)]
+        steps = [times(name, stride) for name, stride in zip(names, self.x.strides[-spatial:], strict=True)]
         mask = f", mask={test}, other={self._identity}" if test else ""
         load = f"found = tl.load({joined('x', images.block.offset(1), *steps)}{mask}).to({self._kind})"
         step = "total = tl.maximum(total, found, propagate_nan=tl.PropagateNan.ALL)" if self.op == "max" else "total += found"
@@ -150,8 +150,8 @@ class Pool(_Pool):
         lines, body = [*images.lines], list[str]()
         for axis, axis_name in enumerate(names):
             padding = f" - {self.padding[axis]}" if self.padding[axis] else ""
-            lines.append(f"{axis_name}_first = ({images.coordinates[axis]}) * {self.stride[axis]}{padding}")
-            body.append(f"{axis_name} = {axis_name}_first + k{axis_name} * {self._dilations[axis]}")
+            lines.append(f"{axis_name}_first = {times(images.coordinates[axis], self.stride[axis])}{padding}")
+            body.append(f"{axis_name} = {axis_name}_first + {times(f'k{axis_name}', self._dilations[axis])}")
         body += self._step(images, test, spatial)
         lines += [self._start(images), *window_loop([f"k{axis_name}" for axis_name in names], self.kernel, body)]
         if self.op == "max":
@@ -220,13 +220,13 @@ class AdaptivePool(_Pool):
         lines, body, tests, counts, windows = [*images.lines], list[str](), [images.block.whole_mask], list[str](), list[int]()
         for axis, axis_name in enumerate(names):
             size, count = inputs[axis], outputs[axis]
-            lines.append(f"{axis_name}_first = ({images.coordinates[axis]}) * {size} // {count}")
+            lines.append(f"{axis_name}_first = {images.coordinates[axis]} * {size} // {count}")
             body.append(f"{axis_name} = {axis_name}_first + k{axis_name}")
             if size % count == 0:
                 windows.append(size // count)
                 counts.append(str(size // count))
                 continue
-            lines.append(f"{axis_name}_end = (({images.coordinates[axis]}) * {size} + {size + count - 1}) // {count}")
+            lines.append(f"{axis_name}_end = ({images.coordinates[axis]} * {size} + {size + count - 1}) // {count}")
             tests.append(f"({axis_name} < {axis_name}_end)")
             counts.append(f"({axis_name}_end - {axis_name}_first)")
             windows.append(max(-(-(piece + 1) * size // count) - piece * size // count for piece in range(count)))

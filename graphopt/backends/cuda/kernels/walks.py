@@ -16,7 +16,7 @@ from math import prod
 
 from graphopt.backends.cuda.storage import Storage
 
-__all__ = ["Axis", "Walk", "by_stride", "index_type", "joined", "power_of_two", "walk"]
+__all__ = ["Axis", "Walk", "by_stride", "index_type", "joined", "power_of_two", "times", "walk"]
 
 _INT32 = 2**31
 
@@ -56,9 +56,9 @@ class Walk:
         """The distance from element 0 of storage number `storage`, empty where it is 0 all along."""
         single = self._single_stride(storage)
         if single is not None:
-            return _times(index, single) if single else ""
+            return times(index, single) if single else ""
         strides = [(number, axis.strides[storage]) for number, axis in enumerate(self.axes) if axis.strides[storage]]
-        return " + ".join(_times(f"{index}{number}", stride) for number, stride in strides)
+        return " + ".join(times(f"{index}{number}", stride) for number, stride in strides)
 
     @property
     def _storages(self) -> int:
@@ -77,7 +77,8 @@ class Walk:
         return not any(axis.strides[storage] for axis in self.axes)
 
 
-def _times(name: str, stride: int) -> str:
+def times(name: str, stride: int) -> str:
+    """`name * stride`, or the name alone for 1."""
     return name if stride == 1 else f"{name} * {stride}" if stride > 0 else f"{name} * ({stride})"
 
 
