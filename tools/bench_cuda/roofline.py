@@ -46,7 +46,7 @@ def ceilings(dtype: str) -> Ceilings:
     a = torch.randn(_SIDE, _SIDE, device="cuda", dtype=kind)
     source = torch.empty(_COPIED, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
-    a @ a
+    torch.mm(a, a)
     target.copy_(source)
     product = min(milliseconds(lambda: a @ a, _REPEATS) for _ in range(3))
     copy = min(milliseconds(lambda: target.copy_(source), _REPEATS) for _ in range(3))

@@ -134,7 +134,7 @@ def floor_divide(x, y):
 
 if knobs.runtime.interpret:
 
-    def dot(a, b, total, precision):
+    def dot(a, b, total, precision):  # pyright: ignore[reportRedeclaration]
         """total + a @ b. The interpreter would multiply the bits of bf16 as integers, so both are widened."""
         return tl.dot(a.to(tl.float32), b.to(tl.float32), total, input_precision=precision)
 else:

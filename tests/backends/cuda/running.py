@@ -28,7 +28,7 @@ def dtype_of(tensor: torch.Tensor) -> DType:
 
 def storage_of(name: str, tensor: torch.Tensor) -> Storage:
     """Where a tensor lies in its own memory, as a buffer of that name."""
-    return Storage(name, dtype_of(tensor), tuple(tensor.shape), tuple(tensor.stride()), tensor.storage_offset())
+    return Storage(name, dtype_of(tensor), tuple(tensor.shape), tuple(tensor.stride()), int(tensor.storage_offset()))
 
 
 def buffer_of(tensor: torch.Tensor) -> torch.Tensor:

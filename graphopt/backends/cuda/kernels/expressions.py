@@ -87,7 +87,8 @@ def expression(operation: Operation, arguments: Sequence[tuple[str, DType] | Con
     first = arguments[0]
     if operation.op in _KEEPS_OPERAND and not isinstance(first, Constant):
         meet = first[1]
-    register_type(meet), register_type(operation.dtype)
+    for dtype in (meet, operation.dtype):
+        register_type(dtype)
     if meet is DType.boolean and operation.op not in _ON_BOOLEANS:
         raise Unsupported(f"no kernel computes {operation.op} on truth values")
     if meet is DType.f64 and operation.op in _F32_ONLY:
@@ -151,11 +152,9 @@ def _div(operation: Operation, arguments: Arguments, dtype: DType) -> str:
     if dtype.is_float:
         # rounded to nearest where a floor or trunc follows: an approximate quotient may fall on the other side
         exact = f"tl.math.div_rn({left}, {right})" if dtype is DType.f32 else f"({left} / {right})"
-        return (
-            {None: f"({left} / {right})", "trunc": f"f.trunc({exact})"}[rounding]
-            if rounding in (None, "trunc")
-            else _no("div floor of floats")
-        )
+        if rounding is None:
+            return f"({left} / {right})"
+        return f"f.trunc({exact})" if rounding == "trunc" else _no("div floor of floats")
     return f"({left} // {right})" if rounding == "trunc" else f"f.floor_divide({left}, {right})"
 
 
