@@ -1,0 +1,111 @@
+"""recover() in two processes on this machine, told of each other as `accelerate launch` and `torchrun` do: by the environment."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.skipif(find_spec("accelerate") is None, reason="accelerate is not installed")
+
+SCRIPT = """
+import os, sys, torch
+from torch import nn
+from graphopt.errors import UsageError
+from graphopt.train import recover
+
+torch.set_num_threads(1)
+folder, rank = sys.argv[1], int(os.environ["RANK"])
+
+def network(seed):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3)).eval()
+
+teacher, student = network(0), network(1)
+with torch.no_grad():
+    student[4].weight[:, ::2] = 0.0
+data = torch.utils.data.TensorDataset(torch.randn(64, 6, generator=torch.Generator().manual_seed(0)))
+loader = torch.utils.data.DataLoader(data, batch_size=4, shuffle=True)
+
+def metric(module):
+    with torch.no_grad():
+        return -float((module(data[:][0]) - teacher(data[:][0])).square().mean()) + rank  # the first process decides
+
+class Stopped(BaseException):
+    pass
+
+class Fragile:
+    # the loader, until so many batches were taken
+    def __init__(self, count): self.left = count
+    def __len__(self): return len(loader)
+    def __iter__(self):
+        for item in loader:
+            if not self.left: raise Stopped
+            self.left -= 1
+            yield item
+
+def run(data, file=None, **options):
+    return recover(student, data, teacher=teacher, metric=metric, epochs=3, evaluate_every=3, lr=0.05, batch_norm_batches=0,
+                   checkpoint=file and f"{folder}/{file}", checkpoint_every=2, **options)
+
+whole = run(Fragile(1000))
+try:
+    run(Fragile(30), "shared.safetensors")
+except Stopped:
+    pass
+resumed = run(Fragile(1000), "shared.safetensors")
+run(loader, f"of{rank}.safetensors", micro_batch=2)
+try:
+    run(loader, f"of{rank}.safetensors", micro_batch=2)
+except UsageError as error:
+    text = str(error)
+torch.save({"whole": whole.module.state_dict(), "resumed": resumed.module.state_dict(), "history": str(whole), "again": str(resumed),
+            "start": resumed.resumed_at, "steps": whole.steps, "text": text}, f"{folder}/{rank}.pt")
+"""
+
+
+def test_two_processes_compute_the_same_and_one_writes(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "ACCELERATE_USE_CPU": "true",
+    }
+    common |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(tmp_path)],
+            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(2)
+    ]
+    for process in processes:
+        _, error = process.communicate(timeout=280)
+        assert process.returncode == 0, error.decode()
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    for name, tensor in first["whole"].items():
+        assert all(torch.equal(tensor, other) for other in (second["whole"][name], first["resumed"][name], second["resumed"][name])), name
+    assert not first["whole"]["4.weight"][:, ::2].any()
+    assert first["history"] == first["again"] == second["history"] == second["again"]
+    assert first["steps"] == 24  # 16 batches, 8 for each, 3 times
+    assert first["start"] == second["start"] == 14  # 30 batches are 15 steps, and every second one is kept
+    assert not list(tmp_path.glob("*.part"))
+    assert (tmp_path / "of0.safetensors").exists()
+    assert not (tmp_path / "of1.safetensors").exists()
+    for rank, found in enumerate((first, second)):
+        assert (
+            f"of{rank}.safetensors is not the same in all processes\n  fix: give a file in a folder that all machines see" in found["text"]
+        )
