@@ -8,6 +8,7 @@ from tools.bench_cpu.records import quartiles
 from tools.bench_quality.packages import COMMANDS
 from tools.bench_quality.records import STAGES
 from tools.bench_quality.scores import Scored, loss_text
+from tools.bench_quality.tasks import TASKS
 from tools.bench_sparsity.deploy import INT8
 from tools.bench_sparsity.latency import OURS_DENSE, PEERS, Latencies
 from tools.bench_sparsity.methods import ARMS
@@ -42,6 +43,9 @@ def page(boards: Sequence[Board], pictures: Mapping[str, str]) -> str:
     lines += ["**Weights and data** come in packages, nothing of it is in this repository:", "", *(f"    {line}" for line in COMMANDS), ""]
     lines += _machine(boards)
     lines += ["## Targets", ""]
+    absent = [name for name in TASKS if all(shown.task.name != name for shown in boards)]
+    if absent:
+        lines += [f"Not run yet: {', '.join(absent)}. How many seeds there are of the others stands with them below.", ""]
     for target in TARGETS:
         lines += _target(target.text, target.findings(boards))
     for shown in boards:
@@ -94,8 +98,13 @@ def section(shown: Board, picture: str | None) -> list[str]:
 
 def _extent(shown: Board) -> str:
     seeds = {stage: {len(point.hits[stage][shown.score]) for point in shown.points if stage in point.hits} for stage in STAGES}
-    parts = [f"{NAMES[stage]}: {'-'.join(map(str, sorted({min(found), max(found)})))} seeds" for stage, found in seeds.items() if found]
+    parts = [f"{NAMES[stage]}: {_count(found)}" for stage, found in seeds.items() if found]
     return f"Run here: {', '.join(parts)}; recovery of {shown.task.schedule.steps} steps."
+
+
+def _count(seeds: set[int]) -> str:
+    least, most = min(seeds), max(seeds)
+    return f"{most} seed{'s' if most > 1 else ''}" if least == most else f"{least} to {most} seeds"
 
 
 def _losses(shown: Board, point: Scored) -> list[str]:
