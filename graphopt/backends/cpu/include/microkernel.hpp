@@ -28,7 +28,9 @@ constexpr long weights_ahead(long bytes, int width) { return bytes > 24 << 10 ? 
 constexpr int SUM_RUN = 768;
 
 // Input channels of a run, a multiple of 16, where `total` with so many taps each are summed: runs of about equal length.
+// Outputs of a transposed convolution that no input reaches have no taps: one run of nothing.
 constexpr int sum_run(int total, int taps = 1) {
+  if (total == 0 || taps == 0) return ceil_div(total > 0 ? total : 1, LANES) * LANES;
   const int most = SUM_RUN / taps < LANES ? LANES : SUM_RUN / taps;
   return ceil_div(even_tile(total, most), LANES) * LANES;
 }
