@@ -28,12 +28,16 @@ def measure(folder: Path, layers: int, width: int, pass_: str) -> dict[str, int]
     Raises:
         CalledProcessError: the pass failed.
     """
-    commands = (["--make", str(folder), "--layers", str(layers), "--width", str(width)], ["--run", str(folder), "--pass", pass_])
-    for command in commands:
-        done = subprocess.run([sys.executable, "-m", "tools.measure_memory", *command], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr)
-    return json.loads(done.stdout)
+    _in_a_process(["--make", str(folder), "--layers", str(layers), "--width", str(width)])
+    return json.loads(_in_a_process(["--run", str(folder), "--pass", pass_]))
+
+
+def _in_a_process(options: list[str]) -> str:
+    """What this module prints with such options, run by itself."""
+    done = subprocess.run([sys.executable, "-m", "tools.measure_memory", *options], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise subprocess.CalledProcessError(done.returncode, options, done.stdout, done.stderr)
+    return done.stdout
 
 
 def _make(folder: Path, layers: int, width: int) -> None:

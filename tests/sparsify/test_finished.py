@@ -7,6 +7,7 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -76,12 +77,13 @@ def test_a_killed_pass_goes_on_and_ends_with_the_same_bits(pass_: str, number: i
 def test_other_weights_data_or_options_start_anew(tmp_path: Path) -> None:
     first = run("sparsify-obs{ratio=0.6}", tmp_path)
     assert notes(first) == []
-    for pass_, seeds, differs in (
+    cases: tuple[tuple[str, dict[str, Any], str], ...] = (
         ("sparsify-obs{ratio=0.6}", {"seed": 1}, "weights"),
         ("sparsify-obs{ratio=0.6}", {"data_seed": 1}, "data"),
         ("sparsify-obs{ratio=0.5}", {}, "options"),
         ("sparsify-obs{ratio=0.7}", {"seed": 2, "data_seed": 2}, "options and weights and data"),
-    ):
+    )
+    for pass_, seeds, differs in cases:
         result = run(pass_, tmp_path, **seeds)
         assert notes(result) == [f"started anew: what {tmp_path} holds of sparsify-obs was made with other {differs}"]
         assert bits(result) == bits(run(pass_, None, **seeds))
@@ -89,9 +91,19 @@ def test_other_weights_data_or_options_start_anew(tmp_path: Path) -> None:
     assert notes(run("sparsify-obs{ratio=0.6}", tmp_path))[0].startswith("5 finished parts were read from ")
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda content: content[: len(content) // 2], lambda content: b"", lambda content: b"\xff" * len(content)]
-)
+def truncated(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def emptied(content: bytes) -> bytes:
+    return content[:0]
+
+
+def overwritten(content: bytes) -> bytes:
+    return b"\xff" * len(content)
+
+
+@pytest.mark.parametrize("damage", [truncated, emptied, overwritten])
 def test_a_damaged_file_is_computed_again(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
     expected = bits(run("sparsify-obs{ratio=0.6}", tmp_path))  # read before the files that they are mapped from change
     (file,) = tmp_path.glob("*/layer-00002.safetensors")

@@ -272,12 +272,13 @@ def test_a_finished_run_returns_at_once(tmp_path: Path, student: graphopt.Graph,
     assert second.resumed_at == 3
     assert bits(first.module) == bits(second.module)
     text = r"done.pt is that of another run: the model, the teacher or an option differs\n  fix: give the same arguments"
-    for model, given in (
+    cases: tuple[tuple[graphopt.Graph, dict[str, Any]], ...] = (
         (student, other),
         (capture(sparse(ratio=0.5)), options),
         (student, {**options, "teacher": capture(network(1))}),
         (student, {**options, "loss": nn.functional.cross_entropy}),
-    ):
+    )
+    for model, given in cases:
         with pytest.raises(UsageError, match=text):
             recover(model, batches(), **given)
     (tmp_path / "done.pt").write_bytes(b"PK not a checkpoint")

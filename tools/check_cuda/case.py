@@ -40,7 +40,7 @@ class Case:
 
 def storage_of(name: str, tensor: torch.Tensor) -> Storage:
     """Where a tensor lies in its own memory, as a buffer of that name."""
-    return Storage(name, _DTYPES[tensor.dtype], tuple(tensor.shape), tuple(tensor.stride()), tensor.storage_offset())
+    return Storage(name, _DTYPES[tensor.dtype], tuple(tensor.shape), tuple(tensor.stride()), int(tensor.storage_offset()))
 
 
 def reference(op: str, operands: Operands, attrs: Mapping[str, Attribute] | None = None) -> torch.Tensor:

@@ -31,7 +31,7 @@ def run(case: Case, device: str = "cpu") -> torch.Tensor:
             pointers = [at(memory[storage.buffer], storage.offset) for storage in launch.arguments]
             getattr(module, launch.function)[launch.grid](*pointers, num_warps=launch.warps, num_stages=launch.stages)
     y = case.tensors["y"]
-    return view(memory["y"], tuple(y.shape), y.stride(), y.storage_offset()).cpu()
+    return view(memory["y"], tuple(y.shape), y.stride(), int(y.storage_offset())).cpu()
 
 
 def judge(case: Case, device: str = "cpu") -> tuple[float, str]:

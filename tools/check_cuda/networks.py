@@ -66,7 +66,8 @@ def read_outcomes(file: Path) -> list[Outcome]:
             kind, seed = entry["started"]
             found[kind, seed] = Outcome(kind, seed, "the process ended while it ran")
         else:
-            found[entry["kind"], entry["seed"]] = Outcome(**entry | {key: tuple(entry[key]) for key in ("kernels", "others")})
+            entry |= {key: tuple(entry[key]) for key in ("kernels", "others")}
+            found[entry["kind"], entry["seed"]] = Outcome(**entry)
     return list(found.values())
 
 

@@ -73,7 +73,8 @@ def _block_sparse(m: int, n: int, k: int, block: tuple[int, int], dtype: torch.d
     name = f"{2 * m}x{k}x{n} blocks {block[0]}x{block[1]} {ratio} {str(dtype).removeprefix('torch.')}"
 
     def make(storages: Storages) -> BlockSparse:
-        blocks = (storages[buffer] for buffer in ("values", "columns", "rows"))
-        return BlockSparse(storages["a"], *blocks, storages["y"], block, storages["bias"].expand((2, m, n)), unary(("relu",)))
+        values, columns, rows = (storages[buffer] for buffer in ("values", "columns", "rows"))
+        bias = storages["bias"].expand((2, m, n))
+        return BlockSparse(storages["a"], values, columns, rows, storages["y"], block, bias, unary(("relu",)))
 
     return make_case("block sparse", name, {"a": a, "bias": bias, **pack_blocks(weight, block)}, want, make)
