@@ -26,6 +26,7 @@ from graphopt.passes.sparsify.patterns import NOfM, Pattern, parse_pattern
 from graphopt.passes.sparsify.ratios import layers_within, shared_ratios
 from graphopt.passes.sparsify.scores import calibration_of, weight_scores
 from graphopt.pipeline.context import Context
+from graphopt.pipeline.memory import release_free_memory
 from graphopt.pipeline.passes import Outcome
 from graphopt.rewrite.rewriter import Rewriter
 
@@ -104,6 +105,7 @@ class DataAwarePass(Sparsify):
                     return asdict(self.solve(graph, layer, values, pattern, ratios[layer], context.seed))
 
                 _install(rewriter, layer, Solution(**finished.result(f"layer-{number:05}", solved)), pattern, done)
+                release_free_memory()
             stream.step(node)
             if not todo:
                 break

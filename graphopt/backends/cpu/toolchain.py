@@ -328,8 +328,8 @@ def _compile(folder: Path, units: int, compiler: Compiler, flags: Sequence[str],
     ]
     workers = max(1, min(units, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
     with ThreadPoolExecutor(workers, thread_name_prefix="graphopt-compile") as pool:
-        futures = [pool.submit(jobs.run, command, "the network") for command in commands]
         try:
+            futures = [pool.submit(jobs.run, command, "the network") for command in commands]
             for future in futures:
                 future.result()
         except BaseException:  # an interrupt too: no compiler outlives the call
