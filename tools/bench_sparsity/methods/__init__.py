@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tools.bench_sparsity.methods.arm import Arm
-from tools.bench_sparsity.methods.nncf import NNCF
+from tools.bench_sparsity.methods.nncf_prune import NNCF
 from tools.bench_sparsity.methods.ours import OURS
 from tools.bench_sparsity.methods.torch_prune import TORCH
 
