@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,9 @@ from pathlib import Path
 __all__ = ["main", "measure"]
 
 _ROWS = 64
+_MAPPED = 64 << 10
+"""Arrays of so many bytes are given back to the system when they are freed, as larger ones are anyway: what is measured is what
+is held, not holes between pieces of small models."""
 
 
 def measure(folder: Path, layers: int, width: int, pass_: str) -> dict[str, int]:
@@ -34,7 +38,9 @@ def measure(folder: Path, layers: int, width: int, pass_: str) -> dict[str, int]
 
 def _in_a_process(options: list[str]) -> str:
     """What this module prints with such options, run by itself."""
-    done = subprocess.run([sys.executable, "-m", "tools.measure_memory", *options], capture_output=True, text=True, check=False)
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(_MAPPED)}
+    command = [sys.executable, "-m", "tools.measure_memory", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise subprocess.CalledProcessError(done.returncode, options, done.stdout, done.stderr)
     return done.stdout
