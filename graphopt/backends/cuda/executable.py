@@ -10,8 +10,10 @@ import torch
 
 from graphopt.backends.base import Executable
 from graphopt.backends.cuda.device import device_name, require_device
+from graphopt.backends.cuda.kernels.block_sparse import BlockSparse
 from graphopt.backends.cuda.lowering import Program, plan_graph
 from graphopt.backends.cuda.options import CudaOptions
+from graphopt.backends.cuda.plan import Plan
 from graphopt.backends.cuda.runner import Runner
 from graphopt.backends.reference.binding import bind_dims, check_inputs
 from graphopt.backends.reference.interpreter import Interpreter
@@ -52,7 +54,7 @@ class CudaExecutable(Executable):
                     for step in program.plan.steps
                 ]
             lines += [f"%{name} = {op} runs by the reference lowering on the device: {reason}" for name, op, reason in program.foreign]
-            lines += _sparse_notes(self.graph)
+            lines += _sparse_notes(self.graph, program.plan)
             runner = self._runners.get(sizes)
             if runner is not None and runner.note:
                 lines.append(runner.note)
@@ -149,10 +151,19 @@ class CudaExecutable(Executable):
         save(self, Path(path))
 
 
-def _sparse_notes(graph: Graph) -> list[str]:
-    """Annotated parameters that run dense."""
+def _sparse_notes(graph: Graph, plan: Plan | None) -> list[str]:
+    """Annotated parameters that run dense: those that no step of the plan reads as blocks."""
+    steps = () if plan is None else plan.steps
+    sparse = {name for step in steps if isinstance(step.work, BlockSparse) for name in step.values}
+    skipped = {
+        state.name
+        for node in graph.nodes
+        if any(result.name in sparse for result in node.results)
+        for operand in node.operands
+        if isinstance(operand, Value) and (state := graph.state_of(operand)) is not None
+    }
     return [
         f"%{state.name} is annotated {state.type.sparsity.text} and runs dense: no sparse kernel was measured to be faster here"
         for state in graph.states.values()
-        if state.type.sparsity is not None
+        if state.type.sparsity is not None and state.name not in skipped
     ]

@@ -130,3 +130,18 @@ def test_options_are_checked() -> None:
         lower(graph, threads=2)
     with pytest.raises(BackendError, match="device is 'tpu', needs one of cuda, cpu"):
         lower(graph, device="tpu")
+
+
+def test_the_report_says_dense_only_of_weights_that_run_dense() -> None:
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8)]
+    model, x = torch.nn.Sequential(*layers).eval(), torch.randn(4, 64)
+    graph = graphopt.optimize(model, ["sparsify-block{block=(16, 16), ratio=0.5}"], example_inputs=(x,)).graph
+    dense = graphopt.lower(graph, "cuda")
+    assert isinstance(dense, CudaExecutable)
+    (note,) = (line for line in dense.report if "annotated" in line)
+    assert note == "%2.weight is annotated sparse<block 16x16 0.5> and runs dense: no sparse kernel was measured to be faster here"
+    ways = ["block sparse" if index == 1 else way for index, way in enumerate(dense.programs[()].chosen)]
+    sparse = CudaExecutable(graph, dense.options, {(): ways})
+    assert any("block sparse" in line for line in sparse.report)
+    assert not any("annotated" in line for line in sparse.report)
