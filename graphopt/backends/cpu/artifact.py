@@ -30,8 +30,9 @@ from graphopt.backends.cpu.executable import CpuExecutable
 from graphopt.backends.cpu.isa import cpu_name, resolve, supported
 from graphopt.backends.cpu.options import CpuOptions
 from graphopt.backends.cpu.replay import KEY_DIGITS, SavedStep, saved_steps
+from graphopt.backends.document import read_frame
 from graphopt.errors import ArtifactError, IRError, VerifyError
-from graphopt.ir.artifact import ArtifactReader, ArtifactWriter, strict_json, void, write_artifact
+from graphopt.ir.artifact import ArtifactReader, ArtifactWriter, void, write_artifact
 from graphopt.ir.graph import Graph, GraphEditor, Value
 from graphopt.ir.parser import parse
 from graphopt.ir.printer import show
@@ -214,20 +215,7 @@ def _parse_document(reader: ArtifactReader) -> _Document:
     Raises:
         ArtifactError: a field is missing or of the wrong type.
     """
-    try:
-        content = strict_json(reader.read(DOCUMENT, _MOST_DOCUMENT_BYTES))
-    except ValueError as error:
-        raise reader.error(DOCUMENT, f"no proper JSON: {error}") from None
-    if not isinstance(content, dict) or content.get("format") != "graphopt-executable" or content.get("backend") != "cpu":
-        raise reader.error(DOCUMENT, "not an executable of the backend cpu")
-    version = content.get("version")
-    if type(version) is not int or not 1 <= version <= _VERSION:
-        raise reader.error(DOCUMENT, f"version is {version!r}, this graphopt reads up to {_VERSION}", "update graphopt")
-    match content:
-        case {"options": dict(options), "machine": dict(machine), "choices": [*choices]}:
-            pass
-        case _:
-            raise reader.error(DOCUMENT, "'options', 'machine' or 'choices' is missing or of the wrong type")
+    options, machine, choices = read_frame(reader, DOCUMENT, "cpu", _VERSION, _MOST_DOCUMENT_BYTES)
     try:
         return _Document(options, machine, dict(_choice(entry) for entry in choices))
     except ValueError as error:

@@ -26,8 +26,9 @@ from typing import Any
 from graphopt.backends.cuda.device import device_name
 from graphopt.backends.cuda.executable import CudaExecutable, Sizes
 from graphopt.backends.cuda.options import CudaOptions
+from graphopt.backends.document import read_frame
 from graphopt.errors import ArtifactError, VerifyError
-from graphopt.ir.artifact import ArtifactReader, ArtifactWriter, strict_json, void, write_artifact
+from graphopt.ir.artifact import ArtifactReader, ArtifactWriter, void, write_artifact
 from graphopt.ir.graph import Graph
 from graphopt.ir.store import GRAPH_FILE, WEIGHTS_FILE, load_graph, write_graph
 from graphopt.ops import verify
@@ -131,20 +132,7 @@ class _Document:
 
 
 def _parse_document(reader: ArtifactReader) -> _Document:
-    try:
-        content = strict_json(reader.read(DOCUMENT, _MOST_DOCUMENT_BYTES))
-    except ValueError as error:
-        raise reader.error(DOCUMENT, f"no proper JSON: {error}") from None
-    if not isinstance(content, dict) or content.get("format") != "graphopt-executable" or content.get("backend") != "cuda":
-        raise reader.error(DOCUMENT, "not an executable of the backend cuda")
-    version = content.get("version")
-    if type(version) is not int or not 1 <= version <= _VERSION:
-        raise reader.error(DOCUMENT, f"version is {version!r}, this graphopt reads up to {_VERSION}", "update graphopt")
-    match content:
-        case {"options": dict(options), "machine": dict(machine), "choices": [*choices]}:
-            pass
-        case _:
-            raise reader.error(DOCUMENT, "'options', 'machine' or 'choices' is missing or of the wrong type")
+    options, machine, choices = read_frame(reader, DOCUMENT, "cuda", _VERSION, _MOST_DOCUMENT_BYTES)
     try:
         return _Document(options, machine, dict(_choice(entry) for entry in choices))
     except ValueError as error:
