@@ -5,10 +5,27 @@ place({"a": Life(100, 0, 1), "b": Life(50, 1, 2), "c": Life(90, 2, 3)}, 64)   ->
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-__all__ = ["Life", "aligned", "place"]
+from graphopt.errors import BackendError
+
+__all__ = ["Life", "View", "aligned", "place", "touched"]
+
+
+class View(Protocol):
+    """Where a step reads or writes: a backend's storage."""
+
+    @property
+    def buffer(self) -> str:
+        """Name of the buffer that it lies in."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +35,25 @@ class Life:
     bytes: int
     first: int
     last: int
+
+
+def touched(steps: Iterable[tuple[Sequence[View], Sequence[View]]], unwritten: Container[str]) -> tuple[dict[str, int], dict[str, int]]:
+    """The first step that writes each buffer, and the last that reads or writes it; a step is what it reads and what it writes.
+
+    Raises:
+        BackendError: a step reads one of the `unwritten` buffers, those that only steps fill, before any has.
+    """
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
+    for number, (reads, writes) in enumerate(steps):
+        for view in reads:
+            if view.buffer not in first and view.buffer in unwritten:
+                raise BackendError(f"step {number} reads {view.text}, which no step before it has written")
+            last[view.buffer] = number
+        for view in writes:
+            first.setdefault(view.buffer, number)
+            last[view.buffer] = number
+    return first, last
 
 
 def aligned(count: int, alignment: int) -> int:

@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
-from graphopt.backends.arena import Life, aligned, place
+from graphopt.backends.arena import Life, aligned, place, touched
 from graphopt.backends.cpu.kernel import Kernel
 from graphopt.backends.cpu.storage import Storage
 from graphopt.backends.text import size_text
-from graphopt.errors import BackendError
 from graphopt.ir.types import DType
 
 __all__ = ["ALIGNMENT", "Buffer", "Plan", "Step", "WeightSlot", "allocate", "plan_weights"]
@@ -119,20 +118,10 @@ def allocate(steps: Sequence[Step], buffers: Mapping[str, Buffer]) -> tuple[dict
     Raises:
         BackendError: a step reads a buffer that nothing has written.
     """
-    first: dict[str, int] = {}
-    last: dict[str, int] = {}
-    for number, step in enumerate(steps):
-        for storage in step.kernel.reads:
-            if buffers[storage.buffer].kind == "arena" and storage.buffer not in first:
-                raise BackendError(f"step {number} reads {storage.text}, which no step before it has written")
-            last[storage.buffer] = number
-        for storage in step.kernel.writes:
-            first.setdefault(storage.buffer, number)
-            last[storage.buffer] = number
-    arena = {
-        name: Life(buffer.bytes, first[name], last[name]) for name, buffer in buffers.items() if buffer.kind == "arena" and name in first
-    }
-    offsets, total = place(arena, ALIGNMENT)
+    arena = {name for name, buffer in buffers.items() if buffer.kind == "arena"}
+    first, last = touched([(step.kernel.reads, step.kernel.writes) for step in steps], arena)
+    lives = {name: Life(buffers[name].bytes, first[name], last[name]) for name in buffers if name in arena and name in first}
+    offsets, total = place(lives, ALIGNMENT)
     return offsets, total + SLACK
 
 

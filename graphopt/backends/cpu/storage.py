@@ -18,28 +18,18 @@ edge of the image.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
+from graphopt.backends.planning.strides import row_major, split, stretches
 from graphopt.errors import BackendError
 from graphopt.ir.types import DType
 
-__all__ = ["LANES", "Storage", "blocked", "channels_last", "plain", "row_major"]
+__all__ = ["LANES", "Storage", "blocked", "channels_last", "plain"]
 
 LANES = 16
 """Elements side by side in a blocked layout, on every machine."""
-
-
-def row_major(shape: Sequence[int]) -> tuple[int, ...]:
-    """Strides of a contiguous tensor."""
-    strides: list[int] = []
-    step = 1
-    for size in reversed(shape):
-        strides.append(step)
-        step *= max(size, 1)
-    return tuple(reversed(strides))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,42 +152,21 @@ class Storage:
             return replace(self, shape=tuple(shape), strides=row_major(shape), blocked_axis=None, block_stride=0, halo=(0, 0))
         if self.blocked_axis is not None and self.shape[self.blocked_axis] == 1:
             return replace(self, blocked_axis=None, block_stride=0).reshape(shape)
-        # Walk both shapes at once over stretches with equal numbers of elements.
         strides: list[int] = []
         blocked_axis: int | None = None
-        old = 0
-        new = 0
-        while new < len(shape):
-            first_old, first_new = old, new
-            have = self.shape[old] if old < self.rank else 1
-            want = shape[new]
-            old, new = min(old + 1, self.rank), new + 1
-            while have != want:
-                if have < want:
-                    have *= self.shape[old]
-                    old += 1
-                else:
-                    want *= shape[new]
-                    new += 1
-            axes = [axis for axis in range(first_old, old) if self.shape[axis] != 1]
-            if self.blocked_axis is not None and first_old <= self.blocked_axis < old:
+        for axes, into in stretches(self.shape, shape):
+            if self.blocked_axis in axes:
                 # the blocked axis stays as it is, next to axes of size 1
-                if len(axes) > 1 or sum(size != 1 for size in shape[first_new:new]) > 1:
+                wide = [axis for axis in into if shape[axis] != 1]
+                if len(wide) != 1 or any(self.shape[axis] != 1 for axis in axes if axis != self.blocked_axis):
                     return None
-                for axis in range(first_new, new):
-                    if blocked_axis is None and (shape[axis] != 1 or axis == new - 1):
-                        blocked_axis = axis
-                    strides.append(1)
+                blocked_axis = wide[0]
+                strides += [1] * len(into)
                 continue
-            for left, right in itertools.pairwise(axes):
-                if self.strides[left] != self.strides[right] * self.shape[right]:
-                    return None
-            step = self.strides[axes[-1]] if axes else 1
-            tail: list[int] = []
-            for size in reversed(shape[first_new:new]):
-                tail.append(step)
-                step *= size
-            strides += reversed(tail)
+            parts = split([self.shape[axis] for axis in axes], [self.strides[axis] for axis in axes], [shape[axis] for axis in into])
+            if parts is None:
+                return None
+            strides += parts
         same_image = (
             self.halo != (0, 0) and self.rank >= 2 and tuple(shape[-2:]) == self.shape[-2:] and tuple(strides[-2:]) == self.strides[-2:]
         )

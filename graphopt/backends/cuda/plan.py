@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from graphopt.backends.arena import Life, place
+from graphopt.backends.arena import Life, place, touched
 from graphopt.backends.cuda.kernel import Work
 from graphopt.backends.cuda.storage import Storage
 from graphopt.backends.text import size_text
-from graphopt.errors import BackendError
 
 __all__ = ["ALIGNMENT", "Buffer", "Plan", "Step", "finish"]
 
@@ -100,16 +99,8 @@ def finish(
     Raises:
         BackendError: a step reads a buffer that nothing has written.
     """
-    first: dict[str, int] = {}
-    last: dict[str, int] = {}
-    for number, step in enumerate(steps):
-        for storage in step.work.reads:
-            if buffers[storage.buffer].kind in ("arena", "torch") and storage.buffer not in first:
-                raise BackendError(f"step {number} reads {storage.text}, which no step before it has written")
-            last[storage.buffer] = number
-        for storage in step.work.writes:
-            first.setdefault(storage.buffer, number)
-            last[storage.buffer] = number
+    filled = {name for name, buffer in buffers.items() if buffer.kind in ("arena", "torch")}
+    first, last = touched([(step.work.reads, step.work.writes) for step in steps], filled)
     last.update({storage.buffer: len(steps) for storage in outputs})
     used = {storage.buffer for storage in (*inputs, *outputs)} | first.keys() | last.keys()
     kept = {name: buffer for name, buffer in buffers.items() if name in used}

@@ -9,25 +9,15 @@ transposes and broadcasts (stride 0).
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
+from graphopt.backends.planning.strides import row_major, split, stretches
 from graphopt.errors import BackendError
 from graphopt.ir.types import DType
 
-__all__ = ["Storage", "channels_last", "contiguous", "dense_in_order", "row_major"]
-
-
-def row_major(shape: Sequence[int]) -> tuple[int, ...]:
-    """Strides of a contiguous tensor, as torch counts them."""
-    strides: list[int] = []
-    step = 1
-    for size in reversed(shape):
-        strides.append(step)
-        step *= max(size, 1)
-    return tuple(reversed(strides))
+__all__ = ["Storage", "channels_last", "contiguous", "dense_in_order"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +131,11 @@ class Storage:
         if self.elements == 0:
             return replace(self, shape=tuple(shape), strides=row_major(shape))
         strides: list[int] = []
-        for axes, sizes in _stretches(self.shape, tuple(shape)):
-            real = [axis for axis in axes if self.shape[axis] != 1]
-            for left, right in itertools.pairwise(real):
-                if self.strides[left] != self.strides[right] * self.shape[right]:
-                    return None
-            step = self.strides[real[-1]] if real else 1
-            strides += [step * stride for stride in row_major(sizes)]
+        for axes, into in stretches(self.shape, shape):
+            parts = split([self.shape[axis] for axis in axes], [self.strides[axis] for axis in axes], [shape[axis] for axis in into])
+            if parts is None:
+                return None
+            strides += parts
         return replace(self, shape=tuple(shape), strides=tuple(strides))
 
     @property
@@ -170,27 +158,6 @@ class Storage:
 
     def __str__(self) -> str:
         return self.text
-
-
-def _stretches(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[range, tuple[int, ...]]]:
-    """Axes of `old` and sizes of `new` that hold the same elements, from left to right; no size is 0."""
-    found: list[tuple[range, tuple[int, ...]]] = []
-    at = start = 0
-    while start < len(new):
-        first, stop = at, start + 1
-        have = old[at] if at < len(old) else 1
-        at = min(at + 1, len(old))
-        want = new[start]
-        while have != want:
-            if have < want:
-                have *= old[at]
-                at += 1
-            else:
-                want *= new[stop]
-                stop += 1
-        found.append((range(first, at), new[start:stop]))
-        start = stop
-    return found
 
 
 def contiguous(buffer: str, dtype: DType, shape: Sequence[int]) -> Storage:

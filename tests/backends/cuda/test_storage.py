@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from graphopt.backends.cuda.storage import Storage, channels_last, contiguous, row_major
+from graphopt.backends.cuda.storage import Storage, channels_last, contiguous
+from graphopt.backends.planning.strides import row_major
 from graphopt.errors import BackendError
 from graphopt.ir.types import DType
 from tests.backends.cuda.running import storage_of

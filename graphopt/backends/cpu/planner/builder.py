@@ -21,8 +21,9 @@ from graphopt.backends.cpu.planner.blocks import Block, find_blocks
 from graphopt.backends.cpu.planner.choice import Alternative, Choice, Stage, first_choice
 from graphopt.backends.cpu.planner.groups import Group
 from graphopt.backends.cpu.planner.layouts import Layouts, make_storage
-from graphopt.backends.cpu.storage import LANES, Storage, plain, row_major
+from graphopt.backends.cpu.storage import LANES, Storage, plain
 from graphopt.backends.planning.shapes import Shapes
+from graphopt.backends.planning.strides import row_major
 from graphopt.backends.planning.views import VIEW_OPS, backward_view, forward_view, is_invertible
 from graphopt.errors import BackendError
 from graphopt.ir.graph import Graph, Node, Value
