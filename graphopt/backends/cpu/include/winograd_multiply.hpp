@@ -10,51 +10,54 @@ namespace graphopt {
 // convolution comes from this sum, and it grows with the length of a run.
 constexpr int WINOGRAD_RUN = 64;
 
-// M of TILES tiles and VECTORS of the WIDTH output groups of u, at one frequency. What the next 16 channels need
-// is fetched into L1, at the end the next call's; AHEAD lines per channel from `ahead` on, and errands, into L2.
+// Adds to M of TILES tiles and VECTORS of the WIDTH output groups of u, at one frequency, the products of `channels`
+// input channels; M is not read where they are the FIRST ones. Fetched meanwhile, into L1: what the next call reads of v,
+// from next_v on, and AHEAD lines per channel from `ahead` on. Into L2: the errands.
 template <class S, int TILES, int VECTORS, int WIDTH, int AHEAD>
-GRAPHOPT_INLINE void winograd_multiply_tile(const float* v, const float* next_v, const float* u, const float* ahead, float* m, const WinogradLines* errand) {
+GRAPHOPT_INLINE void winograd_multiply_tile(const float* v, const float* next_v, const float* u, const float* ahead, float* m, int channels, bool first, const WinogradLines* errand) {
   using W = WinogradShape<S>;
-  for (int first = 0; first < S::IN_CHANNELS; first += WINOGRAD_RUN) {
-    Tile<TILES, VECTORS> sums;
-    sums.clear();
-    const int last = first + WINOGRAD_RUN < S::IN_CHANNELS ? first + WINOGRAD_RUN : S::IN_CHANNELS;
-    for (int channel = first; channel < last; channel += LANES) {
-      const int lanes = last - channel < LANES ? last - channel : LANES;
-      const float* from = v + channel / LANES * W::V_GROUP;
-      const float* soon = channel + LANES < S::IN_CHANNELS ? from + W::V_GROUP : next_v;
-      const WinogradLines aside = *errand++;
-      for (int lane = 0; lane < lanes; ++lane) {
-        prefetch(aside.first + lane * aside.step);
-        GRAPHOPT_UNROLL for (int line = 0; line < AHEAD; ++line) prefetch(ahead + line * LANES);
-        GRAPHOPT_UNROLL for (int j = 0; j < VECTORS; ++j) prefetch_near(u + (LANES * WIDTH + j) * LANES);
-        prefetch_near(soon + lane * LANES);
-        sums.template multiply<LANES, 1, WIDTH * LANES>(from + lane, u, 1);
-        u += WIDTH * LANES;
-        ahead += AHEAD * LANES;
-      }
+  Tile<TILES, VECTORS> sums;
+  sums.clear();
+  for (int channel = 0; channel < channels; channel += LANES, v += W::V_GROUP, next_v += W::V_GROUP) {
+    const int lanes = channels - channel < LANES ? channels - channel : LANES;
+    const WinogradLines aside = *errand++;
+    for (int lane = 0; lane < lanes; ++lane) {
+      prefetch(aside.first + lane * aside.step);
+      prefetch_near(next_v + lane * LANES);
+      GRAPHOPT_UNROLL for (int line = 0; line < AHEAD; ++line) prefetch_near(ahead + line * LANES);
+      sums.template multiply<LANES, 1, WIDTH * LANES>(v + lane, u, 1);
+      u += WIDTH * LANES;
+      ahead += AHEAD * LANES;
     }
-    sums.for_each([&](Vec sum, int i, int j) {
-      float* to = m + i * W::M_TILE + j * LANES;
-      store(to, first == 0 ? sum : load(to) + sum);
-    });
   }
+  sums.for_each([&](Vec sum, int i, int j) {
+    float* to = m + i * W::M_TILE + j * LANES;
+    store(to, first ? sum : load(to) + sum);
+  });
 }
 
-// M of a block at one frequency, of WIDTH output groups whose weights lie side by side.
+// M of a block at one frequency, of WIDTH output groups whose weights lie side by side: a run of weights stays in L1
+// while all tiles are multiplied with it.
 template <class S, int WIDTH> __attribute__((noinline)) void winograd_multiply(const float* v, const float* u, float* m, const WinogradLines*& errand) {
+  using W = WinogradShape<S>;
   constexpr int VECTORS = tile_vectors(WIDTH), MOST = tile_rows(VECTORS);
   // each call asks for a part of the weights that follow these
   constexpr int CALLS = Pieces(S::BLOCK, MOST).count * (WIDTH / VECTORS), AHEAD = ceil_div(WIDTH, CALLS);
-  const float* ahead = u + S::IN_CHANNELS * WIDTH * LANES;
-  for_pieces<S::BLOCK, MOST>([&](auto tiles, int tile) {
-    const float* next = v + (tile + tiles < S::BLOCK ? (tile + tiles) * LANES : WinogradShape<S>::V_FREQUENCY);
-    for (int j = 0; j < WIDTH; j += VECTORS) {
-      winograd_multiply_tile<S, tiles, VECTORS, WIDTH, AHEAD>(v + tile * LANES, next, u + j * LANES, ahead, m + tile * WinogradShape<S>::M_TILE + j * LANES, errand);
-      errand += WinogradShape<S>::IN_GROUPS;
-      ahead += S::IN_CHANNELS * AHEAD * LANES;
-    }
-  });
+  for (int first = 0; first < S::IN_CHANNELS; first += WINOGRAD_RUN) {
+    const int channels = S::IN_CHANNELS - first < WINOGRAD_RUN ? S::IN_CHANNELS - first : WINOGRAD_RUN;
+    const float* next_run = first + WINOGRAD_RUN < S::IN_CHANNELS ? v + WINOGRAD_RUN / LANES * W::V_GROUP : v + (W::V_FREQUENCY - first / LANES * W::V_GROUP);
+    const float* ahead = u + channels * WIDTH * LANES;
+    for_pieces<S::BLOCK, MOST>([&](auto tiles, int tile) {
+      const float* next = tile + tiles < S::BLOCK ? v + (tile + tiles) * LANES : next_run;
+      for (int j = 0; j < WIDTH; j += VECTORS) {
+        winograd_multiply_tile<S, tiles, VECTORS, WIDTH, AHEAD>(v + tile * LANES, next, u + j * LANES, ahead, m + tile * W::M_TILE + j * LANES, channels, first == 0, errand);
+        errand += ceil_div(channels, LANES);
+        ahead += channels * AHEAD * LANES;
+      }
+    });
+    u += channels * WIDTH * LANES;
+    v += WINOGRAD_RUN / LANES * W::V_GROUP;
+  }
 }
 
 // M of a block and the `groups` output groups of a panel, at all frequencies.
