@@ -109,3 +109,14 @@ def run(memory, node):
     return (view(t0, (2, 40), (40, 1), 0),)
 """
     )
+
+
+def test_an_op_may_read_an_image_twice() -> None:
+    text = """\
+graph twice(%x: f32[1,2,3,3]) {
+  %a: f32[1,4,3,3] = concat(%x, %x) {axis=1}
+  %b: f32[1,4,1,1] = adaptive_avg_pool2d(%a) {output_size=(1, 1)}
+  return %b
+}
+"""
+    assert len(steps_of(text)) == 2

@@ -45,7 +45,7 @@ class Layouts:
                 images += [value for value in (node.operands[0], *node.results) if isinstance(value, Value) and self._can_be(value)]
             elif node.op in _KEEP:
                 for value in values[1:]:
-                    self._parents[self._root(value)] = self._root(values[0])
+                    self._join(value, values[0])
         self._images = {self._root(value) for value in images}
 
     def _can_be(self, value: Value) -> bool:
@@ -59,6 +59,12 @@ class Layouts:
         for passed in path:
             self._parents[passed] = value
         return value
+
+    def _join(self, value: Value, other: Value) -> None:
+        """Both have one layout; a root never is its own parent, also where an op reads a value twice."""
+        root, onto = self._root(value), self._root(other)
+        if root is not onto:
+            self._parents[root] = onto
 
     def is_image(self, value: Value) -> bool:
         """True where the value should lie with channels last."""
