@@ -121,6 +121,40 @@ def test_accelerate_computes_the_same_on_one_device(student: graphopt.Graph, tea
     assert bits(first.module) == bits(second.module)
 
 
+PROCESS = """
+import hashlib, sys
+sys.path.insert(0, sys.argv[1])
+from tests.train.test_recover import batches, bits, network, sparse
+from graphopt.train import recover
+found = recover(sparse(), batches(4), teacher=network(), epochs=2, metric=lambda module: 0.0, evaluate_every=1)
+digest = hashlib.sha256(b"".join(bits(found.module))).hexdigest()
+sys.stdout.write(f"{found.steps} steps, {int((found.module.get_parameter('5.weight') == 0).sum())} zeros, {digest}\\n")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("accelerate") is None, reason="accelerate is not installed")
+def test_two_processes_share_the_batches_and_end_with_the_same_bits(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(PROCESS)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        str(script),
+        str(Path(__file__).parents[2]),
+    ]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert run.returncode == 0, run.stderr
+    first, second = run.stdout.splitlines()
+    assert first == second
+    zeros = int((sparse().get_parameter("5.weight") == 0).sum())
+    assert first.startswith(f"4 steps, {zeros} zeros, "), "half of the steps that one process takes: 4 batches, 2 epochs"
+
+
 def test_micro_batches_compute_the_same(teacher: graphopt.Graph) -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).double()
     data = [(x.double(), y) for x, y in batches(labels=True)]

@@ -62,7 +62,10 @@ class _Accelerated(Runtime):
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs
 
-        self._accelerator: Any = Accelerator(kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
+        # without a GPU accelerate has to be told: else processes of torchrun would each train on all of the data, apart
+        alone = not torch.accelerator.is_available()
+        handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
+        self._accelerator: Any = Accelerator(cpu=alone, kwargs_handlers=handlers)
         self.device = self._accelerator.device
         self.rank, self.world = self._accelerator.process_index, self._accelerator.num_processes
 
