@@ -23,6 +23,7 @@ import torch
 from rich.console import Console
 
 from tools.bench_quality.packages import MissingDataError
+from tools.bench_quality.pages import write_page
 from tools.bench_quality.records import STAGES
 from tools.bench_quality.tasks import TASKS
 from tools.bench_quality.tasks.base import Task
@@ -130,13 +131,7 @@ def _run(task: Task, arms: Sequence[str], stages: tuple[str, ...], targets: Sequ
 def _write_page(root: Path, target: Path) -> None:
     from tools.bench_shrink.plot import draw
 
-    boards = [found for task in TASKS.values() if (found := board(root, task)) is not None]
-    pictures: dict[str, str] = {}
-    for shown in boards:
-        file = target.with_name(f"{target.stem}-{shown.task.name}.svg")
-        if draw(shown, file):
-            pictures[shown.task.name] = file.name
-    target.write_text(page(boards, pictures), encoding="utf-8")
+    write_page([found for task in TASKS.values() if (found := board(root, task)) is not None], target, draw, page)
 
 
 if __name__ == "__main__":
