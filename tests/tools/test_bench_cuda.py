@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 import graphopt
 from graphopt.backends.cuda.device import has_device
 from tools.bench_cuda.__main__ import main
+from tools.bench_cuda.arms import CHANGED
 from tools.bench_cuda.records import Record, read, write
 from tools.bench_cuda.roofline import Ceilings, least_seconds
 from tools.bench_cuda.table import page
@@ -21,7 +23,7 @@ RECORD = Record(
 def test_a_page_of_records(tmp_path: Path) -> None:
     write(tmp_path, RECORD)
     text = page(read(tmp_path))
-    assert "| net | 1.00 (1.00–1.50) 1e-03 | 3.00 (2.50–3.50) | - | - | - | **2.00** (2.00–2.50) eager | 50% |" in text
+    assert "| net | 1.00 (1.00–1.50) 1e-03 | 3.00 (2.50–3.50) | - | - | - | - | - | - | **2.00** (2.00–2.50) eager | 50% |" in text
     assert "Geometric mean of the ratios 2.00, least 2.00, of 1 networks." in text
     assert "- net-batch1-float16, compile: RuntimeError: no" in text
 
@@ -42,3 +44,12 @@ def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_names_are_errors(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--dtypes", "float8"]) == 2
     assert "'float8' is no dtype: use float32, tf32, float16, bfloat16" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("change", CHANGED.values(), ids=list(CHANGED))
+def test_passes_of_the_changed_arms_change_a_network(change: str) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(*(torch.nn.Linear(128, 128) for _ in range(4))).eval()
+    graph = graphopt.optimize(model, [change], example_inputs=(torch.randn(2, 128),), check="off").graph
+    types = [state.type for state in graph.states.values() if state.type.rank == 2]
+    assert any(type_.sparsity is not None or type_.shape != (128, 128) for type_ in types)

@@ -5,6 +5,8 @@ eager            the module as it is
 channels_last    eager with NHWC weights and images
 compile          torch.compile in its default mode
 max-autotune     torch.compile that tries kernels and captures CUDA graphs
+
+And ours of networks that a pass has changed: `ours 2:4`, `ours blocks` and `ours shrunk`. Their errors are against the changed network.
 """
 
 from __future__ import annotations
@@ -16,21 +18,28 @@ from typing import Any
 
 import torch
 
-__all__ = ["ARMS", "OURS", "Ready", "flat", "make", "precision"]
+__all__ = ["ARMS", "CHANGED", "OURS", "PEERS", "Ready", "flat", "make", "precision"]
 
 OURS = "ours"
-ARMS = (OURS, "eager", "channels_last", "compile", "max-autotune")
+PEERS = ("eager", "channels_last", "compile", "max-autotune")
+CHANGED = {
+    "ours 2:4": "sparsify-n-m{n=2, m=4}",
+    "ours blocks": "sparsify-block{block=(32, 32), ratio=0.8}",
+    "ours shrunk": "shrink-channels{ratio=0.5}",
+}
+ARMS = (OURS, *PEERS, *CHANGED)
 
 Tensors = tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A network that is ready: `run` launches it once, `outputs` gives its results."""
+    """A network that is ready: `run` launches it once, `outputs` gives its results; `changed` is the module that a pass made of it."""
 
     run: Callable[[], Any]
     outputs: Callable[[], list[torch.Tensor]]
     note: str = ""
+    changed: torch.nn.Module | None = None
 
 
 def precision(dtype: str) -> None:
@@ -46,8 +55,8 @@ def make(arm: str, module: torch.nn.Module, given: Tensors, dtype: str) -> Ready
     Raises:
         ValueError: no such arm.
     """
-    if arm == OURS:
-        return _ours(module, given, dtype)
+    if arm == OURS or arm in CHANGED:
+        return _ours(module, given, dtype, CHANGED.get(arm))
     if arm not in ARMS:
         raise ValueError(f"no arm is called '{arm}', there are {', '.join(ARMS)}")
     kind = {"float16": torch.float16, "bfloat16": torch.bfloat16}.get(dtype, torch.float32)
@@ -66,14 +75,17 @@ def make(arm: str, module: torch.nn.Module, given: Tensors, dtype: str) -> Ready
     return Ready(run, lambda: flat(run()))
 
 
-def _ours(module: torch.nn.Module, given: Tensors, dtype: str) -> Ready:
+def _ours(module: torch.nn.Module, given: Tensors, dtype: str, change: str | None) -> Ready:
     import graphopt
 
-    captured = graphopt.capture(module, tuple(tensor.cpu() for tensor in given))
-    executable = graphopt.lower(graphopt.optimize(captured, ["lossless"], check="off").graph, "cuda", dtype=dtype)
+    graph = graphopt.capture(module, tuple(tensor.cpu() for tensor in given))
+    if change is not None:
+        graph = graphopt.optimize(graph, [change], check="off").graph
+    executable = graphopt.lower(graphopt.optimize(graph, ["lossless"], check="off").graph, "cuda", dtype=dtype)
     executable.run(given)
-    uncaptured = [line for line in executable.report if line.startswith("not captured")]
-    return Ready(lambda: executable.run(given), lambda: list(executable.run(given)), "; ".join(uncaptured))
+    notes = [line for line in executable.report if line.startswith("not captured") or (change is not None and "annotated" in line)]
+    changed = None if change is None else graph.to_module()
+    return Ready(lambda: executable.run(given), lambda: list(executable.run(given)), "; ".join(notes), changed)
 
 
 def flat(found: object) -> list[torch.Tensor]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from tools.bench_cpu.table import figure
-from tools.bench_cuda.arms import ARMS, OURS
+from tools.bench_cuda.arms import ARMS, OURS, PEERS
 from tools.bench_cuda.records import Record
 
 __all__ = ["page", "summary"]
@@ -19,7 +19,9 @@ Written by `python -m tools.bench_cuda` from what it measured; do not edit by ha
 All arms run in one process on one GPU, in turns: a round gives each arm one turn of calls that are launched back to back between two
 events. Inputs are on the device. A cell is `median ms (quartiles) error`; the error is the largest difference from the network in float64,
 relative to the largest value, of the worst output. The ratio is the time of the best peer over ours, per round: median (quartiles); above
-1 ours is faster. *Roofline* is the least time by measured ceilings of this GPU and our own count of operations and bytes, over our time.
+1 ours is faster. The last three are ours of a network with two of four weights, with blocks of zeros, and with half of its channels: no
+peers of the dense one.
+*Roofline* is the least time by measured ceilings of this GPU and our own count of operations and bytes, over our time.
 """
 
 
@@ -32,7 +34,7 @@ def _time(record: Record, arm: str) -> str:
 
 
 def _ratio(record: Record) -> str:
-    best = record.best([arm for arm in ARMS if arm != OURS])
+    best = record.best(list(PEERS))
     ratio = record.ratio(best, OURS) if best else None
     return "-" if ratio is None else f"**{ratio.median:.2f}** ({ratio.lower:.2f}–{ratio.upper:.2f}) {best}"
 
@@ -64,7 +66,7 @@ def page(records: Sequence[Record]) -> str:
             "|" + "---|" * (len(ARMS) + 3),
         ]
         lines += [f"| {r.model} | " + " | ".join(_time(r, arm) for arm in ARMS) + f" | {_ratio(r)} | {_roofline(r)} |" for r in chosen]
-        ratios = [ratio.median for r in chosen if (best := r.best(ARMS[1:])) and (ratio := r.ratio(best, OURS))]
+        ratios = [ratio.median for r in chosen if (best := r.best(list(PEERS))) and (ratio := r.ratio(best, OURS))]
         if ratios:
             mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
             lines += ["", f"Geometric mean of the ratios {mean:.2f}, least {min(ratios):.2f}, of {len(ratios)} networks."]

@@ -10,7 +10,6 @@ import torch
 
 from graphopt.backends.base import Executable
 from graphopt.backends.cuda.device import device_name, require_device
-from graphopt.backends.cuda.kernels.block_sparse import BlockSparse
 from graphopt.backends.cuda.lowering import Program, plan_graph
 from graphopt.backends.cuda.options import CudaOptions
 from graphopt.backends.cuda.plan import Plan
@@ -152,9 +151,9 @@ class CudaExecutable(Executable):
 
 
 def _sparse_notes(graph: Graph, plan: Plan | None) -> list[str]:
-    """Annotated parameters that run dense: those that no step of the plan reads as blocks."""
+    """Annotated parameters that run dense: those whose zeros no step of the plan skips."""
     steps = () if plan is None else plan.steps
-    sparse = {name for step in steps if isinstance(step.work, BlockSparse) for name in step.values}
+    sparse = {name for step in steps if step.work.skips_zeros for name in step.values}
     skipped = {
         state.name
         for node in graph.nodes

@@ -100,6 +100,11 @@ class Work(ABC):
         return 0
 
     @property
+    def skips_zeros(self) -> bool:
+        """True where a weight that is annotated as sparse is not multiplied as a dense one."""
+        return False
+
+    @property
     def bytes(self) -> int:
         """Bytes that have to be read and written once."""
         distinct = dict.fromkeys((*self.reads, *self.writes))

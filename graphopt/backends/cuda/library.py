@@ -8,7 +8,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as functional
 
-__all__ = ["attention", "convolution", "convolution_relu", "copy", "linear", "matmul", "transposed_convolution"]
+from graphopt.backends.cuda.semi_structured import unpack
+
+__all__ = ["attention", "convolution", "convolution_relu", "copy", "linear", "linear_2_4", "matmul", "transposed_convolution"]
 
 Sizes = tuple[int, ...]
 
@@ -59,6 +61,23 @@ def transposed_convolution(
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """x [..., C] * weight [K, C] + bias [K] -> [..., K]."""
     return functional.linear(x, weight, bias)
+
+
+def linear_2_4(x: torch.Tensor, values: torch.Tensor, metadata: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """x [..., C] * weight [K, C] + bias [K] -> [..., K], of a weight as `semi_structured.pack` leaves it, on sparse tensor cores.
+
+    On a CPU the weight is unpacked and multiplied as it was.
+    """
+    if not x.is_cuda:
+        return functional.linear(x, unpack(values, metadata), bias)
+    rows = x.reshape(-1, x.shape[-1])
+    # the kernels take multiples of 8 rows of x
+    columns = functional.pad(rows, (0, 0, 0, -len(rows) % 8)).t()
+    if bias is None:
+        made = torch._sparse_semi_structured_mm(values, metadata, columns)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+    else:
+        made = torch._sparse_semi_structured_addmm(bias, values, metadata, columns)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+    return made.t()[: len(rows)].reshape(*x.shape[:-1], len(values)).contiguous()
 
 
 def matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

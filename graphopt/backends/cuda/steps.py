@@ -45,6 +45,11 @@ class LibraryStep(Work):
         """As the op counts them."""
         return self.operations
 
+    @property
+    def skips_zeros(self) -> bool:
+        """Of weights with two of four."""
+        return self.function == "linear_2_4"
+
     def emit(self, name: str) -> Code:
         """One call."""
         return Code("", (Call(self.function, self.arguments, (self.result,), self.constants),))

@@ -145,3 +145,34 @@ def test_the_report_says_dense_only_of_weights_that_run_dense() -> None:
     sparse = CudaExecutable(graph, dense.options, {(): ways})
     assert any("block sparse" in line for line in sparse.report)
     assert not any("annotated" in line for line in sparse.report)
+
+
+def two_of_four(dtype: str) -> tuple[graphopt.Graph, CudaExecutable, torch.Tensor]:
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 96), torch.nn.ReLU(), torch.nn.Linear(96, 8)]
+    model, x = torch.nn.Sequential(*layers).eval(), torch.randn(2, 3, 64)
+    graph = graphopt.optimize(model, ["sparsify-n-m{n=2, m=4}"], example_inputs=(x,)).graph
+    lowered = graphopt.lower(graph, "cuda", dtype=dtype, device="cpu")
+    assert isinstance(lowered, CudaExecutable)
+    return graph, lowered, x
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_weights_with_two_of_four_are_offered_as_such(dtype: str, tmp_path: Path) -> None:
+    graph, dense, x = two_of_four(dtype)
+    assert any("%2.weight is annotated sparse<2:4 axis=1 0.5> and runs dense" in line for line in dense.report)
+    assert dense.programs[()].chosen == ("linear",), "the other layers have one way"
+    sparse = CudaExecutable(graph, dense.options, {(): ["2:4"]})
+    assert "library             linear_2_4 6 x 64->96 + bias" in str(sparse.programs[()].plan)
+    assert not any("annotated" in line for line in sparse.report)
+    assert torch.equal(sparse(x), dense(x)), "on a CPU it is the same product"
+    sparse.save(tmp_path / "saved")
+    loaded = graphopt.load(tmp_path / "saved")
+    assert isinstance(loaded, CudaExecutable)
+    assert torch.equal(loaded(x), dense(x))
+
+
+def test_two_of_four_needs_sixteen_bits() -> None:
+    _, dense, _ = two_of_four("float32")
+    assert dense.programs[()].chosen == ()
+    assert any("runs dense" in line for line in dense.report)

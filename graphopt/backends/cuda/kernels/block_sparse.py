@@ -118,6 +118,11 @@ class BlockSparse(Kernel):
         """Two for each product with a value that is kept."""
         return prod(self.y.shape[:-1]) * 2 * self.values.elements + self.y.elements * self.chain.flops
 
+    @property
+    def skips_zeros(self) -> bool:
+        """Those of blocks."""
+        return True
+
     def describe(self) -> str:
         """Sizes, blocks, what is fused."""
         m, n = prod(self.y.shape[:-1]), self.y.shape[-1]

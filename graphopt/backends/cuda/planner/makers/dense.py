@@ -1,13 +1,16 @@
 """Convolutions, matrix products and attention: library calls, with the chain as a kernel behind them that works in place.
 
 conv2d + add + relu      cuDNN convolution without bias, then (+ bias + residual + relu) in one pass; or all in one cuDNN call
-linear + gelu            cuBLASLt with bias, then gelu; or an emitted product that does both
+linear + gelu            cuBLASLt with bias, then gelu; or an emitted product that does both; or one that skips the zeros of
+                         a weight with blocks of them, or with two of four
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+
+import torch
 
 from graphopt.backends.cuda.chain import Argument, Chain, FromOperand, FromOperation, Operation, TheValue
 from graphopt.backends.cuda.kernel import Literal, Unsupported
@@ -16,6 +19,7 @@ from graphopt.backends.cuda.kernels.elementwise import Elementwise
 from graphopt.backends.cuda.kernels.gemm import Gemm
 from graphopt.backends.cuda.planner.builder import Builder, Maker
 from graphopt.backends.cuda.planner.choice import Way
+from graphopt.backends.cuda.semi_structured import COLUMNS, ROWS, is_two_of_four, pack
 from graphopt.backends.cuda.steps import LibraryStep
 from graphopt.backends.cuda.storage import Storage
 from graphopt.backends.planning.groups import Group
@@ -162,7 +166,38 @@ def _linear(builder: Builder, group: Group) -> Sequence[Way]:
     title = f"{row.elements // max(1, size[1])} x {size[1]}->{size[0]}{' + bias' if bias is not None else ''}"
     call = LibraryStep("linear", (row, matrix, vector), made, (), title, _operations(builder, node))
     ways = [builder.finished(group, (call,), made, "linear")]
+    if _is_2_4(builder, weight):
+        ways.append(_linear_2_4(builder, group, (row, vector), weight, title))
     return [*ways, *_emitted_linear(builder, group, weight, bias)]
+
+
+def _is_2_4(builder: Builder, weight: Value) -> bool:
+    """True for a weight that sparse tensor cores can multiply: annotated, stored in 16 bits, of a shape that fits, and its numbers
+    are what the annotation says."""
+    state, sparsity, (rows, columns) = builder.graph.state_of(weight), weight.type.sparsity, builder.shapes.of(weight)
+    if state is None or state.data is None or sparsity is None or sparsity.pattern is not SparsityPattern.N_M:
+        return False
+    if sparsity.shape != (2, 4) or sparsity.axis != 1 or rows % ROWS or columns % COLUMNS:
+        return False
+    return builder.stored(weight.type.dtype) in (DType.f16, DType.bf16) and is_two_of_four(state.data.tensor().detach())
+
+
+def _linear_2_4(builder: Builder, group: Group, operands: tuple[Storage, Storage | None], weight: Value, title: str) -> Way:
+    """The product that skips half of the weights, then the chain."""
+    node, (rows, columns), stored = group.anchor, builder.shapes.of(weight), builder.stored(weight.type.dtype)
+    dtype = getattr(torch, stored.torch_name)
+
+    def part(name: str, dtype_: DType, shape: tuple[int, int]) -> Storage:
+        key = ("2:4", weight.name, name)
+        return builder.numbers(key, dtype_, shape, lambda read: pack(read(weight.name).to(dtype))[name], exact=True)
+
+    values = part("values", stored, (rows, columns // 2))
+    metadata = part("metadata", DType.i16, (rows, columns // 16))
+    result = node.results[0]
+    made = builder.new("torch", result.type.dtype, builder.shapes.of(result), range(result.type.rank))
+    row, bias = operands
+    call = LibraryStep("linear_2_4", (row, values, metadata, bias), made, (), title, _operations(builder, node) // 2)
+    return builder.finished(group, (call,), made, "2:4")
 
 
 def _emitted_linear(builder: Builder, group: Group, weight: Value, bias: Value | None) -> list[Way]:

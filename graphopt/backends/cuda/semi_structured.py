@@ -1,0 +1,39 @@
+"""Weights of which at most two in any four consecutive inputs are not zero, as sparse tensor cores read them.
+
+[K, C]  ->  values [K, C / 2], the two that are kept of each four; metadata i16[K, C / 16], two bits for the place of each
+
+The layout is that of CUTLASS, which `torch.sparse.SparseSemiStructuredTensorCUTLASS` uses, and packing is torch's own: it runs on
+CPU tensors too, unlike that class.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.sparse._semi_structured_conversions import (  # no public name packs without a GPU
+    sparse_semi_structured_from_dense_cutlass,
+    sparse_semi_structured_to_dense_cutlass,
+)
+
+__all__ = ["COLUMNS", "ROWS", "is_two_of_four", "pack", "unpack"]
+
+ROWS, COLUMNS = 32, 64
+"""Multiples that a weight's shape has to be of, for 16-bit floats."""
+
+
+def is_two_of_four(weight: torch.Tensor) -> bool:
+    """True where the numbers themselves keep to the pattern, along axis 1."""
+    return bool(((weight.reshape(len(weight), -1, 4) != 0).sum(-1) <= 2).all())
+
+
+def pack(weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    """`values` in the weight's dtype, and `metadata`. Only zeros are left out where `is_two_of_four`.
+
+    The places depend on which numbers are zero, so a weight is packed in the dtype in which it is multiplied.
+    """
+    values, metadata = sparse_semi_structured_from_dense_cutlass(weight.contiguous())
+    return {"values": values, "metadata": metadata}
+
+
+def unpack(values: torch.Tensor, metadata: torch.Tensor) -> torch.Tensor:
+    """The dense weight [K, C]."""
+    return sparse_semi_structured_to_dense_cutlass(values, metadata)
