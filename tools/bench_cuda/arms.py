@@ -83,7 +83,11 @@ def _ours(module: torch.nn.Module, given: Tensors, dtype: str, change: str | Non
         graph = graphopt.optimize(graph, [change], check="off").graph
     executable = graphopt.lower(graphopt.optimize(graph, ["lossless"], check="off").graph, "cuda", dtype=dtype)
     executable.run(given)
-    notes = [line for line in executable.report if line.startswith("not captured") or (change is not None and "annotated" in line)]
+    notes = [line for line in executable.report if line.startswith("not captured")]
+    dense = sum("and runs dense" in line for line in executable.report)
+    if change is not None and dense:
+        annotated = sum(state.type.sparsity is not None for state in graph.states.values())
+        notes.append(f"{dense} of {annotated} sparse weights run dense")
     changed = None if change is None else graph.to_module()
     return Ready(lambda: executable.run(given), lambda: list(executable.run(given)), "; ".join(notes), changed)
 

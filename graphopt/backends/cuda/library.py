@@ -71,8 +71,10 @@ def linear_2_4(x: torch.Tensor, values: torch.Tensor, metadata: torch.Tensor, bi
     if not x.is_cuda:
         return functional.linear(x, unpack(values, metadata), bias)
     rows = x.reshape(-1, x.shape[-1])
+    if not len(rows):
+        return x.new_empty((*x.shape[:-1], len(values)))
     # the kernels take multiples of 8 rows of x
-    columns = functional.pad(rows, (0, 0, 0, -len(rows) % 8)).t()
+    columns = (functional.pad(rows, (0, 0, 0, -len(rows) % 8)) if len(rows) % 8 else rows.contiguous()).t()
     if bias is None:
         made = torch._sparse_semi_structured_mm(values, metadata, columns)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
     else:

@@ -20,32 +20,14 @@ from graphopt.backends.cuda.module import load_module
 from graphopt.backends.cuda.options import CudaOptions
 from graphopt.backends.cuda.plan import Buffer, Plan
 from graphopt.backends.cuda.planner.builder import Fill
-from graphopt.backends.reference.interpreter import Interpreter, state_tensor
-from graphopt.errors import BackendError, LoweringError
+from graphopt.backends.cuda.states import state_reader
+from graphopt.backends.reference.interpreter import Interpreter
+from graphopt.errors import BackendError
 from graphopt.ir.graph import Graph, Node, Operand, Value
 
-__all__ = ["Runner", "allocate", "state_reader"]
+__all__ = ["Runner", "allocate"]
 
 Tensors = tuple[torch.Tensor, ...]
-
-
-def state_reader(graph: Graph) -> Callable[[str], torch.Tensor]:
-    """The numbers of the graph's states by name.
-
-    Raises:
-        LoweringError: a state has none.
-    """
-
-    def read(name: str) -> torch.Tensor:
-        state = graph.states.get(name)
-        if state is None or state.data is None:
-            raise LoweringError(
-                f"%{name} has no numbers, the graph was read from text alone",
-                fix="load the graph from its folder, or capture it from the model",
-            )
-        return state_tensor(state)
-
-    return read
 
 
 def allocate(plan: Plan, fills: Mapping[str, Fill], read: Callable[[str], torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:

@@ -14,10 +14,18 @@ from torch.sparse._semi_structured_conversions import (  # no public name packs 
     sparse_semi_structured_to_dense_cutlass,
 )
 
-__all__ = ["COLUMNS", "ROWS", "is_two_of_four", "pack", "unpack"]
+from graphopt.backends.cuda.device import has_device
+
+__all__ = ["COLUMNS", "ROWS", "is_two_of_four", "multiplies_2_4", "pack", "unpack"]
 
 ROWS, COLUMNS = 32, 64
 """Multiples that a weight's shape has to be of, for 16-bit floats."""
+
+
+def multiplies_2_4(device: str) -> bool:
+    """True where torch's CUTLASS kernels run: on GPUs of compute capability 8.x, and unpacked on a CPU. True also without a GPU, where
+    plans are made to be read."""
+    return device == "cpu" or not has_device() or torch.cuda.get_device_capability()[0] == 8
 
 
 def is_two_of_four(weight: torch.Tensor) -> bool:

@@ -42,7 +42,7 @@ class LibraryStep(Work):
 
     @property
     def flops(self) -> int:
-        """As the op counts them."""
+        """As the op counts them, without those of zeros that are skipped."""
         return self.operations
 
     @property

@@ -1,11 +1,12 @@
 """Where a recovery runs: one device, or several processes through `accelerate` where that is installed.
 
-The same script runs on one device with `python script.py` and on several with `accelerate launch script.py`. On one
+The same script runs on one device with `python script.py` and on several with `accelerate launch script.py`, or `torchrun`. On one
 device both ways compute the same, bit for bit.
 """
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import Any
@@ -62,10 +63,9 @@ class _Accelerated(Runtime):
         from accelerate import Accelerator
         from accelerate.utils import DistributedDataParallelKwargs
 
-        # without a GPU accelerate has to be told: else processes of torchrun would each train on all of the data, apart
-        alone = not torch.accelerator.is_available()
-        handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
-        self._accelerator: Any = Accelerator(cpu=alone, kwargs_handlers=handlers)
+        # accelerate has to be told that there is no GPU: else processes of torchrun would each train on all of the data, apart
+        on_cpus = "LOCAL_RANK" in os.environ and not torch.accelerator.is_available()
+        self._accelerator: Any = Accelerator(cpu=on_cpus, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
         self.device = self._accelerator.device
         self.rank, self.world = self._accelerator.process_index, self._accelerator.num_processes
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,12 @@ import graphopt
 from graphopt.backends.cuda.artifact import DOCUMENT
 from graphopt.backends.cuda.device import has_device
 from graphopt.backends.cuda.executable import CudaExecutable
+from graphopt.backends.cuda.lowering import plan_graph
+from graphopt.backends.cuda.options import CudaOptions
+from graphopt.backends.cuda.planner.choice import Way
 from graphopt.errors import ArtifactError, BackendError
-from graphopt.ir.graph import Graph
+from graphopt.ir.data import TensorData
+from graphopt.ir.graph import Graph, GraphEditor
 from tests.backends.cuda.running import expect_close
 
 
@@ -169,6 +175,7 @@ def test_weights_with_two_of_four_are_offered_as_such(dtype: str, tmp_path: Path
     sparse.save(tmp_path / "saved")
     loaded = graphopt.load(tmp_path / "saved")
     assert isinstance(loaded, CudaExecutable)
+    assert loaded.programs[()].chosen == ("2:4",)
     assert torch.equal(loaded(x), dense(x))
 
 
@@ -176,3 +183,32 @@ def test_two_of_four_needs_sixteen_bits() -> None:
     _, dense, _ = two_of_four("float32")
     assert dense.programs[()].chosen == ()
     assert any("runs dense" in line for line in dense.report)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "shape", "numbers"),
+    [
+        ("2:4 axis=1 0.5", (64, 64), torch.ones(64, 64)),
+        ("2:4 axis=0 0.5", (64, 64), torch.zeros(64, 64)),
+        ("1:4 axis=1 0.75", (64, 64), torch.zeros(64, 64)),
+        ("2:4 axis=1 0.5", (40, 64), torch.zeros(40, 64)),
+        ("2:4 axis=1 0.5", (64, 64), None),
+    ],
+    ids=["numbers break it", "other axis", "other pattern", "shape", "no numbers"],
+)
+def test_two_of_four_is_offered_only_where_it_fits(annotation: str, shape: tuple[int, int], numbers: torch.Tensor | None) -> None:
+    weight = f"f32[{shape[0]},{shape[1]}] sparse<{annotation}>"
+    product = f"%y: f32[2,{shape[0]}] = linear(%x, %w, none)"
+    text = f"graph g(%x: f32[2,64]) {{\n  param %w: {weight}\n  {product}\n  return %y\n}}\n"
+    graph = graphopt.parse(text)
+    if numbers is not None:
+        GraphEditor(graph).update_state(replace(graph.states["w"], data=TensorData(numbers)))
+    offered: list[str] = []
+
+    def note(ways: Sequence[Way]) -> tuple[int, str]:
+        offered.extend(way.name for way in ways)
+        return 0, ""
+
+    plan_graph(graph, {}, CudaOptions(dtype="float16"), note)
+    assert "linear" in offered
+    assert "2:4" not in offered

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 import graphopt
+from graphopt.backends.cuda.kernels.block_sparse import BlockSparse
 from graphopt.backends.cuda.lowering import plan_graph
 from graphopt.backends.cuda.options import CudaOptions
 from graphopt.backends.cuda.planner.choice import Way, first_choice
-from graphopt.backends.cuda.planner.measure import Replay, alone, best_of, canonical_text, measured_choice
+from graphopt.backends.cuda.planner.measure import Replay, alone, best_of, canonical_text, measured_choice, memory_of
 from graphopt.backends.timing_cache import TimingCache
 
 GRAPH = """\
@@ -78,3 +82,23 @@ def test_choices_are_taken_again() -> None:
     other = Replay(("something else",))
     assert plan_graph(graph, {}, options, other).chosen == ("linear",)
     assert not other.fits
+
+
+def test_blocks_are_timed_with_the_pattern_that_they_have() -> None:
+    torch.manual_seed(0)
+    model, x = torch.nn.Sequential(torch.nn.Linear(64, 64)).eval(), torch.randn(4, 64)
+    passes = ["sparsify-block{block=(16, 16), ratio=0.5, dense_ends=false}"]
+    graph = graphopt.optimize(model, passes, example_inputs=(x,)).graph
+    asked: list[Way] = []
+
+    def note(ways: Sequence[Way]) -> tuple[int, str]:
+        asked.extend(ways)
+        return 0, ""
+
+    plan_graph(graph, {}, CudaOptions(), note)
+    (way,) = (way for way in asked if way.name == "block sparse")
+    (work,) = way.works
+    assert isinstance(work, BlockSparse)
+    memory = memory_of(alone(way, CudaOptions()), torch.device("cpu"), way.patterns)
+    assert memory[work.rows.buffer].tolist()[-1] == 8, "half of the 16 blocks stay"
+    assert memory[work.columns.buffer].unique().numel() > 1

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from graphopt.backends.cuda.device import has_device
 from graphopt.backends.cuda.library import linear_2_4
-from graphopt.backends.cuda.semi_structured import is_two_of_four, pack, unpack
+from graphopt.backends.cuda.semi_structured import is_two_of_four, multiplies_2_4, pack, unpack
 
 
 def two_of_four(rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
@@ -46,7 +47,7 @@ def test_the_product_is_the_dense_one(bias: bool) -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.skipif(not has_device() or not multiplies_2_4("cuda"), reason="needs a GPU of compute capability 8.x")
 @pytest.mark.parametrize("rows", [1, 7, 16, 130])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_sparse_tensor_cores_compute_it(rows: int, dtype: torch.dtype) -> None:

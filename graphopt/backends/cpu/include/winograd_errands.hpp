@@ -23,8 +23,8 @@ template <class S> class WinogradErrands {
   static constexpr int X_RUNS = RUNS * ceil_div(W::IN_GROUPS, W::PANELS);  // the share of a panel
 
  public:
-  // Each register tile takes one of these per 16 input channels.
-  static constexpr int SLOTS = ceil_div(S::PANEL, S::VECTORS) * Pieces(S::BLOCK, tile_rows(tile_vectors(S::VECTORS))).count * W::IN_GROUPS;
+  // Each register tile takes one of these per 16 input channels; without enough registers it has fewer than VECTORS.
+  static constexpr int SLOTS = ceil_div(S::PANEL, S::VECTORS) * (S::VECTORS / tile_vectors(S::VECTORS)) * Pieces(S::BLOCK, tile_rows(tile_vectors(S::VECTORS))).count * W::IN_GROUPS;
 
   // `x` is null where there is no next block.
   WinogradErrands(const float* x, const float* y, int block, int panel) : x_(x), y_(y), block_(block), panel_(panel) {}

@@ -9,10 +9,11 @@ namespace graphopt {
 // Input channels that are summed before they are added to the sums so far. Most of the error of a Winograd
 // convolution comes from this sum, and it grows with the length of a run.
 constexpr int WINOGRAD_RUN = 64;
+static_assert(WINOGRAD_RUN % LANES == 0, "runs end with whole groups of channels");
 
 // Adds to M of TILES tiles and VECTORS of the WIDTH output groups of u, at one frequency, the products of `channels`
-// input channels; M is not read where they are the FIRST ones. Fetched meanwhile, into L1: what the next call reads of v,
-// from next_v on, and AHEAD lines per channel from `ahead` on. Into L2: the errands.
+// input channels; M is not read where they are the first ones. Fetched meanwhile, into L1: as many channels of v from
+// next_v on, where the next call reads, and AHEAD lines per channel from `ahead` on. Into L2: the errands.
 template <class S, int TILES, int VECTORS, int WIDTH, int AHEAD>
 GRAPHOPT_INLINE void winograd_multiply_tile(const float* v, const float* next_v, const float* u, const float* ahead, float* m, int channels, bool first, const WinogradLines* errand) {
   using W = WinogradShape<S>;

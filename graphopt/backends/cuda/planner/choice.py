@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeAlias
+
+import torch
 
 from graphopt.backends.cuda.kernel import Work
 from graphopt.backends.cuda.storage import Storage
@@ -14,11 +16,15 @@ __all__ = ["Choice", "Way", "first_choice"]
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Steps in order, and where the group's result is afterwards, in the shape of the anchor's result."""
+    """Steps in order, and where the group's result is afterwards, in the shape of the anchor's result.
+
+    `patterns` are the numbers of state buffers that decide how much work there is, such as where the blocks of a sparse weight lie.
+    """
 
     works: tuple[Work, ...]
     result: Storage
     name: str
+    patterns: Mapping[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor], compare=False)
 
 
 Choice: TypeAlias = "Callable[[Sequence[Way]], tuple[int, str]]"

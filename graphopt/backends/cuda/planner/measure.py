@@ -8,9 +8,10 @@ the emitted text.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from graphopt.backends.cuda.planner.choice import Choice, Way
 from graphopt.backends.cuda.storage import Storage
 from graphopt.backends.timing_cache import TimingCache, default_timings
 
-__all__ = ["Replay", "alone", "best_of", "canonical_text", "measured_choice", "seconds_of"]
+__all__ = ["Replay", "alone", "best_of", "canonical_text", "measured_choice", "memory_of", "seconds_of"]
 
 _BUFFER = re.compile(r"\b(?:input|[bst])[0-9]+\b")
 ROUNDS = 5
@@ -62,12 +63,12 @@ def measured_choice(options: CudaOptions, cache: TimingCache | None = None) -> C
 
     def choose(ways: Sequence[Way]) -> tuple[int, str]:
         plans = [alone(way, options) for way in ways]
-        keys = [_key(plan, options) for plan in plans]
+        keys = [_key(plan, options, way.patterns) for plan, way in zip(plans, ways, strict=True)]
         known = [timings.get(key) for key in keys]
         if any(seconds is None for seconds in known):
-            runs = [_runnable(plan, options, device) for plan in plans]
+            runs = [_runnable(plan, options, device, way.patterns) for plan, way in zip(plans, ways, strict=True)]
             found = best_of(runs)
-            timings.add(dict(zip(keys, found, strict=True)))
+            timings.add({key: seconds for key, seconds in zip(keys, found, strict=True) if math.isfinite(seconds)})
             known = list(found)
         seconds = [value if value is not None else float("inf") for value in known]
         best = min(range(len(ways)), key=lambda number: seconds[number])
@@ -77,10 +78,11 @@ def measured_choice(options: CudaOptions, cache: TimingCache | None = None) -> C
     return choose
 
 
-def _key(plan: Plan, options: CudaOptions) -> str:
+def _key(plan: Plan, options: CudaOptions, patterns: Mapping[str, torch.Tensor]) -> str:
     from triton import __version__ as triton_version
 
     parts = [device_name(), torch.__version__, triton_version, options.dtype, canonical_text(emit(plan))]
+    parts += [hashlib.sha256(numbers.contiguous().numpy().tobytes()).hexdigest() for numbers in patterns.values()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
@@ -110,17 +112,33 @@ def alone(way: Way, options: CudaOptions) -> Plan:
     return finish("way", options.dtype, (), (way.result,), buffers, [Step(work) for work in way.works])
 
 
-def _runnable(plan: Plan, options: CudaOptions, device: torch.device) -> Callable[[int], float] | None:
+def _runnable(
+    plan: Plan, options: CudaOptions, device: torch.device, patterns: Mapping[str, torch.Tensor]
+) -> Callable[[int], float] | None:
     """A function that runs a plan some times and gives the seconds of one; None where the plan fails on this machine."""
     try:
-        return seconds_of(plan, options, device)
+        return seconds_of(plan, options, device, patterns)
     except Exception:  # noqa: BLE001  # whatever a library or a compiler refuses: this way is out, the others remain
         return None
 
 
-def seconds_of(plan: Plan, options: CudaOptions, device: torch.device) -> Callable[[int], float]:
+def seconds_of(
+    plan: Plan, options: CudaOptions, device: torch.device, patterns: Mapping[str, torch.Tensor] | None = None
+) -> Callable[[int], float]:
     """Compile and warm up a plan; returns a function that gives the seconds of one run, as the mean of some."""
     module: Any = load_module(emit(plan))
+    memory = memory_of(plan, device, patterns or {})
+
+    def step() -> object:
+        return module.run(memory, None)
+
+    with settings(tf32=options.dtype == "tf32"):
+        step()
+        return _captured(step, device) if device.type == "cuda" else _clocked(step)
+
+
+def memory_of(plan: Plan, device: torch.device, patterns: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Random numbers in every buffer; the numbers of `patterns`, zero in other integers."""
     arena = torch.zeros(plan.arena_bytes, dtype=torch.uint8, device=device)
     memory: dict[str, torch.Tensor] = {}
     for name, buffer in plan.buffers.items():
@@ -129,14 +147,11 @@ def seconds_of(plan: Plan, options: CudaOptions, device: torch.device) -> Callab
             memory[name] = part(arena, plan.offsets[name], dtype, buffer.storage.extent)
         elif buffer.kind != "torch":
             made = torch.empty_strided(buffer.storage.shape, buffer.storage.strides, dtype=dtype, device=device)
-            memory[name] = made.normal_() if dtype.is_floating_point else made.zero_()
-
-    def step() -> object:
-        return module.run(memory, None)
-
-    with settings(tf32=options.dtype == "tf32"):
-        step()
-        return _captured(step, device) if device.type == "cuda" else _clocked(step)
+            if name in patterns:
+                memory[name] = made.copy_(patterns[name].reshape(made.shape))
+            else:
+                memory[name] = made.normal_() if dtype.is_floating_point else made.zero_()
+    return memory
 
 
 def _clocked(step: Callable[[], object]) -> Callable[[int], float]:

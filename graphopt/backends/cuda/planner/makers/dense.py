@@ -19,7 +19,8 @@ from graphopt.backends.cuda.kernels.elementwise import Elementwise
 from graphopt.backends.cuda.kernels.gemm import Gemm
 from graphopt.backends.cuda.planner.builder import Builder, Maker
 from graphopt.backends.cuda.planner.choice import Way
-from graphopt.backends.cuda.semi_structured import COLUMNS, ROWS, is_two_of_four, pack
+from graphopt.backends.cuda.semi_structured import COLUMNS, ROWS, is_two_of_four, multiplies_2_4, pack
+from graphopt.backends.cuda.states import state_reader
 from graphopt.backends.cuda.steps import LibraryStep
 from graphopt.backends.cuda.storage import Storage
 from graphopt.backends.planning.groups import Group
@@ -166,7 +167,7 @@ def _linear(builder: Builder, group: Group) -> Sequence[Way]:
     title = f"{row.elements // max(1, size[1])} x {size[1]}->{size[0]}{' + bias' if bias is not None else ''}"
     call = LibraryStep("linear", (row, matrix, vector), made, (), title, _operations(builder, node))
     ways = [builder.finished(group, (call,), made, "linear")]
-    if _is_2_4(builder, weight):
+    if multiplies_2_4(builder.options.device) and _is_2_4(builder, weight):
         ways.append(_linear_2_4(builder, group, (row, vector), weight, title))
     return [*ways, *_emitted_linear(builder, group, weight, bias)]
 
@@ -177,7 +178,7 @@ def _is_2_4(builder: Builder, weight: Value) -> bool:
     state, sparsity, (rows, columns) = builder.graph.state_of(weight), weight.type.sparsity, builder.shapes.of(weight)
     if state is None or state.data is None or sparsity is None or sparsity.pattern is not SparsityPattern.N_M:
         return False
-    if sparsity.shape != (2, 4) or sparsity.axis != 1 or rows % ROWS or columns % COLUMNS:
+    if sparsity.shape != (2, 4) or sparsity.axis != 1 or not rows * columns or rows % ROWS or columns % COLUMNS:
         return False
     return builder.stored(weight.type.dtype) in (DType.f16, DType.bf16) and is_two_of_four(state.data.tensor().detach())
 
@@ -197,7 +198,13 @@ def _linear_2_4(builder: Builder, group: Group, operands: tuple[Storage, Storage
     made = builder.new("torch", result.type.dtype, builder.shapes.of(result), range(result.type.rank))
     row, bias = operands
     call = LibraryStep("linear_2_4", (row, values, metadata, bias), made, (), title, _operations(builder, node) // 2)
-    return builder.finished(group, (call,), made, "2:4")
+    return replace(builder.finished(group, (call,), made, "2:4"), patterns=_patterns(builder, metadata))
+
+
+def _patterns(builder: Builder, *storages: Storage) -> dict[str, torch.Tensor]:
+    """The numbers of state buffers made of weights whose numbers are known."""
+    read = state_reader(builder.graph)
+    return {storage.buffer: builder.fills[storage.buffer](read) for storage in storages}
 
 
 def _emitted_linear(builder: Builder, group: Group, weight: Value, bias: Value | None) -> list[Way]:
@@ -220,7 +227,7 @@ def _emitted_linear(builder: Builder, group: Group, weight: Value, bias: Value |
         target = builder.target(group)
         try:
             sparse = BlockSparse(x, values, columns, rows, target, block, vector, chain, builder.options.precision)
-            ways.append(Way((sparse,), target, "block sparse"))
+            ways.append(Way((sparse,), target, "block sparse", _patterns(builder, columns, rows)))
         except Unsupported:
             return ways
     return ways
