@@ -210,12 +210,12 @@ def test_a_file_of_another_owner_is_not_used(folder: Path, name: str) -> None:
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT])
 @pytest.mark.parametrize("call", ["fsync", "rename", "mkdir"])
 def test_a_disk_that_refuses_costs_a_warning(folder: Path, monkeypatch: pytest.MonkeyPatch, code: int, call: str) -> None:
-    def refuse(path: object, *_: object, **__: object) -> None:
+    def refuse(path: object, *rest: object, **options: object) -> None:
         if str(folder) in str(path) or call == "fsync":
             raise OSError(code, os.strerror(code))
-        real(path)
+        real(path, *rest, **options)
 
-    real: Callable[[object], None] = {"fsync": os.fsync, "rename": Path.rename, "mkdir": os.mkdir}[call]  # pyright: ignore[reportAssignmentType]
+    real: Callable[..., None] = {"fsync": os.fsync, "rename": Path.rename, "mkdir": os.mkdir}[call]  # pyright: ignore[reportAssignmentType]
     monkeypatch.setattr(Path if call == "rename" else os, call, refuse)
     make = Maker()
     with pytest.warns(GraphoptWarning, match="can't be written") as caught:
