@@ -99,6 +99,6 @@ def test_blocks_are_timed_with_the_pattern_that_they_have() -> None:
     (way,) = (way for way in asked if way.name == "block sparse")
     (work,) = way.works
     assert isinstance(work, BlockSparse)
-    memory = memory_of(alone(way, CudaOptions()), torch.device("cpu"), way.patterns)
+    memory = memory_of(alone(way, CudaOptions()), torch.device("cpu"), way.patterns())
     assert memory[work.rows.buffer].tolist()[-1] == 8, "half of the 16 blocks stay"
     assert memory[work.columns.buffer].unique().numel() > 1

@@ -18,13 +18,14 @@ __all__ = ["Choice", "Way", "first_choice"]
 class Way:
     """Steps in order, and where the group's result is afterwards, in the shape of the anchor's result.
 
-    `patterns` are the numbers of state buffers that decide how much work there is, such as where the blocks of a sparse weight lie.
+    `patterns` makes the numbers of state buffers that decide how much work there is, such as where the blocks of a sparse weight lie;
+    only who times ways calls it.
     """
 
     works: tuple[Work, ...]
     result: Storage
     name: str
-    patterns: Mapping[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor], compare=False)
+    patterns: Callable[[], Mapping[str, torch.Tensor]] = field(default=dict[str, torch.Tensor], compare=False)
 
 
 Choice: TypeAlias = "Callable[[Sequence[Way]], tuple[int, str]]"

@@ -63,10 +63,11 @@ def measured_choice(options: CudaOptions, cache: TimingCache | None = None) -> C
 
     def choose(ways: Sequence[Way]) -> tuple[int, str]:
         plans = [alone(way, options) for way in ways]
-        keys = [_key(plan, options, way.patterns) for plan, way in zip(plans, ways, strict=True)]
+        patterns = [way.patterns() for way in ways]
+        keys = [_key(plan, options, numbers) for plan, numbers in zip(plans, patterns, strict=True)]
         known = [timings.get(key) for key in keys]
         if any(seconds is None for seconds in known):
-            runs = [_runnable(plan, options, device, way.patterns) for plan, way in zip(plans, ways, strict=True)]
+            runs = [_runnable(plan, options, device, numbers) for plan, numbers in zip(plans, patterns, strict=True)]
             found = best_of(runs)
             timings.add({key: seconds for key, seconds in zip(keys, found, strict=True) if math.isfinite(seconds)})
             known = list(found)

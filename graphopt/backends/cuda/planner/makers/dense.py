@@ -7,7 +7,7 @@ linear + gelu            cuBLASLt with bias, then gelu; or an emitted product th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -201,10 +201,10 @@ def _linear_2_4(builder: Builder, group: Group, operands: tuple[Storage, Storage
     return replace(builder.finished(group, (call,), made, "2:4"), patterns=_patterns(builder, metadata))
 
 
-def _patterns(builder: Builder, *storages: Storage) -> dict[str, torch.Tensor]:
-    """The numbers of state buffers made of weights whose numbers are known."""
-    read = state_reader(builder.graph)
-    return {storage.buffer: builder.fills[storage.buffer](read) for storage in storages}
+def _patterns(builder: Builder, *storages: Storage) -> Callable[[], dict[str, torch.Tensor]]:
+    """Makes the numbers of state buffers, of weights whose numbers are known."""
+    read, fills = state_reader(builder.graph), {storage.buffer: builder.fills[storage.buffer] for storage in storages}
+    return lambda: {buffer: fill(read) for buffer, fill in fills.items()}
 
 
 def _emitted_linear(builder: Builder, group: Group, weight: Value, bias: Value | None) -> list[Way]:
