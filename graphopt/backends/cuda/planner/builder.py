@@ -7,16 +7,19 @@ where the result lies. What no kernel and no library call does is a `torch` step
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
 from graphopt.backends.cuda.chain import Argument, Chain, Constant, FromOperand, FromOperation, Operation, TheValue
-from graphopt.backends.cuda.kernel import Unsupported, Work
+from graphopt.backends.cuda.kernel import Kernel, Unsupported, Work
+from graphopt.backends.cuda.kernels.chain_code import NO_CHAIN
 from graphopt.backends.cuda.kernels.elementwise import Elementwise
 from graphopt.backends.cuda.options import CudaOptions
 from graphopt.backends.cuda.plan import Buffer, Plan, Step, finish
 from graphopt.backends.cuda.planner.choice import Choice, Way, first_choice
 from graphopt.backends.cuda.planner.layouts import Layouts
+from graphopt.backends.cuda.planner.prologues import Waiting, is_certain, waiting_part
 from graphopt.backends.cuda.planner.rules import groups_of, number_of, operation_of
 from graphopt.backends.cuda.steps import LibraryStep, NodeStep
 from graphopt.backends.cuda.storage import Storage, dense_in_order
@@ -56,6 +59,7 @@ class Builder:
         self._counts: dict[str, int] = {}
         self._steps: list[Step] = []
         self._storages: dict[Value, Storage] = {}
+        self._waiting: dict[Value, Waiting] = {}
         self._states: dict[tuple[object, ...], Storage] = {}
         self._copies: dict[tuple[Storage, DType, tuple[int, ...]], Storage] = {}
         self._group: Group | None = None
@@ -131,18 +135,37 @@ class Builder:
         return self.finished(group, (step,), results[0], "torch")
 
     def _take(self, group: Group, ways: Sequence[Way]) -> None:
-        number, reason = self._choose(ways) if len(ways) > 1 else (0, "")
-        way = ways[number]
+        parts = [waiting_part(group, way, self.shapes) for way in ways]
+        # what rides in front of another kernel is not part of these ways' time
+        offered = [way if part is None or not is_certain(group) else _without(way, part) for way, part in zip(ways, parts, strict=True)]
+        number, reason = self._choose(offered) if len(ways) > 1 else (0, "")
+        way, part = ways[number], parts[number]
         reason = reason or self.reasons.get(group.anchor, "")
         names = tuple(result.name for node in group.nodes for result in node.results)
         source = group.anchor.source.module or names[0]
-        self._steps += [Step(work, source, reason, names) for work in way.works]
+        works = way.works if part is None else way.works[:-1]
+        own = names if part is None else tuple(result.name for result in group.anchor.results) if works else ()
+        front = self._front(group)
+        if front is not None and works[:1] == (front.work,):
+            self._steps.append(front.step)
+            works, front = works[1:], None
+        first = () if front is None else front.values
+        assert front is None or any(front.work.x in work.reads for work in works), "a maker asked for what waits, or for its result"
+        self._steps += [Step(work, source, reason, (*first, *own)) for work in works]
+        if part is not None:
+            self._waiting[group.result] = Waiting(part, source, names[len(own) :])
+            return
         seen: Storage | None = way.result
         for node in group.path:
             seen = forward_view(node, 0, seen, self.shapes) if seen is not None else None
         if seen is None:
             raise BackendError("a chain rides on a view that does not fit", where=repr(group.anchor))
         self._storages[group.result] = seen
+
+    def _front(self, group: Group) -> Waiting | None:
+        """What waited for this group and was not asked for in the meantime: the chosen way does it, in a kernel or as its first step."""
+        operand = group.anchor.operands[0] if group.anchor.operands else None
+        return self._waiting.pop(operand, None) if isinstance(operand, Value) else None
 
     def _view(self, node: Node) -> bool:
         """The results of a view node: views where strides allow, else of a contiguous copy. False where it is no view at all."""
@@ -177,7 +200,11 @@ class Builder:
         return made
 
     def storage(self, value: Value) -> Storage:
-        """Where a value is; a state gets a buffer."""
+        """Where a value is; a state gets a buffer, and a step that waits for its reader is planned now."""
+        waiting = self._waiting.pop(value, None)
+        if waiting is not None:
+            self._steps.append(waiting.step)
+            self._storages[value] = waiting.work.y
         found = self._storages.get(value)
         if found is not None:
             return found
@@ -260,16 +287,35 @@ class Builder:
 
     # ---- chains ---------------------------------------------------------------------------------------------
 
+    def waiting(self, value: Value) -> Elementwise | None:
+        """The step that makes a value, where a kernel that reads it may do that work instead. It stays waiting: a way that is
+        offered has it as its first work, or does it; else ask for `storage`."""
+        found = self._waiting.get(value)
+        return None if found is None else found.work
+
+    def before(self, value: Value, make: Callable[[Storage, Chain], Kernel]) -> Kernel:
+        """A kernel on a value, with what makes the value in front where the kernel can do that: `make` gets what is read, and the chain
+        on it."""
+        waiting = self.waiting(value)
+        if waiting is not None:
+            try:
+                return make(waiting.x, waiting.chain)
+            except Unsupported:
+                pass
+        return make(self.storage(value), NO_CHAIN)
+
     def chain(self, group: Group) -> Chain:
         """The group's elementwise ops, on the anchor's result, with operands seen in its shape."""
         return self._chain(group, [], [], {group.anchor.results[0]: TheValue()}, group.anchor.results[0].type.dtype)
 
     def elementwise(self, group: Group) -> tuple[Storage, Chain]:
-        """A group whose anchor is elementwise: its first operand, and the chain of all of its ops on that."""
+        """A group whose anchor is elementwise: its first operand of full size, if it has one, and the chain of all of its ops on that."""
         node = group.anchor
         operations: list[Operation] = []
         operands: list[Storage] = []
-        start = next(operand for operand in node.operands if isinstance(operand, Value))
+        values = [operand for operand in node.operands if isinstance(operand, Value)]
+        shape = self.shapes.of(node.results[0])
+        start = next((value for value in values if self.shapes.of(value) == shape), values[0])
         carried: dict[Value, Argument] = {start: TheValue()}
         x = self._expanded(self._aligned(node, start), node.results[0])
         self._append(node, operations, operands, carried, [])
@@ -371,3 +417,8 @@ class Builder:
             self.numbers((*key, "scale"), DType.f32, (channels,), scale, exact=True),
             self.numbers((*key, "shift"), DType.f32, (channels,), shift, exact=True),
         )
+
+
+def _without(way: Way, part: Elementwise) -> Way:
+    """A way without its last step."""
+    return replace(way, works=way.works[:-1], result=part.x)

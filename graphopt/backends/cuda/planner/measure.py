@@ -12,12 +12,15 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import torch
 
 from graphopt.backends.cuda.device import device_name, settings
 from graphopt.backends.cuda.emit import emit
+from graphopt.backends.cuda.kernels.elementwise import Elementwise
 from graphopt.backends.cuda.memory import part
 from graphopt.backends.cuda.module import load_module
 from graphopt.backends.cuda.options import CudaOptions
@@ -95,6 +98,7 @@ def canonical_text(text: str) -> str:
 
 def alone(way: Way, options: CudaOptions) -> Plan:
     """A plan of one way, on memory of its own."""
+    way = _repeatable(way)
     used: dict[str, list[Storage]] = {}
     kinds: dict[str, str] = {}
     for work in way.works:
@@ -111,6 +115,16 @@ def alone(way: Way, options: CudaOptions) -> Plan:
         whole = next((storage for storage in storages if storage.offset == 0 and storage.is_dense and storage.elements == extent), None)
         buffers[name] = Buffer(kinds[name], whole or Storage(name, storages[0].dtype, (extent,), (1,)))
     return finish("way", options.dtype, (), (way.result,), buffers, [Step(work) for work in way.works])
+
+
+def _repeatable(way: Way) -> Way:
+    """A way whose first step, if it works in place, reads from elsewhere, so that every run has the same numbers."""
+    first, *others = way.works
+    if not isinstance(first, Elementwise) or first.x.buffer != first.y.buffer:
+        return way
+    taken = {storage.buffer for work in way.works for storage in (*work.reads, *work.writes)}
+    elsewhere = next(name for name in map("input{}".format, count()) if name not in taken)
+    return replace(way, works=(replace(first, x=replace(first.x, buffer=elsewhere)), *others))
 
 
 def _runnable(

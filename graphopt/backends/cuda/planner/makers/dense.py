@@ -3,6 +3,7 @@
 conv2d + add + relu      cuDNN convolution without bias, then (+ bias + residual + relu) in one pass; or all in one cuDNN call
 linear + gelu            cuBLASLt with bias, then gelu; or an emitted product that does both; or one that skips the zeros of
                          a weight with blocks of them, or with two of four
+silu -> linear           silu, then cuBLASLt; or an emitted product that does both
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from dataclasses import replace
 import torch
 
 from graphopt.backends.cuda.chain import Argument, Chain, FromOperand, FromOperation, Operation, TheValue
-from graphopt.backends.cuda.kernel import Literal, Unsupported
+from graphopt.backends.cuda.kernel import Kernel, Literal, Unsupported
 from graphopt.backends.cuda.kernels.block_sparse import BlockSparse, pack_blocks
+from graphopt.backends.cuda.kernels.chain_code import NO_CHAIN
 from graphopt.backends.cuda.kernels.elementwise import Elementwise
 from graphopt.backends.cuda.kernels.gemm import Gemm
 from graphopt.backends.cuda.planner.builder import Builder, Maker
@@ -158,7 +160,8 @@ def _linear(builder: Builder, group: Group) -> Sequence[Way]:
     x, weight, bias = node.value(0), node.value(1), _optional(node, 2)
     if weight.type.rank != 2:
         raise Unsupported("linear with a vector as weight has no library call")
-    row = _rows(builder, _stored(builder, x))
+    first, stored = _made_before(builder, x)
+    row = _rows(builder, stored)
     matrix = _dense(builder, weight, (0, 1))
     vector = None if bias is None else _dense(builder, bias, (0,))
     result = node.results[0]
@@ -169,7 +172,31 @@ def _linear(builder: Builder, group: Group) -> Sequence[Way]:
     ways = [builder.finished(group, (call,), made, "linear")]
     if multiplies_2_4(builder.options.device) and _is_2_4(builder, weight):
         ways.append(_linear_2_4(builder, group, (row, vector), weight, title))
-    return [*ways, *_emitted_linear(builder, group, weight, bias)]
+    ways = [_behind_step(first, way) for way in ways]
+    return [*ways, *_emitted_linear(builder, group, first, stored, weight, bias)]
+
+
+def _made_before(builder: Builder, value: Value) -> tuple[tuple[Elementwise, ...], Storage]:
+    """Operand 0 of a product, and the elementwise step that makes it where an emitted product may do that work as it reads."""
+    waiting = builder.waiting(value)
+    if waiting is None or waiting.y.dtype is not builder.stored(value.type.dtype) or not waiting.y.is_contiguous:
+        return (), _stored(builder, value)
+    return (waiting,), waiting.y
+
+
+def _behind_step(first: Sequence[Elementwise], way: Way) -> Way:
+    """A way that reads what a step makes."""
+    return replace(way, works=(*first, *way.works))
+
+
+def _product(first: Sequence[Elementwise], a: Storage, make: Callable[[Storage, Chain], Gemm]) -> tuple[Kernel, ...]:
+    """An emitted product of what the step makes that comes first, if there is one: in one kernel where that can be."""
+    for step in first:
+        try:
+            return (make(step.x, step.chain),)
+        except Unsupported:
+            continue
+    return (*first, make(a, NO_CHAIN))
 
 
 def _is_2_4(builder: Builder, weight: Value) -> bool:
@@ -207,27 +234,28 @@ def _patterns(builder: Builder, *storages: Storage) -> Callable[[], dict[str, to
     return lambda: {buffer: fill(read) for buffer, fill in fills.items()}
 
 
-def _emitted_linear(builder: Builder, group: Group, weight: Value, bias: Value | None) -> list[Way]:
+def _emitted_linear(
+    builder: Builder, group: Group, first: Sequence[Elementwise], x: Storage, weight: Value, bias: Value | None
+) -> list[Way]:
     """The product with its chain in one kernel; for weights annotated with blocks of zeros also one that skips them."""
-    node = group.anchor
-    x = builder.storage(node.value(0))
     target = builder.target(group)
     chain = builder.chain(group)
+    precision = builder.options.precision
     vector = None if bias is None else builder.storage(bias).expand(target.shape)
     ways: list[Way] = []
     try:
         matrix = builder.storage(weight).permute((1, 0))
-        gemm = Gemm(x, matrix, target, vector, chain=chain, precision=builder.options.precision)
-        ways.append(Way((gemm,), target, "gemm"))
+        works = _product(first, x, lambda a, before: Gemm(a, matrix, target, vector, before, chain, precision))
+        ways.append(Way(works, target, "gemm"))
     except Unsupported:
         return ways
     block = _block(builder, weight)
     if block is not None:
         values, columns, rows = _packed(builder, weight, block)
-        target = builder.target(group)
+        made = builder.target(group)
         try:
-            sparse = BlockSparse(x, values, columns, rows, target, block, vector, chain, builder.options.precision)
-            ways.append(Way((sparse,), target, "block sparse", _patterns(builder, columns, rows)))
+            sparse = BlockSparse(x, values, columns, rows, made, block, vector, chain, precision)
+            ways.append(Way((*first, sparse), made, "block sparse", _patterns(builder, columns, rows)))
         except Unsupported:
             return ways
     return ways
@@ -264,20 +292,21 @@ def _rows(builder: Builder, storage: Storage) -> Storage:
 
 def _matmul(builder: Builder, group: Group) -> Sequence[Way]:
     node = group.anchor
-    a, b = (_stored(builder, node.value(index)) for index in (0, 1))
+    b = _stored(builder, node.value(1))
+    first, a = _made_before(builder, node.value(0))
     result = node.results[0]
     made = builder.new("torch", result.type.dtype, builder.shapes.of(result), range(result.type.rank))
     title = f"{a.type_text} @ {b.type_text}"
     call = LibraryStep("matmul", (_matrix(builder, a), _matrix(builder, b)), made, (), title, _operations(builder, node))
-    ways = [builder.finished(group, (call,), made, "matmul")]
+    ways = [_behind_step(first, builder.finished(group, (call,), made, "matmul"))]
     if min(a.rank, b.rank) < 2:
         return ways
-    target = builder.target(group)
+    target, chain, precision = builder.target(group), builder.chain(group), builder.options.precision
     try:
-        gemm = Gemm(a, b, target, chain=builder.chain(group), precision=builder.options.precision)
+        works = _product(first, a, lambda x, before: Gemm(x, b, target, None, before, chain, precision))
     except Unsupported:
         return ways
-    return [*ways, Way((gemm,), target, "gemm")]
+    return [*ways, Way(works, target, "gemm")]
 
 
 def _matrix(builder: Builder, storage: Storage) -> Storage:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from graphopt.backends.cuda.kernel import Unsupported
 from graphopt.backends.cuda.kernels.depthwise import Depthwise
 from graphopt.backends.cuda.kernels.pool import AdaptivePool, Pool
+from graphopt.backends.cuda.kernels.reduce import Reduce
 from graphopt.backends.cuda.planner.builder import Builder, Maker
 from graphopt.backends.cuda.planner.choice import Way
 from graphopt.backends.cuda.planner.makers.dense import convolution
@@ -43,10 +44,15 @@ def _pool(builder: Builder, group: Group) -> Sequence[Way]:
 
 def _adaptive(builder: Builder, group: Group) -> Sequence[Way]:
     node = group.anchor
-    x = builder.storage(node.value(0))
-    if x.rank != (3 if node.op.endswith("1d") else 4):
+    shape = builder.shapes.of(node.value(0))
+    if len(shape) != (3 if node.op.endswith("1d") else 4):
         raise Unsupported(f"{node.op} without a batch has no kernel")
     y = builder.target(group)
+    if "avg" in node.op and set(y.shape[2:]) == {1}:  # a mean, which takes what makes the map in front
+        axes, chain = tuple(range(2, len(shape))), builder.chain(group)
+        mean = builder.before(node.value(0), lambda x, before: Reduce("mean", x, y, axes, 0.0, before, chain))
+        return [Way((mean,), y, "reduce")]
+    x = builder.storage(node.value(0))
     work = AdaptivePool("max" if "max" in node.op else "avg", x, y, builder.chain(group))
     return [Way((work,), y, "adaptive pool")]
 

@@ -19,7 +19,6 @@ __all__ = ["MAKERS"]
 
 def _reduce(builder: Builder, group: Group) -> Sequence[Way]:
     node = group.anchor
-    x = builder.storage(node.value(0))
     rank = node.value(0).type.rank
     if "axis" in node.attrs:
         axis = node.attrs["axis"]
@@ -35,7 +34,8 @@ def _reduce(builder: Builder, group: Group) -> Sequence[Way]:
     if isinstance(parameter, bool) or not isinstance(parameter, (int, float)):
         raise Unsupported(f"{node.op} with {parameter!r} has no kernel")
     y = builder.target(group)
-    work = Reduce(node.op, x, y, tuple(axis % max(rank, 1) for axis in axes), float(parameter), chain=builder.chain(group))
+    reduced, chain = tuple(axis % max(rank, 1) for axis in axes), builder.chain(group)
+    work = builder.before(node.value(0), lambda x, before: Reduce(node.op, x, y, reduced, float(parameter), before, chain))
     return [Way((work,), y, "reduce")]
 
 
@@ -45,8 +45,8 @@ def _softmax(builder: Builder, group: Group) -> Sequence[Way]:
     y = builder.target(group)
     if not node.value(0).type.rank:
         raise Unsupported("softmax of a number has no kernel")
-    x = builder.storage(node.value(0))
-    work = Softmax(x, y, axis % x.rank, node.op == "log_softmax", chain=builder.chain(group))
+    is_log, chain = node.op == "log_softmax", builder.chain(group)
+    work = builder.before(node.value(0), lambda x, before: Softmax(x, y, axis % x.rank, is_log, before, chain))
     return [Way((work,), y, "softmax")]
 
 
@@ -65,7 +65,8 @@ def _last_axes(builder: Builder, group: Group) -> Sequence[Way]:
     centered = node.op == "layer_norm"
     bias = parameter(2) if centered else None
     chain = builder.chain(group)
-    work = Normalize(node.op, builder.storage(node.value(0)), y, axes, _eps(group), parameter(1), bias, centered, chain=chain)
+    weight, eps = parameter(1), _eps(group)
+    work = builder.before(node.value(0), lambda x, before: Normalize(node.op, x, y, axes, eps, weight, bias, centered, before, chain))
     return [Way((work,), y, "normalize")]
 
 
