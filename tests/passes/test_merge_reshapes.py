@@ -78,3 +78,73 @@ def test_single_ops_stay() -> None:
         }
         """,
     )
+
+
+def test_batch_and_heads_are_not_merged_to_be_taken_apart() -> None:
+    check_rewrite(
+        MergeReshapes(),
+        """
+        graph g(%x: f32[6,n,32]) where n in [1, inf] {
+          %a: f32[6,4*n,8] = reshape(%x) {shape=(6, 4*n, 8)}
+          %b: f32[4*n,6,8] = permute(%a) {axes=(1, 0, 2)}
+          %c: f32[n,4,6,8] = reshape(%b) {shape=(n, 4, 6, 8)}
+          return %c
+        }
+        """,
+        """
+        graph g(%x: f32[6,n,32]) where n in [1, inf] {
+          %reshape: f32[6,n,4,8] = reshape(%x) {shape=(6, n, 4, 8)}
+          %c: f32[n,4,6,8] = permute(%reshape) {axes=(1, 2, 0, 3)}
+          return %c
+        }
+        """,
+    )
+
+
+def test_a_split_that_undoes_the_merge_leaves_a_permute() -> None:
+    check_rewrite(
+        MergeReshapes(),
+        """
+        graph g(%x: f32[2,3,4,5]) {
+          %a: f32[6,4,5] = reshape(%x) {shape=(6, 4, 5)}
+          %b: f32[5,6,4] = permute(%a) {axes=(2, 0, 1)}
+          %c: f32[5,2,3,4] = reshape(%b) {shape=(5, 2, 3, 4)}
+          return %c
+        }
+        """,
+        """
+        graph g(%x: f32[2,3,4,5]) {
+          %c: f32[5,2,3,4] = permute(%x) {axes=(3, 0, 1, 2)}
+          return %c
+        }
+        """,
+    )
+
+
+def test_a_reshape_that_merges_permuted_axes_stays() -> None:
+    check_kept(
+        MergeReshapes(),
+        """
+        graph g(%x: f32[6,4]) {
+          %a: f32[2,3,4] = reshape(%x) {shape=(2, 3, 4)}
+          %b: f32[3,2,4] = permute(%a) {axes=(1, 0, 2)}
+          %c: f32[6,4] = reshape(%b) {shape=(6, 4)}
+          return %c
+        }
+        """,
+        "merges axes",
+    )
+
+
+def test_what_is_between_stays_for_its_other_readers() -> None:
+    check_kept(
+        MergeReshapes(),
+        """
+        graph g(%x: f32[2,3,4]) {
+          %a: f32[6,4] = reshape(%x) {shape=(6, 4)}
+          %b: f32[4,6] = permute(%a) {axes=(1, 0)}
+          %c: f32[4,2,3] = reshape(%b) {shape=(4, 2, 3)}
+          return %b, %c
+        }
+        """,
+    )

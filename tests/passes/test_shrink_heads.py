@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+import graphopt
 from graphopt.ir.parser import parse
 from graphopt.ops import verify
 from graphopt.passes.shrink.shrink_heads import ShrinkHeads
@@ -43,6 +45,26 @@ def test_features_inside_heads_go_and_the_scale_stays() -> None:
     assert graph.value("qh").type.text == "f32[batch,4,5,1]"
     assert graph.value("a").type.text == "f32[batch,4,5,2]"
     assert graph.value("a").producer.attrs["scale"] == pytest.approx(2**-0.5)  # pyright: ignore[reportOptionalMemberAccess]
+
+
+@pytest.mark.parametrize(("first", "unit"), [((), "features"), (("lossless-training",), "heads")])
+def test_multihead_attention_with_a_symbolic_batch(first: tuple[str, ...], unit: str) -> None:
+    class Attention(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mix = torch.nn.MultiheadAttention(32, 4, batch_first=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.mix(x, x, x, need_weights=False)[0]
+
+    torch.manual_seed(0)
+    model = Attention().eval()
+    x = torch.randn(3, 6, 32)
+    passes = [*first, 'shrink-heads{ratio=0.25, importance="l2"}']
+    result = graphopt.optimize(model, passes, example_inputs=(x,), dynamic={"x": {0: "batch"}}, check="off")
+    assert result.pipeline.records[-1].notes[0].endswith({"heads": "4 -> 3 heads", "features": "8 -> 6 features"}[unit])
+    verify(result.graph)
+    assert result.module(x[:2]).shape == (2, 6, 32)
 
 
 def test_the_text_above_is_canonical() -> None:
