@@ -22,8 +22,8 @@ from graphopt.passes.sparsify.apply import Sparsified, set_weight
 from graphopt.passes.sparsify.finished import Finished
 from graphopt.passes.sparsify.layers import Layer
 from graphopt.passes.sparsify.masking import Sparsify
-from graphopt.passes.sparsify.patterns import NOfM, Pattern, parse_pattern
-from graphopt.passes.sparsify.ratios import layers_within, shared_ratios
+from graphopt.passes.sparsify.patterns import NOfM, Pattern, UnitPattern, parse_pattern
+from graphopt.passes.sparsify.ratios import layers_within, ranked_ratios, shared_ratios
 from graphopt.passes.sparsify.scores import calibration_of, weight_scores
 from graphopt.pipeline.context import Context
 from graphopt.pipeline.memory import release_free_memory
@@ -47,8 +47,11 @@ class DataAwarePass(Sparsify):
     """Patterns and ratios of layers that are made sparse from their inputs."""
 
     pattern: str = field(default="unstructured", metadata={"help": "'unstructured', N:M as '2:4', or output channels x inputs as '4x1'"})
-    scope: Literal["layer", "erk", "uniform-plus"] = field(
-        default="layer", metadata={"help": "how zeros are shared out among layers: alike, or by their size"}
+    scope: Literal["layer", "global", "erk", "uniform-plus"] = field(
+        default="layer",
+        metadata={
+            "help": "how zeros are shared out among layers: alike, as one ranking of all weights by size would, or by the size of layers"
+        },
     )
     ratios: Literal["scope", "sensitivity"] = field(
         default="scope", metadata={"help": "ratios of layers by `scope`, or by what each does to the outputs"}
@@ -124,6 +127,10 @@ class DataAwarePass(Sparsify):
         elif self.ratios == "sensitivity":
             ratios = self.measured_ratios(graph, layers, pattern, weight_scores(graph, layers, "magnitude", context), context, done)
             why = "it stays dense (sensitivity)"
+        elif self.scope == "global":
+            assert isinstance(pattern, UnitPattern), "patterns are of units or N:M"
+            ratios = ranked_ratios(layers, pattern, weight_scores(graph, layers, "magnitude", context), self.ratio)
+            why = "it stays dense (global)"
         else:
             ratios = shared_ratios(layers, self.ratio, self.scope)
             why = f"it stays dense ({self.scope})"

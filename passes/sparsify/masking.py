@@ -14,8 +14,8 @@ from graphopt.ir.graph import Graph
 from graphopt.passes.sparsify.apply import Sparsified, set_mask
 from graphopt.passes.sparsify.finished import Finished
 from graphopt.passes.sparsify.layers import Layer, Scope, find_layers
-from graphopt.passes.sparsify.patterns import Pattern, UnitPattern, lowest
-from graphopt.passes.sparsify.ratios import shared_ratios
+from graphopt.passes.sparsify.patterns import Pattern, UnitPattern
+from graphopt.passes.sparsify.ratios import ranked_together, shared_ratios
 from graphopt.passes.sparsify.scores import WeightScores, calibration_of
 from graphopt.passes.sparsify.sensitivity import sensitive_ratios
 from graphopt.pipeline.context import Context
@@ -120,7 +120,7 @@ class MaskingPass(Sparsify):
             chosen = self.measured_ratios(rewriter.graph, layers, pattern, score, context, done)
         elif self.scope == "global":
             assert isinstance(pattern, UnitPattern), "one ranking is of units"
-            for layer, goes in _ranked_together(layers, pattern, score, self.ratio, self.limit()):
+            for layer, goes in ranked_together(layers, pattern, score, self.ratio, self.limit()):
                 set_mask(rewriter, layer, goes, pattern, done)
             return done.outcome()
         else:
@@ -143,20 +143,3 @@ def _limited(goes: torch.Tensor, scores: torch.Tensor, pattern: Pattern, limit: 
     matrix = scores.reshape(scores.shape[0], -1)
     small = pattern.unit_scores(matrix)[0] < limit * limit
     return goes & pattern.spread(small, *matrix.shape).reshape(goes.shape)
-
-
-def _ranked_together(
-    layers: Sequence[Layer], pattern: UnitPattern, score: WeightScores, ratio: float, limit: float | None
-) -> list[tuple[Layer, torch.Tensor]]:
-    """One ranking of the units of all layers: [(layer, mask of what goes)]."""
-    found = [pattern.unit_scores((scores := score(layer)).reshape(scores.shape[0], -1)) for layer in layers]
-    goes = lowest(torch.cat([units.flatten() for units, _ in found]), torch.cat([sizes.flatten() for _, sizes in found]), ratio)
-    result: list[tuple[Layer, torch.Tensor]] = []
-    start = 0
-    for layer, (units, _) in zip(layers, found, strict=True):
-        mask = goes[start : start + units.numel()].reshape(units.shape)
-        start += units.numel()
-        if limit is not None:
-            mask = mask & (units < limit * limit)
-        result.append((layer, pattern.spread(mask, layer.shape[0], layer.elements // layer.shape[0]).reshape(layer.shape)))
-    return result

@@ -1,12 +1,13 @@
 """How the zeros of a network are shared out among its layers.
 
     layer          every layer has the ratio
+    global         one ranking of the weights, or blocks of them, of all layers; a layer of small weights has more zeros
     erk            dense weights in proportion to (n_in + n_out + taps along each axis) / (n_in n_out taps): small layers stay
                    dense, large ones pay (Erdos-Renyi kernel; Evci et al., Rigging the Lottery, ICML 2020, section 3)
     uniform-plus   the first layer dense, the last at most 0.8, the others alike (Gale et al., The State of Sparsity in
                    Deep Neural Networks, 2019, section 5)
 
-With the last two the ratio is that of all these layers' weights together.
+With the last three the ratio is that of all these layers' weights together.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ import torch
 
 from graphopt.errors import PassError
 from graphopt.passes.sparsify.layers import Layer
-from graphopt.passes.sparsify.patterns import NOfM
+from graphopt.passes.sparsify.patterns import NOfM, UnitPattern, lowest
 from graphopt.passes.sparsify.scores import WeightScores
 
-__all__ = ["Sharing", "layers_within", "shared_ratios"]
+__all__ = ["Sharing", "layers_within", "ranked_ratios", "ranked_together", "shared_ratios"]
 
 Sharing = Literal["layer", "erk", "uniform-plus"]
 
@@ -39,6 +40,11 @@ def shared_ratios(layers: Sequence[Layer], ratio: float, sharing: Sharing) -> di
     if sharing == "uniform-plus":
         return _uniform_plus(layers, ratio)
     return dict.fromkeys(layers, ratio)
+
+
+def ranked_ratios(layers: Sequence[Layer], pattern: UnitPattern, score: WeightScores, ratio: float) -> dict[Layer, float]:
+    """The ratio of each layer that one ranking of all of them gives."""
+    return {layer: float(goes.double().mean()) for layer, goes in ranked_together(layers, pattern, score, ratio)}
 
 
 def layers_within(layers: Sequence[Layer], pattern: NOfM, score: WeightScores, ratio: float) -> set[Layer]:
@@ -91,3 +97,20 @@ def _uniform_plus(layers: Sequence[Layer], ratio: float) -> dict[Layer, float]:
             fix=f"ask for a ratio of at most {int(most * 1e4) / 1e4}, or use another scope",
         )
     return {layer: 0.0 if layer.first else ending if layer.last else common for layer in layers}
+
+
+def ranked_together(
+    layers: Sequence[Layer], pattern: UnitPattern, score: WeightScores, ratio: float, limit: float | None = None
+) -> list[tuple[Layer, torch.Tensor]]:
+    """One ranking of the units of all layers: [(layer, mask of what goes)]. Units that reach `limit`, a root mean square, stay."""
+    found = [pattern.unit_scores((scores := score(layer)).reshape(scores.shape[0], -1)) for layer in layers]
+    goes = lowest(torch.cat([units.flatten() for units, _ in found]), torch.cat([sizes.flatten() for _, sizes in found]), ratio)
+    result: list[tuple[Layer, torch.Tensor]] = []
+    start = 0
+    for layer, (units, _) in zip(layers, found, strict=True):
+        mask = goes[start : start + units.numel()].reshape(units.shape)
+        start += units.numel()
+        if limit is not None:
+            mask = mask & (units < limit * limit)
+        result.append((layer, pattern.spread(mask, layer.shape[0], layer.elements // layer.shape[0]).reshape(layer.shape)))
+    return result

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from graphopt.analysis import sparsity
 from graphopt.backends.reference.interpreter import Interpreter
 from graphopt.errors import PassError, PassOptionError
-from graphopt.ir.graph import Graph
-from graphopt.passes.sparsify.masking import Sparsify
+from graphopt.ir.data import TensorData
+from graphopt.ir.graph import Graph, GraphEditor
+from graphopt.passes.sparsify.masking import MaskingPass, Sparsify
 from graphopt.passes.sparsify.sparsify_block import SparsifyBlock
 from graphopt.passes.sparsify.sparsify_magnitude import SparsifyMagnitude
 from graphopt.passes.sparsify.sparsify_n_m import SparsifyNM
@@ -44,6 +47,19 @@ def test_pattern_and_ratio_are_exact_and_outputs_stay_nearer_than_by_size(patter
         assert found == wanted
     assert all(found.holds in (None, True) for found in sparsity(graph))
     assert distance(network(), graph, seed=0) < 0.9 * distance(network(), by_size, seed=0)
+
+
+@pytest.mark.parametrize(("pattern", "peer"), [("unstructured", SparsifyMagnitude), ("4x1", SparsifyBlock)])
+def test_a_global_scope_gives_each_layer_the_zeros_of_one_ranking(pattern: str, peer: type[MaskingPass]) -> None:
+    graph, by_size = network(), network()
+    for found in (graph, by_size):
+        state = found.states["fc.weight"]
+        GraphEditor(found).update_state(replace(state, data=TensorData(weight_of(found, "fc") / 3)))
+    run_pass(SparsifyOBS(pattern=pattern, ratio=0.5, scope="global", exclude=("up",)), graph, correlated_images())
+    run_pass(peer(ratio=0.5, scope="global", exclude=("up",)), by_size)
+    zeros = [[int((weight_of(found, name) == 0).sum()) for name in ("grouped", "fc")] for found in (graph, by_size)]
+    assert zeros[0] == pytest.approx(zeros[1], abs=4), "a layer's zeros are whole blocks"
+    assert zeros[0][0] / weight_of(graph, "grouped").numel() != pytest.approx(0.5, abs=0.02), "the layers differ"
 
 
 def test_ratio_zero_and_full_depthwise_networks() -> None:

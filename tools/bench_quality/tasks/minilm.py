@@ -92,9 +92,9 @@ class MiniLM(Task):
         return Item((self._train[0][rows], self._train[1][rows]))
 
     def calibration(self, seed: int) -> list[Item]:
-        """Eight batches of 16 training texts, without labels."""
+        """512 training texts in batches of 16, without labels: 32,768 positions, for matrices of up to 1,536 columns."""
         order = torch.randperm(len(self._train[0]), generator=torch.Generator().manual_seed(seed))
-        return [self._rows(order[start : start + _BATCH]) for start in range(0, 8 * _BATCH, _BATCH)]
+        return [self._rows(order[start : start + _BATCH]) for start in range(0, 32 * _BATCH, _BATCH)]
 
     def stream(self, seed: int) -> Iterator[Item]:
         """Training texts of both sets in random order, without labels."""

@@ -92,9 +92,11 @@ class Pipeline(Arm):
 
 OURS: tuple[Arm, ...] = (
     Pipeline("ours: obs", "sparsify-obs{ratio={ratio}}", draws=True, timed=True),
+    Pipeline("ours: obs, global", 'sparsify-obs{scope="global", ratio={ratio}}', draws=True),
     Pipeline("ours: obs, 4x1", 'sparsify-obs{pattern="4x1", ratio={ratio}}', draws=True, timed=True),
     Pipeline("ours: wanda", "sparsify-wanda{ratio={ratio}}", draws=True),
     Pipeline("ours: magnitude", "sparsify-magnitude{ratio={ratio}}"),
+    Pipeline("ours: magnitude, global", 'sparsify-magnitude{scope="global", ratio={ratio}}'),
     Pipeline("ours: block 4x1", "sparsify-block{block=(4, 1), ratio={ratio}}"),
     Pipeline("ours: 2:4", "sparsify-n-m{n=2, m=4}", timed=True, ratios=(0.5,)),
 )
