@@ -1,8 +1,9 @@
 """The frame of passes that look at what each layer reads: one layer after the other, in execution order.
 
 Calibration batches go through the network side by side. A layer is made sparse when they arrive at it and they go on through
-the sparse one, so later layers see what earlier ones really give. Memory: the values that are alive at one layer, and the
-moments of one layer at a time.
+the sparse one, so later layers see what earlier ones really give. A pass that wants to know what a layer would read in the dense
+network gets that from a second stream, which begins at the first sparse layer. Memory: the values that are alive at one layer
+(in both streams, if there are two), and the moments of one layer at a time.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from graphopt.passes.shrink.layers import constant_numbers, own_weight
 from graphopt.passes.shrink.statistics.stream import Stream
 from graphopt.passes.sparsify.apply import Sparsified, set_weight
 from graphopt.passes.sparsify.finished import Finished
+from graphopt.passes.sparsify.inputs import Inputs
 from graphopt.passes.sparsify.layers import Layer
 from graphopt.passes.sparsify.masking import Sparsify
 from graphopt.passes.sparsify.patterns import NOfM, Pattern, UnitPattern, parse_pattern
@@ -67,8 +69,12 @@ class DataAwarePass(Sparsify):
         parse_pattern(self.pattern)
 
     @abstractmethod
-    def solve(self, graph: Graph, layer: Layer, values: Sequence[torch.Tensor], pattern: Pattern, ratio: float, seed: int) -> Solution:
-        """Sparse weights for one layer; `values` is what it reads in each batch."""
+    def solve(self, graph: Graph, layer: Layer, inputs: Inputs, pattern: Pattern, ratio: float, seed: int) -> Solution:
+        """Sparse weights for one layer."""
+
+    def compares(self) -> bool:
+        """True where `solve` looks at what a layer reads in the dense network too."""
+        return False
 
     def apply_with(self, rewriter: Rewriter, context: Context) -> Outcome:
         """Go through the network.
@@ -92,7 +98,8 @@ class DataAwarePass(Sparsify):
         finished = Finished(context, self.name, self.options(), graph, calibration)
         ratios = self._ratios(graph, layers, pattern, context, done)
         todo = {layer.nodes[0]: layer for layer in layers if ratios[layer] > 0}
-        stream = Stream.of(graph, calibration)
+        stream = Stream.of(graph, calibration, streams=2 if self.compares() else 1)
+        dense: Stream | None = None
         done.notes += stream.notes
         count = len(todo)
         for node in list(graph.nodes):
@@ -102,16 +109,21 @@ class DataAwarePass(Sparsify):
                 if context.progress is not None:
                     context.progress(f"{self.name} {layer.name}, {number} of {count}", (number - 1) / count)
                 values = stream.tensors(node.operands[0])
+                inputs = _inputs(values, [] if dense is None else dense.tensors(node.operands[0]))
                 _check_finite(layer, values)
+                if dense is None and self.compares():
+                    dense = stream.fork(frozen=True)
 
-                def solved(layer: Layer = layer, values: Sequence[torch.Tensor] = values) -> dict[str, Any]:
-                    return asdict(self.solve(graph, layer, values, pattern, ratios[layer], context.seed))
+                def solved(layer: Layer = layer, inputs: Inputs = inputs) -> dict[str, Any]:
+                    return asdict(self.solve(graph, layer, inputs, pattern, ratios[layer], context.seed))
 
                 _install(rewriter, layer, Solution(**finished.result(f"layer-{number:05}", solved)), pattern, done)
                 release_free_memory()
-            stream.step(node)
             if not todo:
                 break
+            stream.step(node)
+            if dense is not None:
+                dense.step(node)
         done.notes += finished.notes
         return done.outcome()
 
@@ -147,6 +159,11 @@ def _install(rewriter: Rewriter, layer: Layer, solution: Solution, pattern: Patt
     bias = own_weight(rewriter.graph, layer.nodes[0], 2) if solution.bias is not None else None
     if isinstance(bias, State) and solution.bias is not None:
         rewriter.replace_state(bias.name, constant_numbers(solution.bias.to(device)), bias.type, exact=True)
+
+
+def _inputs(values: Sequence[torch.Tensor], dense: Sequence[torch.Tensor]) -> Inputs:
+    """What a layer reads; the dense network gives the same tensors where no layer in front of them is sparse."""
+    return Inputs(values, dense if any(a is not b for a, b in zip(values, dense, strict=bool(dense))) else values)
 
 
 def _unfit(layer: Layer) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from math import ceil
 
 import torch
@@ -16,22 +17,37 @@ from graphopt.passes.shrink.patches import patches_of
 from graphopt.passes.sparsify.layers import Layer
 from graphopt.passes.sparsify.patterns import NOfM, Pattern
 
-__all__ = ["Moments", "input_rows", "moments", "square_means"]
+__all__ = ["Inputs", "Moments", "input_rows", "moments", "square_means"]
 
 _ROWS = 8192
 """Least number of rows that are looked at, as far as there are so many."""
 
 
 @dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a layer reads in each batch: `now`, behind the layers that are sparse already, and in the `dense` network. The same object
+    where nothing in front is sparse, or nobody asks."""
+
+    now: Sequence[torch.Tensor]
+    dense: Sequence[torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
 class Moments:
-    """`gram` [columns, columns] is the mean of x x', `mean` [columns] that of x; float64."""
+    """For x, what a layer reads now, and d, what it reads in the dense network: `gram` [columns, columns] is the mean of x x', `cross`
+    that of d x', `mean` [columns] that of x, `dense_mean` that of d; float64."""
 
     gram: torch.Tensor
+    cross: torch.Tensor
     mean: torch.Tensor
+    dense_mean: torch.Tensor
 
-    def centred(self) -> torch.Tensor:
-        """The mean of (x - mean) (x - mean)'."""
-        return self.gram - torch.outer(self.mean, self.mean)
+    def centred(self) -> Moments:
+        """Those of x and d less their means."""
+        zero = torch.zeros_like(self.mean)
+        gram = self.gram - torch.outer(self.mean, self.mean)
+        cross = gram if self.cross is self.gram else self.cross - torch.outer(self.dense_mean, self.mean)
+        return Moments(gram, cross, zero, zero)
 
 
 def input_rows(layer: Layer, values: Sequence[torch.Tensor], pattern: Pattern, seed: int) -> Iterator[torch.Tensor]:
@@ -54,16 +70,23 @@ def input_rows(layer: Layer, values: Sequence[torch.Tensor], pattern: Pattern, s
         yield ordered.reshape(len(grouped), layer.groups, -1).transpose(0, 1)
 
 
-def moments(layer: Layer, values: Sequence[torch.Tensor], pattern: Pattern, seed: int, group: int, columns: slice) -> Moments:
-    """The moments of some columns of one group. Memory: one matrix of that many columns squared, and the rows of a batch."""
-    gram = mean = torch.zeros(())
+def moments(layer: Layer, inputs: Inputs, pattern: Pattern, seed: int, group: int, columns: slice) -> Moments:
+    """The moments of some columns of one group. Memory: one or two matrices of that many columns squared, and the rows of a batch."""
+    gram = cross = mean = dense_mean = torch.zeros(())
     count = 0
-    for rows in input_rows(layer, values, pattern, seed):
+    is_same = inputs.dense is inputs.now
+    dense_rows = repeat(None) if is_same else input_rows(layer, inputs.dense, pattern, seed)  # the same patches: the seed is the same
+    for rows, dense in zip(input_rows(layer, inputs.now, pattern, seed), dense_rows, strict=not is_same):
         x = rows[group, :, columns].double()
         gram = gram + x.T @ x
         mean = mean + x.sum(0)
         count += len(x)
-    return Moments(gram / max(count, 1), mean / max(count, 1))
+        if dense is not None:
+            d = dense[group, :, columns].double()
+            cross = cross + d.T @ x
+            dense_mean = dense_mean + d.sum(0)
+    gram, mean = gram / max(count, 1), mean / max(count, 1)
+    return Moments(gram, gram, mean, mean) if is_same else Moments(gram, cross / max(count, 1), mean, dense_mean / max(count, 1))
 
 
 def square_means(layer: Layer, values: Sequence[torch.Tensor], pattern: Pattern, seed: int) -> torch.Tensor:

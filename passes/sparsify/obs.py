@@ -7,6 +7,9 @@ Columns are gone through from left to right for all rows at once. With the upper
 holds the update for the columns from j on once those before j are final, so one factorisation serves all rows and steps
 (Frantar & Alistarh, SparseGPT, ICML 2023, section 3). Updates beyond a block of columns are applied once per block.
 
+In a network whose layers in front are sparse already, x is no longer what W read when it was dense, d. The weights that give on x
+what W gave on d, as well as they can, are  W + W (C - H) inv(H),  C = E[d x'] (`aimed`), and are what is made sparse then.
+
 Weights to the left of a zero are final when it is made. `refine` lets them take part too: conjugate gradients over all
 weights that stay, with the zeros held, each step of which lowers the error.
 """
@@ -20,7 +23,7 @@ import torch
 from graphopt.errors import PassError
 from graphopt.passes.sparsify.patterns import NOfM, Pattern, UnitPattern, column_block, lowest
 
-__all__ = ["Pruned", "best_pruned", "error_of", "prune", "refined"]
+__all__ = ["Pruned", "aimed", "best_pruned", "error_of", "prune", "refined"]
 
 _ROWS = 512
 """Rows that are worked on together."""
@@ -37,28 +40,48 @@ class Pruned:
     goes: torch.Tensor
 
 
-def best_pruned(weight: torch.Tensor, gram: torch.Tensor, pattern: Pattern, ratio: float, *, damping: float, steps: int) -> Pruned:
+def aimed(weight: torch.Tensor, gram: torch.Tensor, cross: torch.Tensor, *, damping: float) -> torch.Tensor:
+    """The weights that on x come nearest to the outputs of `weight` on d; `gram` is E[x x'], `cross` E[d x'].
+
+    `damping`, in parts of the mean diagonal of `gram`, keeps them near `weight` where the data says little.
+    """
+    upper = _inverse_factor(gram, damping)
+    return weight + (weight @ (cross - gram)) @ upper.T @ upper
+
+
+def best_pruned(
+    weight: torch.Tensor,
+    gram: torch.Tensor,
+    pattern: Pattern,
+    ratio: float,
+    *,
+    damping: float,
+    steps: int,
+    aim: torch.Tensor | None = None,
+) -> Pruned:
     """The matrix with the least error of three: zeros chosen by second-order information, by |w|, and by |w| times the size of the input.
 
-    The one that is best after one step of refinement takes the others of `steps`. The error is never more than that of setting
-    the smallest weights to zero. Memory: five matrices of the weight's size at a time, and four of `gram`'s.
+    The error is that against the outputs of `aim`, which is `weight` unless it is given. The one that is best after one step of
+    refinement takes the others of `steps`. The error is never more than that of setting the smallest weights of `weight` to zero.
+    Memory: five matrices of the weight's size at a time, and four of `gram`'s.
     """
+    aim = weight if aim is None else aim
     sizes = gram.diagonal().clamp_min(0).sqrt()
     best: Pruned | None = None
     least = float("inf")
     for scale in (None, torch.ones_like(sizes), (sizes + 1e-6 * sizes.max().clamp_min(1e-30)).reciprocal()):
         if scale is None:
-            start = prune(weight, gram, pattern, ratio, damping=damping)
+            start = prune(aim, gram, pattern, ratio, damping=damping)
         else:
             goes = _Chooser(pattern, *weight.shape, ratio).choose(weight, scale)
             start = Pruned(torch.where(goes, 0.0, weight), goes)
-        for found in (start, refined(start, weight, gram, damping=damping, steps=min(steps, 1))):
-            error = error_of(found.weight, weight, gram)
+        for found in (start, refined(start, aim, gram, damping=damping, steps=min(steps, 1))):
+            error = error_of(found.weight, aim, gram)
             if best is None or error < least:
                 best, least = found, error
     assert best is not None, "there are three starts"
-    last = refined(best, weight, gram, damping=damping, steps=max(steps - 1, 0))
-    return last if error_of(last.weight, weight, gram) < least else best
+    last = refined(best, aim, gram, damping=damping, steps=max(steps - 1, 0))
+    return last if error_of(last.weight, aim, gram) < least else best
 
 
 def prune(weight: torch.Tensor, gram: torch.Tensor, pattern: Pattern, ratio: float, *, damping: float, block: int = _BLOCK) -> Pruned:

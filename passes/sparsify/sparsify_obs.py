@@ -4,32 +4,37 @@
     -> param %fc.weight: f32[768,768] sparse<unstructured 0.5>        and other numbers in what stays
 
 The error of a layer's outputs on calibration data decides which weights go, and the rest is fitted to keep the outputs
-(`graphopt.passes.sparsify.obs`). Where the layer has a bias of its own, it takes up the mean of what is lost. Where
-zeros by size, or by size times input, leave a smaller error once the others are fitted, those are taken: the error on the
-calibration data is never more than that of sparsify-magnitude.
+(`graphopt.passes.sparsify.obs`): those that the layer has in the dense network, so that layers make up for those in front of
+them; with `match="layer"` those that its own weights give on what arrives. Where the layer has a bias of its own, it takes up
+the mean of what is lost. Where zeros by size, or by size times input, leave a smaller error once the others are fitted, those
+are taken: the error on the calibration data is never more than that of setting the smallest weights to zero.
 
 A layer that reads more numbers at once than are solved together (6144) is solved in parts, as if the parts were uncorrelated.
 
 Numeric class: lossy. Stage: training-safe; weights keep names and shapes.
-Sources: Hassibi & Stork, Optimal Brain Surgeon, NIPS 1992; Frantar & Alistarh, SparseGPT, ICML 2023.
+Sources: Hassibi & Stork, Optimal Brain Surgeon, NIPS 1992; Frantar & Alistarh, SparseGPT, ICML 2023; outputs of the dense
+network as the aim: Li et al., GPTAQ, ICML 2025 (there for quantisation).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 
 from graphopt.ir.graph import Graph, State
 from graphopt.passes.shrink.layers import own_weight
 from graphopt.passes.sparsify.data_aware import DataAwarePass, Solution
-from graphopt.passes.sparsify.inputs import moments
+from graphopt.passes.sparsify.inputs import Inputs, moments
 from graphopt.passes.sparsify.layers import Layer
-from graphopt.passes.sparsify.obs import best_pruned
+from graphopt.passes.sparsify.obs import aimed, best_pruned
 from graphopt.passes.sparsify.patterns import Pattern, column_block, from_matrix, to_matrix
 
 __all__ = ["SparsifyOBS"]
+
+_AIM_DAMPING = 0.1
+"""Errors in front are made up for where the calibration data shows them clearly: in parts of the mean diagonal of the second moments."""
 
 _WIDEST = 6144
 """Most columns that are solved together: a matrix of them has 302 MB, and four are alive."""
@@ -46,7 +51,16 @@ class SparsifyOBS(DataAwarePass):
     )
     refine: int = field(default=8, metadata={"minimum": 0, "help": "steps of conjugate gradients over all weights that stay"})
 
-    def solve(self, graph: Graph, layer: Layer, values: Sequence[torch.Tensor], pattern: Pattern, ratio: float, seed: int) -> Solution:
+    match: Literal["dense", "layer"] = field(
+        default="dense",
+        metadata={"help": "outputs to keep: those of the layer in the dense network, or of its own weights on what arrives now"},
+    )
+
+    def compares(self) -> bool:
+        """With `match="dense"`."""
+        return self.match == "dense"
+
+    def solve(self, graph: Graph, layer: Layer, inputs: Inputs, pattern: Pattern, ratio: float, seed: int) -> Solution:
         """Solve one layer, group by group."""
         node = layer.nodes[0]
         matrix = to_matrix(layer.numbers(), layer, pattern)
@@ -58,13 +72,14 @@ class SparsifyOBS(DataAwarePass):
         for group in range(layer.groups):
             for start in range(0, matrix.shape[2], width):
                 part = slice(start, start + width)
-                found = moments(layer, values, pattern, seed, group, part)
-                gram = found.centred() if has_bias else found.gram
+                found = moments(layer, inputs, pattern, seed, group, part)
+                used = found.centred() if has_bias else found
                 old = matrix[group, :, part]
-                pruned = best_pruned(old, gram, pattern, ratio, damping=self.damping, steps=self.refine)
+                aim = None if used.cross is used.gram else aimed(old, used.gram, used.cross, damping=_AIM_DAMPING)
+                pruned = best_pruned(old, used.gram, pattern, ratio, damping=self.damping, steps=self.refine, aim=aim)
                 result[group, :, part], goes[group, :, part] = pruned.weight, pruned.goes
                 if has_bias:
-                    shift[group] += (old - pruned.weight) @ found.mean
+                    shift[group] += old @ found.dense_mean - pruned.weight @ found.mean
         assert layer.weight.data is not None, "find_layers asked for numbers"
         weight = torch.where(from_matrix(goes, layer, pattern), 0.0, from_matrix(result, layer, pattern)).to(
             layer.weight.data.tensor().dtype

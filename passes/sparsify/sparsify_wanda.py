@@ -14,7 +14,6 @@ Source: Sun et al., A Simple and Effective Pruning Approach for Large Language M
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +21,7 @@ import torch
 from graphopt.ir.graph import Graph
 from graphopt.passes.sparsify.apply import masked
 from graphopt.passes.sparsify.data_aware import DataAwarePass, Solution
-from graphopt.passes.sparsify.inputs import square_means
+from graphopt.passes.sparsify.inputs import Inputs, square_means
 from graphopt.passes.sparsify.layers import Layer
 from graphopt.passes.sparsify.patterns import Pattern, UnitPattern, from_matrix, to_matrix
 
@@ -35,9 +34,9 @@ class SparsifyWanda(DataAwarePass):
 
     name = "sparsify-wanda"
 
-    def solve(self, graph: Graph, layer: Layer, values: Sequence[torch.Tensor], pattern: Pattern, ratio: float, seed: int) -> Solution:
+    def solve(self, graph: Graph, layer: Layer, inputs: Inputs, pattern: Pattern, ratio: float, seed: int) -> Solution:
         """Rank the weights of one layer."""
-        squares = to_matrix(layer.numbers().square(), layer, pattern) * square_means(layer, values, pattern, seed).unsqueeze(1)
+        squares = to_matrix(layer.numbers().square(), layer, pattern) * square_means(layer, inputs.now, pattern, seed).unsqueeze(1)
         scores = from_matrix(squares, layer, pattern)
         if isinstance(pattern, UnitPattern):
             goes = _lowest_of_rows(pattern, scores.reshape(scores.shape[0], -1), ratio).reshape(scores.shape)

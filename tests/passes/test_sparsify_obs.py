@@ -15,6 +15,9 @@ from graphopt.passes.sparsify.sparsify_block import SparsifyBlock
 from graphopt.passes.sparsify.sparsify_magnitude import SparsifyMagnitude
 from graphopt.passes.sparsify.sparsify_n_m import SparsifyNM
 from graphopt.passes.sparsify.sparsify_obs import SparsifyOBS
+from graphopt.pipeline.calibration import Batch, Calibration
+from graphopt.pipeline.context import Context
+from tests.support.folding import filled
 from tests.support.sparsifying import correlated_images, network, run_pass, weight_of
 
 
@@ -47,6 +50,46 @@ def test_pattern_and_ratio_are_exact_and_outputs_stay_nearer_than_by_size(patter
         assert found == wanted
     assert all(found.holds in (None, True) for found in sparsity(graph))
     assert distance(network(), graph, seed=0) < 0.9 * distance(network(), by_size, seed=0)
+
+
+def deep(width: int = 24) -> Graph:
+    """Six layers, each of which reads what the one before it made."""
+    lines = [f"  param %w{number}: f32[{width},{width}]\n  param %b{number}: f32[{width}]" for number in range(6)]
+    for number in range(6):
+        lines.append(f"  %h{number}: f32[64,{width}] = linear(%{f'r{number - 1}' if number else 'x'}, %w{number}, %b{number})")
+        lines.append(f"  %r{number}: f32[64,{width}] = relu(%h{number})")
+    return filled("\n".join([f"graph deep(%x: f32[64,{width}]) {{", *lines, "  return %h5", "}", ""]))
+
+
+def vectors(seed: int, width: int = 24) -> Context:
+    """Batches of mixtures of a few sources."""
+    mixing = torch.randn(6, width, generator=torch.Generator().manual_seed(99))
+    generator = torch.Generator().manual_seed(seed)
+    batches = [torch.randn(64, 6, generator=generator) @ mixing + 0.2 * torch.randn(64, width, generator=generator) for _ in range(8)]
+    return Context(calibration=Calibration([Batch((x,)) for x in batches]))
+
+
+def test_layers_make_up_for_those_in_front_of_them() -> None:
+    others = vectors(seed=1).calibration
+    assert others is not None
+    off: dict[str, float] = {}
+    for match in ("dense", "layer"):
+        graph = deep()
+        run_pass(SparsifyOBS(ratio=0.5, dense_ends=False, match=match), graph, vectors(seed=0))
+        pairs = [[Interpreter(g, precise=True).run(*batch.inputs)[0] for g in (deep(), graph)] for batch in others]
+        old, new = (torch.cat([pair[index] for pair in pairs]) for index in (0, 1))
+        off[match] = float((new - old).norm() / old.norm())
+    assert off["dense"] < 0.9 * off["layer"], off
+
+
+def test_one_layer_has_nothing_in_front_to_make_up_for() -> None:
+    graphs = [deep(), deep()]
+    for graph, match in zip(graphs, ("dense", "layer"), strict=True):
+        run_pass(SparsifyOBS(ratio=0.5, dense_ends=False, only=("w2",), match=match), graph, vectors(seed=0))
+    (dense, layer) = (graph.states["w2"].data for graph in graphs)
+    assert dense is not None
+    assert layer is not None
+    assert torch.equal(dense.tensor(), layer.tensor())
 
 
 @pytest.mark.parametrize(("pattern", "peer"), [("unstructured", SparsifyMagnitude), ("4x1", SparsifyBlock)])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from graphopt.errors import PassError
-from graphopt.passes.sparsify.obs import Pruned, best_pruned, error_of, prune, refined
+from graphopt.passes.sparsify.obs import Pruned, aimed, best_pruned, error_of, prune, refined
 from graphopt.passes.sparsify.patterns import parse_pattern
 
 DAMPING = 1e-3
@@ -100,3 +100,27 @@ def test_moments_that_are_not_finite_are_an_error() -> None:
     with pytest.raises(PassError, match="the second moments of the inputs can't be factorised"):
         prune(weight, gram * float("nan"), parse_pattern("unstructured"), 0.5, damping=0.01)
     assert Pruned(weight, weight == 0).goes.sum() == 0
+
+
+def test_aimed_weights_are_those_of_a_least_squares_fit() -> None:
+    torch.manual_seed(0)
+    dense = torch.randn(500, 6, dtype=torch.float64)
+    now = dense @ (torch.eye(6) + 0.3 * torch.randn(6, 6)).double() + 0.1 * torch.randn(500, 6, dtype=torch.float64)
+    weight = torch.randn(4, 6, dtype=torch.float64)
+    found = aimed(weight, now.T @ now / 500, dense.T @ now / 500, damping=0.0)
+    assert torch.allclose(found.T, torch.linalg.lstsq(now, dense @ weight.T).solution, atol=1e-9)
+    assert torch.equal(aimed(weight, now.T @ now, now.T @ now, damping=0.1), weight), "where nothing changed nothing is made up for"
+    assert (aimed(weight, now.T @ now / 500, dense.T @ now / 500, damping=1e5) - weight).abs().max() < 1e-4
+
+
+def test_with_an_aim_the_error_is_never_more_than_that_of_small_weights_set_to_zero() -> None:
+    torch.manual_seed(1)
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randn(40, 12, generator=generator, dtype=torch.float64)
+        weight, change = (torch.randn(5, 12, generator=generator, dtype=torch.float64) for _ in range(2))
+        gram, aim = x.T @ x / 40, weight + 0.3 * change
+        found = best_pruned(weight, gram, parse_pattern("unstructured"), 0.5, damping=0.01, steps=4, aim=aim)
+        by_size = torch.where(weight.abs() < weight.abs().flatten().sort().values[30], 0.0, weight)
+        assert int((found.weight == 0).sum()) == 30
+        assert error_of(found.weight, aim, gram) <= error_of(by_size, aim, gram) + 1e-12

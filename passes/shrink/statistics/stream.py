@@ -19,7 +19,7 @@ Values go when their last reader has run: memory is that of the busiest node, ti
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -27,7 +27,7 @@ from graphopt.analysis.memory import peak_memory
 from graphopt.backends.reference.binding import bind_dims, bind_results, check_inputs
 from graphopt.backends.reference.interpreter import Interpreter, precise_dtype, state_tensor
 from graphopt.ir.dims import Expression, evaluate_dim
-from graphopt.ir.graph import Graph, Node, Operand, Value
+from graphopt.ir.graph import Graph, Node, Operand, State, Value
 from graphopt.passes.shrink.statistics.observing import evaluate
 from graphopt.pipeline.calibration import Calibration
 
@@ -51,6 +51,7 @@ class Stream:
         self.notes: tuple[str, ...] = ()
         self._interpreter = Interpreter(graph, precise=precise)
         self._precise = precise
+        self._frozen: Mapping[str, State] | None = None
         self._last: Node | None = None
         self._done: set[Node] = set()
         self._dims: list[dict[str, int]] = []
@@ -62,10 +63,10 @@ class Stream:
             self._values.append(dict(zip(graph.inputs, tensors, strict=True)))
 
     @staticmethod
-    def of(graph: Graph, calibration: Calibration, limit: int = LIMIT_BYTES) -> Stream:
-        """As many batches of calibration data, from the first, as fit into `limit` bytes."""
+    def of(graph: Graph, calibration: Calibration, limit: int = LIMIT_BYTES, *, streams: int = 1) -> Stream:
+        """As many batches of calibration data, from the first, as fit into `limit` bytes, in that many streams side by side."""
         batches = [batch.inputs for batch in calibration]
-        count = batches_that_fit([graph], batches, limit, precise=False)
+        count = batches_that_fit([graph] * streams, batches, limit, precise=False)
         stream = Stream(graph, batches[:count])
         if count < len(batches):
             left_out = f"{len(batches) - count} of {len(batches)} calibration batches were left out"
@@ -75,9 +76,11 @@ class Stream:
     def __len__(self) -> int:
         return len(self._values)
 
-    def fork(self) -> Stream:
-        """Another stream that is where this one is, and goes on by itself."""
+    def fork(self, *, frozen: bool = False) -> Stream:
+        """Another stream that is where this one is, and goes on by itself; a frozen one computes with the states as they are now."""
         other = copy.copy(self)
+        if frozen:
+            other._frozen = dict(self.graph.states)
         other._done = set(self._done)
         other._dims = [dict(dims) for dims in self._dims]
         other._values = [dict(values) for values in self._values]
@@ -161,6 +164,8 @@ class Stream:
     def state(self, operand: Operand) -> torch.Tensor | None:
         """The numbers of a state as this stream computes with them; None for what is no state."""
         state = self.graph.state_of(operand)
+        if self._frozen is not None and state is not None:
+            state = self._frozen[state.name]
         return None if state is None else state_tensor(state, precise=self._precise)
 
     def _read(self, batch: int, operand: Operand) -> object:
