@@ -73,7 +73,7 @@ def best_pruned(
         if scale is None:
             start = prune(aim, gram, pattern, ratio, damping=damping)
         else:
-            goes = _Chooser(pattern, *weight.shape, ratio).choose(weight, scale)
+            goes = _Chooser(pattern, weight.shape[0], weight.shape[1], ratio).choose(weight, scale)
             start = Pruned(torch.where(goes, 0.0, weight), goes)
         for found in (start, refined(start, aim, gram, damping=damping, steps=min(steps, 1))):
             error = error_of(found.weight, aim, gram)

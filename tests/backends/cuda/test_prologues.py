@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -14,7 +14,7 @@ from graphopt.backends.cuda.options import CudaOptions
 from graphopt.backends.cuda.planner.choice import Way, first_choice
 from graphopt.backends.cuda.planner.measure import alone
 from graphopt.ir.data import TensorData
-from graphopt.ir.graph import GraphEditor
+from graphopt.ir.graph import Graph, GraphEditor
 from tests.backends.cuda.running import expect_close
 
 SCORES = """\
@@ -67,6 +67,10 @@ graph normed(%x: f32[3,24], %y: f32[3,24]) {
 
 def last(ways: Sequence[Way]) -> tuple[int, str]:
     return len(ways) - 1, ""
+
+
+def planned_with_kernels(graph: Graph, sizes: Mapping[str, int], options: CudaOptions) -> Program:
+    return plan_graph(graph, sizes, options, last)
 
 
 def plan(text: str, kernel: bool = False) -> Program:
@@ -227,7 +231,7 @@ def test_numbers(text: str, dtype: str, tolerance: float) -> None:
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-6), ("float16", 4e-3)])
 @pytest.mark.parametrize("text", [SCORES, GATED, TWO_LAYERS])
 def test_numbers_of_emitted_products(text: str, dtype: str, tolerance: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphopt.backends.cuda.executable.plan_graph", lambda *what: plan_graph(*what, last))
+    monkeypatch.setattr("graphopt.backends.cuda.executable.plan_graph", planned_with_kernels)
     check_numbers(text, dtype, tolerance)
 
 
@@ -279,7 +283,7 @@ graph g(%x: f32[3,21]) {
 }
 """
     assert steps(text, kernel=True)[-1].startswith("gemm: log + ")
-    monkeypatch.setattr("graphopt.backends.cuda.executable.plan_graph", lambda *what: plan_graph(*what, last))
+    monkeypatch.setattr("graphopt.backends.cuda.executable.plan_graph", planned_with_kernels)
     check_numbers(text, "float32", 5e-6)
 
 
