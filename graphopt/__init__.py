@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from graphopt import errors as errors
     from graphopt import train as train
     from graphopt.api import load, parse
     from graphopt.backends.base import lower
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from graphopt.optimize import optimize
     from graphopt.pipeline.budget import Budget
     from graphopt.pipeline.passes import Pass
+
+    __version__: str
 
 __all__ = ["Budget", "Graph", "Pass", "capture", "diff", "load", "lower", "optimize", "parse", "show"]
 
@@ -55,8 +58,10 @@ class _Package(ModuleType):
 
 
 def __getattr__(name: str) -> Any:
-    if name == "train":
-        return importlib.import_module("graphopt.train")
+    if name in ("errors", "train"):
+        return importlib.import_module(f"graphopt.{name}")
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("graphopt")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'graphopt' has no attribute '{name}'")

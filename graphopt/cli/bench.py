@@ -9,6 +9,7 @@ import typer
 from graphopt.cli.models import load_subject, parse_dynamic, parse_shapes
 from graphopt.cli.options import Dynamic, Json, Model, Passes, Shapes, Threads, Weights, thread_options
 from graphopt.cli.output import print_json, print_text, step, steps
+from graphopt.cli.passing import optimized
 from graphopt.errors import UsageError
 
 __all__ = ["bench"]
@@ -33,14 +34,14 @@ def bench(
 
     targets = target or ["onnxruntime", "torch"]
     if len(set(targets)) != len(targets):
-        raise UsageError(f"a target is named twice: {', '.join(targets)}")
+        raise UsageError(f"a target is named twice: {', '.join(targets)}", fix="name each once")
     with steps(quiet=json_) as progress:
         with step(progress, f"loading {model}"):
             subject = load_subject(model, weights=weights)
         with step(progress, "capturing"):
             graph = subject.captured(shapes=parse_shapes(shape), dynamic=parse_dynamic(dynamic))
         with step(progress, "running passes"):
-            optimised = graphopt.optimize(graph.clone(), passes or ["lossless"]).graph
+            optimised = optimized(graph.clone(), passes or ["lossless"])
         variants: dict[str, Any] = {}
         for name in targets:
             options = thread_options(threads, name)

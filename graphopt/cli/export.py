@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphopt.cli.models import load_subject, parse_dynamic, parse_shapes
-from graphopt.cli.options import DTypeOption, Dynamic, Model, Passes, Shapes, Threads, Weights, check_dtype
+from graphopt.cli.options import DTypeOption, Dynamic, Model, Passes, Shapes, Threads, Weights, check_dtype, thread_options
 from graphopt.cli.output import print_text, step, steps
+from graphopt.cli.passing import optimized
 from graphopt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def export(
     import graphopt
 
     _check(format_, target, standalone, isa)
+    _check_settings(target, threads, measure, standalone, name)
     check_dtype(dtype, target)
     with steps() as progress:
         with step(progress, f"loading {model}"):
@@ -66,16 +68,16 @@ def export(
             graph = subject.captured(shapes=parse_shapes(shape), dynamic=parse_dynamic(dynamic))
         if passes:
             with step(progress, "running passes"):
-                graph = graphopt.optimize(graph, passes).graph
+                graph = optimized(graph, passes)
         with step(progress, f"writing {output}"):
             if standalone:
                 _write_standalone(graph, output, name, isa, {"threads": threads, "measure": measure})
             elif target is not None:
-                options: dict[str, Any] = {"threads": threads} if threads else {}
+                options = thread_options(threads, target)
                 if target == "cpu":
                     options |= {"measure": measure, "isa": isa[0] if isa else "native"}
                 if target == "cuda":
-                    options = {"measure": measure, "dtype": dtype or "float32"}
+                    options |= {"measure": measure, "dtype": dtype or "float32"}
                 graphopt.lower(graph, target=target, **options).save(output)
             else:
                 _write(graph, output, format_ or ExportFormat.graph)
@@ -91,6 +93,18 @@ def _check(format_: ExportFormat | None, target: str | None, standalone: bool, i
         raise UsageError("--isa is an option of the target cpu", fix="add --target cpu")
     if isa and len(isa) > 1 and not standalone:
         raise UsageError(f"an executable is built for one instruction set, got {', '.join(isa)}", fix="give one --isa, or --standalone")
+
+
+def _check_settings(target: str | None, threads: int, measure: bool, standalone: bool, name: str) -> None:
+    if threads and target not in ("cpu", "onnxruntime"):
+        raise UsageError(
+            "--threads is an option of the targets cpu and onnxruntime, whose executables keep it",
+            fix="leave it out; torch takes its threads from the process that runs the model, and a GPU has none to set",
+        )
+    if not measure and target not in ("cpu", "cuda"):
+        raise UsageError("--no-measure is an option of the targets cpu and cuda, which choose kernels by their time", fix="leave it out")
+    if name != "model" and not standalone:
+        raise UsageError("--name is an option of --standalone", fix="add --target cpu --standalone, or leave --name out")
 
 
 def _write(graph: Graph, output: Path, format_: ExportFormat) -> None:

@@ -12,6 +12,7 @@ from graphopt.cli.functions import call_function, load_function
 from graphopt.cli.models import load_subject, parse_dynamic, parse_shapes
 from graphopt.cli.options import Dynamic, Json, Model, Passes, Shapes, Threads, Weights, thread_options
 from graphopt.cli.output import print_json, print_text, step, steps
+from graphopt.cli.passing import require_lossy
 from graphopt.errors import UsageError
 from graphopt.pipeline.calibration import DEFAULT_SAMPLES
 from graphopt.rewrite.cut import save_records
@@ -34,7 +35,7 @@ def optimize(
     model: Model,
     passes: Passes = None,
     target: Annotated[
-        str | None, typer.Option("--target", "-t", help="Also lower to this backend: onnxruntime, cpu, torch or reference.")
+        str | None, typer.Option("--target", "-t", help="Also lower to this backend: onnxruntime, cpu, cuda, torch or reference.")
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to save the graph (or the executable) in.")] = None,
     save_shrink: Annotated[
@@ -127,5 +128,8 @@ def optimize(
             print_text(f"saved to {output}")
         if save_shrink is not None and result.shrinks:
             print_text(f"{len(result.shrinks)} cuts saved to {save_shrink}")
+    saved = f"; what was saved to {output} is without it" if output is not None else ""
+    needs = "needs calibration data" in " ".join(record.exception for record in result.pipeline.failures)
+    require_lossy(result, consequence=saved, fix="give data with --calibration FILE.py:FUNCTION" if needs and data is None else None)
     if save_shrink is not None and not result.shrinks:  # behind the report, which says why
         raise UsageError("--save-shrink has nothing to write: no pass cut anything", fix="add -p 'shrink-channels{ratio=0.5}'")

@@ -9,7 +9,7 @@ import typer
 
 from graphopt.errors import UsageError
 
-__all__ = ["DTypeOption", "Dynamic", "Json", "Model", "Passes", "Shapes", "Target", "Threads", "Weights", "check_dtype", "thread_options"]
+__all__ = ["DTypeOption", "Dynamic", "Json", "Model", "Passes", "Shapes", "Threads", "Weights", "check_dtype", "thread_options"]
 
 Model = Annotated[
     str,
@@ -29,7 +29,6 @@ Passes = Annotated[
     list[str] | None,
     typer.Option("--passes", "-p", help="Passes or presets, as in 'lossless' or 'fold-constants{max_bytes=1048576}'; may be repeated."),
 ]
-Target = Annotated[str, typer.Option("--target", "-t", help="Backend: onnxruntime, torch or reference.")]
 Threads = Annotated[int, typer.Option("--threads", min=0, help="Threads of the executable; 0 leaves the choice to the backend.")]
 DTypeOption = Annotated[
     str | None,

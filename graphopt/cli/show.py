@@ -10,6 +10,7 @@ import typer
 from graphopt.cli.models import load_subject, parse_dynamic, parse_shapes
 from graphopt.cli.options import DTypeOption, Dynamic, Json, Model, Passes, Shapes, Weights, check_dtype
 from graphopt.cli.output import print_json, print_text, step, steps
+from graphopt.cli.passing import optimized
 from graphopt.errors import UsageError
 from graphopt.ir.graph import Graph, Node
 
@@ -51,7 +52,7 @@ def show(
             graph = subject.captured(shapes=parse_shapes(shape), dynamic=parse_dynamic(dynamic))
         if passes:
             with step(progress, "running passes"):
-                graph = graphopt.optimize(graph, passes).graph
+                graph = optimized(graph, passes)
     if target is not None:
         _show_plan(graph, target, dtype, json_)
         return

@@ -74,3 +74,24 @@ def test_the_help_has_the_options(folder: Path) -> None:
     done = run("optimize", "--help", cwd=folder)
     for option in ("--calibration", "--metric", "--metric-drop"):
         assert option in done.stdout
+
+
+def test_a_lossy_pass_that_fails_is_an_error_and_what_was_saved_is_named(folder: Path) -> None:
+    done = run("optimize", "task.py:make", "-p", "sparsify-wanda", "-o", "without", cwd=folder)
+    assert done.returncode == 2
+    assert "sparsify-wanda  lossy  failed" in done.stdout
+    assert (
+        "error: sparsify-wanda failed: sparsify-wanda needs calibration data and there is none; what was saved to without is" in done.stderr
+    )
+    assert "fix: give data with --calibration FILE.py:FUNCTION" in done.stderr
+    assert (folder / "without").is_dir()
+
+
+@pytest.mark.parametrize("verb", [("export", "-o", "nothing"), ("bench",), ("show",)])
+def test_no_verb_goes_on_with_a_model_that_was_not_asked_for(folder: Path, verb: tuple[str, ...]) -> None:
+    done = run(verb[0], "task.py:make", *verb[1:], "-p", "sparsify-wanda", cwd=folder)
+    assert done.returncode == 2
+    assert "error: sparsify-wanda failed: sparsify-wanda needs calibration data and there is none" in done.stderr
+    assert "--calibration FILE.py:FUNCTION" in done.stderr
+    assert not done.stdout
+    assert not (folder / "nothing").exists()

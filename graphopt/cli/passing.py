@@ -1,0 +1,43 @@
+"""Passes on the command line: one that was asked for on purpose has to have done its work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from graphopt.errors import PassError
+
+if TYPE_CHECKING:
+    from graphopt.ir.graph import Graph
+    from graphopt.optimize import Result
+
+__all__ = ["optimized", "require_lossy"]
+
+
+def optimized(graph: Graph, passes: Sequence[str]) -> Graph:
+    """The graph after passes.
+
+    Raises:
+        PassError: a lossy pass failed or was rolled back.
+    """
+    import graphopt
+
+    result = graphopt.optimize(graph, passes)
+    require_lossy(result, fix="these passes may need data: graphopt optimize MODEL -p ... --calibration FILE.py:FUNCTION -o FOLDER")
+    return result.graph
+
+
+def require_lossy(result: Result, *, consequence: str = "", fix: str | None = None) -> None:
+    """Refuse a result in which a lossy pass failed or was rolled back: the model is not what was asked for.
+
+    Lossless passes are another matter: without one of them the model is only slower. `consequence` says what became of the output.
+
+    Raises:
+        PassError: with the name of the first such pass and its reason.
+    """
+    from graphopt.pipeline.passes import NumericClass
+
+    for record in result.pipeline.failures:
+        if record.numeric is NumericClass.LOSSY:
+            reason = (record.exception or str(record.broken)).partition("\n")[0]
+            raise PassError(f"{record.spec} {record.status}: {reason}{consequence}", fix=fix)
