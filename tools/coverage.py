@@ -79,6 +79,7 @@ def document(records: list[dict[str, Any]]) -> str:
     lines += [f"- The lossless pipeline removes {100 * _median(shrunk):.0f} % of the nodes (median)."]
     worst = max((r["lossless error"] for r in captured if r.get("lossless") == "ok"), default=float("nan"))
     lines += [f"- Largest float64 difference after the lossless pipeline, float32 weights: {worst:.1e} of the largest output."]
+    lines += ["  (What the passes fold is stored in float32; the check of every pass, to 1e-9, is made before that, in float64.)"]
     opaque = Counter(op for r in captured for op in r.get("opaque", ()))
     lines += ["", "## Ops carried as opaque nodes", "", "| op | models |", "|---|---|"]
     lines += [f"| {op} | {count} |" for op, count in opaque.most_common()]

@@ -209,7 +209,7 @@ def test_targets_are_decided_by_the_records(tmp_path: Path) -> None:
     assert [case for case, word in nowhere if word == "missed"] == ["0.9, after recovery, ours: obs - torch prune, local"]
     assert len(nowhere) == 6
     assert fast == [("ours: obs, 0.8, one-shot", "met")]
-    assert TARGETS[-1].findings([shown])[0].figures == "3.00x of ONNX Runtime"
+    assert TARGETS[-1].findings([shown])[0].figures == "3.00x (3.00–3.15) of ONNX Runtime; ours, dense: 1.50x"
     assert [f.verdict for f in TARGETS[-1].findings([replace(shown, latencies=None)])] == []
     slow = Latencies(2, 1, {"ONNX Runtime": (1.0,), timing_name(OBS, 0.8): (0.5,)})
     assert [f.verdict for f in TARGETS[-1].findings([replace(shown, latencies=slow)])] == ["missed"]

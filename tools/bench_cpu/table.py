@@ -185,7 +185,7 @@ def _checks_section(files: Sequence[Path]) -> list[str]:
     lines = """\
 ## Is it right?
 
-    python -m tools.check_cpu                       # 300 random networks
+    python -m tools.check_cpu                       # 300 random networks; how many were run last stands below
     python -m tools.check_cpu --isa avx2
     python -m tools.check_cpu --sanitize --count 100
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["COMMANDS", "MissingDataError", "folder_of", "need"]
+__all__ = ["COMMANDS", "NOTE", "MissingDataError", "folder_of", "need"]
 
 COMMANDS = (
     "pip install -e '.[bench]'",
@@ -16,6 +16,12 @@ COMMANDS = (
     "apt-get install dataset-fashion-mnist                                    # or its four files, see below",
 )
 """All that the benchmark reads and does not ship."""
+
+NOTE = """\
+Without Debian's package, put the four `*-ubyte.gz` files of Fashion-MNIST (github.com/zalandoresearch/fashion-mnist) into
+`build/bench_shrink/data/fashion-mnist`. What is missing is named by an error with its command.
+"""
+"""What to do without the last of the commands."""
 
 _INSTALL = {
     "skimage": "pip install scikit-image",

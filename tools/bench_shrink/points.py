@@ -22,12 +22,14 @@ __all__ = ["Point", "at_least_as_fast", "fastest_within", "points"]
 class Point(Scored):
     """One method at one level, and how fast it is.
 
-    `speeds`: the dense network's time over this one's by target, over the rounds of all seeds' networks.
+    `speeds`: the dense network's time over this one's by target, over the rounds of all seeds' networks. `milliseconds` and `dense`: the
+    medians of this one's times and of the dense network's in the same rounds, by target.
     """
 
     parameters: float
     speeds: Mapping[str, Quartiles]
     milliseconds: Mapping[str, float]
+    dense: Mapping[str, float]
 
 
 def points(runs: Sequence[Run], timings: Mapping[str, Mapping[str, Timing]], dense_parameters: int) -> list[Point]:
@@ -51,6 +53,7 @@ def _point(runs: Sequence[Run], timings: Mapping[str, Mapping[str, Timing]], den
         parameters=statistics.mean(run.parameters for run in good) / dense_parameters if good else float("nan"),
         speeds=speeds,
         milliseconds={target: statistics.median(t for timing in found for t in timing.milliseconds) for target, found in entries.items()},
+        dense={target: statistics.median(t for timing in found for t in timing.dense) for target, found in entries.items()},
     )
 
 

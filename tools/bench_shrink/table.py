@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy
 from numpy.typing import NDArray
 
-from tools.bench_quality.packages import COMMANDS
+from tools.bench_quality.packages import COMMANDS, NOTE
 from tools.bench_quality.records import DENSE, STAGES, Run, load_runs, unpack
 from tools.bench_quality.scores import loss_text, p_text
 from tools.bench_quality.statistics import difference, mcnemar
+from tools.bench_quality.tasks import TASKS
 from tools.bench_quality.tasks.base import Task
 from tools.bench_shrink.methods import ARMS
 from tools.bench_shrink.points import Point, at_least_as_fast, fastest_within, points
@@ -61,7 +62,11 @@ def board(root: Path, task: type[Task]) -> Board | None:
 
 def _speed(point: Point, target: str) -> str:
     found = point.speeds.get(target)
-    return "-" if found is None else f"{found.median:.2f} ({found.lower:.2f}–{found.upper:.2f}), {point.milliseconds[target]:.3f} ms"
+    return (
+        "-"
+        if found is None
+        else f"{found.median:.2f} ({found.lower:.2f}–{found.upper:.2f}), {point.milliseconds[target]:.3f} of {point.dense[target]:.3f} ms"
+    )
 
 
 def section(shown: Board, picture: str | None) -> list[str]:
@@ -76,14 +81,15 @@ def section(shown: Board, picture: str | None) -> list[str]:
     for target in shown.targets[:1]:
         lines += _duel(shown, target)
     lines += ["", "Every point:", ""]
-    heads = ["method", "level", "parameters left", *(f"speed-up, {target}" for target in shown.targets)]
+    heads = ["method", "level", "seeds", "parameters left", *(f"speed-up, {target}" for target in shown.targets)]
     heads += [f"{name}: lost {_NAMES[stage]}" for name in scores for stage in STAGES]
     lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for point in shown.points:
         if not point.hits:
             lines.append(f"| {point.arm} | {point.level:g} | " + " | ".join(["-"] * (len(heads) - 2)) + " |")
             continue
-        cells = [point.arm, f"{point.level:g}", f"{point.parameters:.3f}", *(_speed(point, target) for target in shown.targets)]
+        seeds = " / ".join(str(len(point.hits[stage][scores[0]])) for stage in STAGES if stage in point.hits)
+        cells = [point.arm, f"{point.level:g}", seeds, f"{point.parameters:.3f}", *(_speed(point, target) for target in shown.targets)]
         cells += [loss_text(point, shown.hits(name), stage, name) for name in scores for stage in STAGES]
         lines.append("| " + " | ".join(cells) + " |")
     failures = [f"- {point.arm}, {point.level:g}: {text}" for point in shown.points for text in point.failures]
@@ -138,17 +144,19 @@ def page(boards: Sequence[Board], pictures: Mapping[str, str]) -> str:
     lines = ["# Shrink: quality against measured latency", ""]
     lines += ["Written by `python -m tools.bench_shrink` from what it measured; do not edit by hand.", ""]
     lines += [
-        "**What runs.** Each network is shrunk by each method at several levels with several seeds (calibration data, order of",
-        "fine-tuning), scored on test data, fine-tuned for a short while (the same loss, data, steps and rates for all, with the dense",
-        "network as teacher; where a task has two rates, the one that is better on validation data), and scored again.",
-        "*Level* is the fraction of units removed, for the latency budget the fraction of the",
-        "time to get down to. Settings were chosen without test data. Torch-Pruning gets widths in the same multiples, the layers to",
-        "leave alone, the heads, and corrections of sizes in Python code; one of its rows also gets batch norms re-estimated on the",
-        "calibration data, which it does not do by itself. *Plain magnitude*: local L1 norms through our own cut, nothing else.",
+        "**What runs.** Each network is shrunk by each method at one or several levels, with one or several seeds (calibration data,",
+        "order of fine-tuning), scored on test data, fine-tuned for a short while (the same loss, data, steps and rates for all, with",
+        "the dense network as teacher; where a task has two rates, the one that is better on validation data), and scored again.",
+        "*Level* is the fraction of units removed, for the latency budget the fraction of the time to get down to; *seeds* are those",
+        "without training / after fine-tuning. Settings were chosen without test data. Torch-Pruning gets widths in the same multiples,",
+        "the layers to leave alone, the heads, and corrections of sizes in Python code; one of its rows also gets batch norms",
+        "re-estimated on the calibration data, which it does not do by itself. *Plain magnitude*: local L1 norms through our own cut,",
+        "nothing else.",
         "",
         "**Latency.** All modules are captured and go through the same lossless passes, then run on one thread. Networks take turns",
         "with the dense one in one process; a round's speed-up is the dense network's time over the other's in the same round. Shown:",
-        "median (lowest quartile–highest quartile over seeds), and milliseconds.",
+        "median (lowest quartile–highest quartile over seeds), and the milliseconds of both. The machine, a virtual one, changes its",
+        "speed by itself, so milliseconds of different rows may be of different speeds; ratios are of one round each.",
         "",
         "**Loss.** Points of the score lost against the dense network on the same items; ± standard deviation over seeds, [95 %",
         "interval of the paired bootstrap over items]. *p*: paired bootstrap over items with all seeds / exact McNemar test of seed 0.",
@@ -159,11 +167,10 @@ def page(boards: Sequence[Board], pictures: Mapping[str, str]) -> str:
         "",
     ]
     lines += [*(f"    {command}" for command in COMMANDS), ""]
-    lines += [
-        "Without Debian's package, put the four `*-ubyte.gz` files of Fashion-MNIST (github.com/zalandoresearch/fashion-mnist) into",
-        "`build/bench_shrink/data/fashion-mnist`. What is missing is named by an error with its command.",
-        "",
-    ]
+    lines += [*NOTE.splitlines(), ""]
+    absent = [name for name in TASKS if all(shown.task.name != name for shown in boards)]
+    if absent:
+        lines += [f"Not run yet: {', '.join(absent)}.", ""]
     for shown in boards[:1]:
         lines += ["Machine and versions:", ""]
         lines += [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tools.bench_cpu.records import quartiles
-from tools.bench_quality.packages import COMMANDS
+from tools.bench_quality.packages import COMMANDS, NOTE
 from tools.bench_quality.records import STAGES
 from tools.bench_quality.scores import Scored, loss_text
 from tools.bench_quality.tasks import TASKS
@@ -40,7 +40,13 @@ def page(boards: Sequence[Board], pictures: Mapping[str, str]) -> str:
     """The whole page as Markdown."""
     lines = ["# Sparsity: quality against zeros and measured latency", ""]
     lines += ["Written by `python -m tools.bench_sparsity` from what it measured; do not edit by hand.", "", _INTRODUCTION]
-    lines += ["**Weights and data** come in packages, nothing of it is in this repository:", "", *(f"    {line}" for line in COMMANDS), ""]
+    lines += [
+        "**Weights and data** come in packages, nothing of it is in this repository:",
+        "",
+        *(f"    {line}" for line in COMMANDS),
+        "",
+        NOTE,
+    ]
     lines += _machine(boards)
     lines += ["## Targets", ""]
     absent = [name for name in TASKS if all(shown.task.name != name for shown in boards)]
@@ -57,10 +63,11 @@ def page(boards: Sequence[Board], pictures: Mapping[str, str]) -> str:
 
 
 def _machine(boards: Sequence[Board]) -> list[str]:
+    """Of all tasks together: not every one of them was timed."""
+    found: dict[str, str] = {}
     for shown in boards:
-        found = {**(shown.latencies.machine if shown.latencies is not None else {}), **shown.dense.versions}
-        return ["Machine and versions:", "", f"- {', '.join(f'{key} {value}' for key, value in sorted(found.items()))}", ""]
-    return []
+        found |= {**(shown.latencies.machine if shown.latencies is not None else {}), **shown.dense.versions}
+    return ["Machine and versions:", "", f"- {', '.join(f'{key} {value}' for key, value in sorted(found.items()))}", ""] if found else []
 
 
 def _target(text: str, findings: Sequence[Finding]) -> list[str]:
@@ -99,7 +106,8 @@ def section(shown: Board, picture: str | None) -> list[str]:
 def _extent(shown: Board) -> str:
     seeds = {stage: {len(point.hits[stage][shown.score]) for point in shown.points if stage in point.hits} for stage in STAGES}
     parts = [f"{NAMES[stage]}: {_count(found)}" for stage, found in seeds.items() if found]
-    return f"Run here: {', '.join(parts)}; recovery of {shown.task.schedule.steps} steps."
+    steps = f"; recovery of {shown.task.schedule.steps} steps" if seeds["tuned"] else ""
+    return f"Run here: {', '.join(parts)}{steps}."
 
 
 def _count(seeds: set[int]) -> str:

@@ -83,6 +83,7 @@ def _figures(ours: Sequence[Record], peers: Sequence[Record]) -> list[str]:
     slowest = max((record for record in ours if "analysis seconds" in record), key=lambda record: record["analysis seconds"])
     peer_ratios = [record["ratio"] for record in peers if "ratio" in record]
     dead = [record for record in ours if record.get("dead units") == "ok"]
+    untested = sum(record.get("dead units") == "none" for record in ours)
     groups = sum(record.get("group count", 0) for record in ours)
     kept = sum(record.get("renormalised", 0) for record in ours)
     late = sum(record.get("dead by") == "written and read" for record in dead)
@@ -93,7 +94,8 @@ def _figures(ours: Sequence[Record], peers: Sequence[Record]) -> list[str]:
         f"{largest['name']}, {largest['nodes']} nodes, {largest['analysis seconds']:.2f} s; slowest: "
         f"{slowest['name']}, {slowest['nodes']} nodes, {slowest['analysis seconds']:.2f} s.",
         f"- Dead units: largest float64 difference {max((r['dead error'] for r in dead), default=float('nan')):.1e} of the largest "
-        f"output, over {len(dead)} models. In {late} of them functions that are not zero at zero come after the units, and "
+        f"output, over {len(dead)} models; {untested} more have no group that can be dead without changing a norm or a mean, "
+        f"and count as passed. In {late} of the {len(dead)} functions that are not zero at zero come after the units, and "
         "the weights that read the units were zeroed as well.",
         f"- {kept} of {groups} groups have a node that averages or normalises over their units; the dead-unit check leaves these whole.",
         f"- CPU time: ours {sum(r.get('seconds', 0) for r in ours) / 60:.0f} min, "

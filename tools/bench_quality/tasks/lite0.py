@@ -42,7 +42,7 @@ class Lite0(Task):
     width = 8
     levels = (0.1, 0.2, 0.35)
     budgets = (0.85, 0.7, 0.55)
-    schedule = Schedule(steps=80, rate=1e-3)
+    schedule = Schedule(steps=80, rate=1e-3, gentle_rate=1e-4)
 
     def dense(self) -> torch.nn.Module:
         """The weights of the package, without stochastic depth and dropout; batch norms follow their input in training."""
