@@ -130,12 +130,14 @@ def optimize(
     """
     context = Context(metric=metric, budget=budget, seed=seed, checkpoint=None if checkpoint is None else _folder(checkpoint))
     check_context(context)
+    if target_options and target is None and not measure:
+        raise UsageError("target_options are those of a target, and there is none", fix="name it: optimize(..., target='onnxruntime')")
     stage = Stage.TRAINING_SAFE if keep_trainable else None
     steps = plan(passes)
     check_order(resolve(steps), stage=stage)  # before the model is captured, which may take a while
     if isinstance(model, Graph):
-        if kwargs or dynamic is not None:
-            raise UsageError("a Graph is captured already: kwargs and dynamic have nothing to act on", fix="optimize(graph, passes)")
+        if kwargs or dynamic is not None or name is not None:
+            raise UsageError("a Graph is captured already: kwargs, dynamic and name have nothing to act on", fix="optimize(graph, passes)")
         graph = model
     else:
         from graphopt.capture import capture
@@ -196,10 +198,8 @@ def _probe_inputs(
     """
     if examples is None:
         return None
-    args = (examples,) if isinstance(examples, torch.Tensor) else tuple(examples) if isinstance(examples, Sequence) else ()
-    try:
-        flat = flatten_call(graph.structure, len(graph.inputs), args, dict(kwargs or {}))
-    except GraphoptError:
+    flat = _flat(graph, examples, kwargs)
+    if flat is None:
         return None
     generator = torch.Generator().manual_seed(seed)
     found: list[torch.Tensor] = []
@@ -211,3 +211,18 @@ def _probe_inputs(
             tensor = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
         found.append(tensor)
     return found
+
+
+def _flat(
+    graph: Graph, examples: torch.Tensor | Sequence[object] | Mapping[str, object], kwargs: Mapping[str, object] | None
+) -> list[object] | None:
+    """Examples in the order of the graph's inputs; None where they do not fit them."""
+    if isinstance(examples, Mapping):
+        given = {**examples, **(kwargs or {})}
+        found = [given.get(value.name) for value in graph.inputs]
+        return None if any(example is None for example in found) else found
+    args = (examples,) if isinstance(examples, torch.Tensor) else tuple(examples)
+    try:
+        return list(flatten_call(graph.structure, len(graph.inputs), args, dict(kwargs or {})))
+    except GraphoptError:
+        return None

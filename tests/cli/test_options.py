@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from graphopt.cli.options import thread_options
@@ -45,3 +46,33 @@ def test_export_refuses_options_that_would_do_nothing(options: list[str], messag
     assert f"error: {message}" in done.stderr
     assert "fix: " in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+GRAPH = "graph g(%x: f32[2,3]) {\n  %y: f32[2,3] = relu(%x)\n  return %y\n}\n"
+MODULE = "import torch\n\ndef make():\n    return torch.nn.Linear(3, 2).eval(), (torch.randn(1, 3),)\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--weights", "w.safetensors"], "--weights is for modules, and 'g.gir' is a graph"),
+        (["--shape", "x=4,3"], "--shape is for models that are captured now, and 'g' is a graph with sizes of its own"),
+        (["--dynamic", "x:0=batch"], "--dynamic is for models that are captured now, and 'g' is a graph with sizes of its own"),
+    ],
+)
+def test_options_of_capture_are_refused_for_a_graph(options: list[str], message: str, tmp_path: Path) -> None:
+    (tmp_path / "g.gir").write_text(GRAPH)
+    done = run("show", "g.gir", *options, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"error: {message}" in done.stderr
+
+
+def test_weights_of_a_function_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(MODULE)
+    safetensors.torch.save_file({"weight": torch.full((2, 3), 7.0), "bias": torch.zeros(2)}, tmp_path / "w.safetensors")
+    assert run("export", "net.py:make", "--weights", "w.safetensors", "-o", "out", cwd=tmp_path).returncode == 0
+    saved = safetensors.torch.load_file(next((tmp_path / "out").glob("*.safetensors")))
+    assert any(bool((tensor == 7).all()) for tensor in saved.values())
+    done = run("show", "net.py:make", "--weights", "none.safetensors", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "there is no file none.safetensors" in done.stderr

@@ -13,7 +13,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"^```(python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["write-a-pass.md", "shrink.md", "budgets.md", "sparsity.md"])
+@pytest.mark.parametrize("page", ["write-a-pass.md", "shrink.md", "budgets.md", "sparsity.md", "optimize.md", "backends.md"])
 def test_a_page_runs_and_prints_what_it_says(page: str, tmp_path: Path) -> None:
     blocks = BLOCK.findall((DOCS / page).read_text())
     program = tmp_path / "page.py"

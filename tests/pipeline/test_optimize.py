@@ -14,6 +14,7 @@ from torch import nn
 
 import graphopt
 from graphopt.errors import PipelineOrderError, UnknownPassError, UsageError
+from graphopt.optimize import _probe_inputs  # pyright: ignore[reportPrivateUsage]
 from graphopt.pipeline.registry import resolve
 from graphopt.report.measure import interleave
 from tests.support.folding import filled
@@ -171,3 +172,21 @@ def test_a_wrong_pass_in_the_middle_does_not_keep_the_others_from_their_work() -
     assert [record.name for record in result.pipeline.failures] == ["wrong-drop-bias"]
     assert result.graph.node_count < result.original.node_count
     assert "rolled back" in str(result.report)
+
+
+def test_a_name_for_a_graph_and_options_without_a_target_are_refused() -> None:
+    graph = graphopt.parse("graph g(%x: f32[2]) {\n  %y: f32[2] = relu(%x)\n  return %y\n}\n")
+    with pytest.raises(UsageError, match="kwargs, dynamic and name have nothing to act on"):
+        graphopt.optimize(graph, ["lossless"], name="other")
+    with pytest.raises(UsageError, match="target_options are those of a target, and there is none"):
+        graphopt.optimize(graph, ["lossless"], target_options={"threads": 2})
+
+
+def test_examples_by_name_are_probe_inputs_too() -> None:
+    graph = graphopt.parse("graph g(%x: f32[2], %i: i64[2]) {\n  %y: f32[2] = gather(%x, %i) {axis=0}\n  return %y\n}\n")
+    model = graph.to_module()
+    examples = {"x": torch.tensor([1.0, 2.0]), "i": torch.tensor([1, 0])}
+    captured = graphopt.capture(model, examples)
+    found = _probe_inputs(captured, model, examples, None, 0)
+    assert found is not None
+    assert [tensor.tolist() for tensor in found] == [[1.0, 2.0], [1, 0]]

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from graphopt.errors import UsageError
+
 __all__ = ["Runtime", "runtime"]
 
 
@@ -103,7 +105,10 @@ def runtime(*, accelerate: bool | None = None) -> Runtime:
     """The runtime of this process: through `accelerate` where it is installed, unless `accelerate` is False.
 
     Raises:
-        ImportError: `accelerate` is True and not installed.
+        UsageError: `accelerate` is True and not installed.
     """
-    wanted = find_spec("accelerate") is not None if accelerate is None else accelerate
+    installed = find_spec("accelerate") is not None
+    if accelerate and not installed:
+        raise UsageError("accelerate=True needs the package accelerate, which is not installed", fix="pip install accelerate")
+    wanted = installed if accelerate is None else accelerate
     return _Accelerated() if wanted else Runtime()
