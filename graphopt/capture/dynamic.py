@@ -105,7 +105,7 @@ def _by_name(dynamic: Any, names: list[str]) -> dict[str, object]:
         keys = list(dynamic)
         if keys and all(isinstance(key, int) for key in keys):
             if not names:
-                raise ExampleInputError("dynamic= names an axis of the first input, and the model has none")
+                raise ExampleInputError("dynamic= names an axis of the first input, and the model has none", fix="leave dynamic= out")
             return {names[0]: dynamic}
         unknown = [key for key in keys if key not in names]
         if unknown:
@@ -116,7 +116,10 @@ def _by_name(dynamic: Any, names: list[str]) -> dict[str, object]:
     if isinstance(dynamic, list | tuple):
         entries = list(cast("Sequence[object]", dynamic))
         if len(entries) > len(names):
-            raise ExampleInputError(f"dynamic= has {len(entries)} entries for {len(names)} inputs {names}")
+            raise ExampleInputError(
+                f"dynamic= has {len(entries)} entries for {len(names)} inputs {names}",
+                fix="give one entry per input, None for one of fixed size",
+            )
         return dict(zip(names, entries, strict=False))
     raise ExampleInputError(f"dynamic= is a {type(dynamic).__name__}", fix='use {"x": {0: "batch"}}, {0: "batch"} or one entry per input')
 
@@ -152,7 +155,8 @@ def _tensor_axes(axes: Mapping[Any, object], tensor: torch.Tensor, dims: dict[st
     converted: dict[int, object] = {}
     for axis, dim in axes.items():
         if not isinstance(axis, int) or not -tensor.ndim <= axis < tensor.ndim:
-            raise ExampleInputError(f"dynamic= names axis {axis!r} of '{what}', which has the shape {tuple(tensor.shape)}")
+            fix = f"use 0 to {tensor.ndim - 1}" if tensor.ndim else "leave it out: it has no axes"
+            raise ExampleInputError(f"dynamic= names axis {axis!r} of '{what}', which has the shape {tuple(tensor.shape)}", fix=fix)
         if dim is None:
             continue
         if isinstance(dim, str):

@@ -180,11 +180,16 @@ def _bind_input(importer: Importer, node: torch.fx.Node) -> None:
 def _bind_state(program: ExportedProgram, importer: Importer, node: torch.fx.Node, spec: InputSpec) -> None:
     target = spec.target
     if target is None or spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
-        raise UnsupportedModelError(f"the exported program takes '{node.name}', a {spec.kind.name}, which a graph can't hold")
+        raise UnsupportedModelError(
+            f"the exported program takes '{node.name}', a {spec.kind.name}, which a graph can't hold",
+            fix="capture a sub-module without it, or write it with tensor operations",
+        )
     if target not in importer.states:
         tensor = program.state_dict.get(target, program.constants.get(target))
         if not isinstance(tensor, torch.Tensor):
-            raise UnsupportedModelError(f"the exported program has no tensor for '{target}'")
+            raise UnsupportedModelError(
+                f"the exported program has no tensor for '{target}'", fix="export the model again with torch.export.export"
+            )
         check_tensors({target: tensor})
         importer.states.add(Entry(target, tensor, "constant", persistent=False))
     value = importer.states.value(target)

@@ -198,7 +198,10 @@ class FxEmitter(AttributeEmitter):
         if isinstance(atom, Symbol):
             if atom.name not in self._sizes:
                 known = ", ".join(sorted(self._sizes)) or "none"
-                raise LoweringError(f"dimension '{atom.name}' follows from no input of graph '{self._graph.name}'; known: {known}")
+                raise LoweringError(
+                    f"dimension '{atom.name}' follows from no input of graph '{self._graph.name}'; known: {known}",
+                    fix="capture with a fixed size there, or with an input that has it as an axis",
+                )
             return self._sizes[atom.name]
         function = {"//": "operator.floordiv", "%": "operator.mod", "min": "torch.sym_min", "max": "torch.sym_max"}[atom.operator]
         return self.call(function, self.dim(atom.left), self.dim(atom.right))

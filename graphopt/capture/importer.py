@@ -174,7 +174,10 @@ class Importer:
             elif not isinstance(node.meta.get("val"), torch.Tensor | list | tuple):
                 return  # arithmetic on sizes: read off the traced value where it is used
             else:
-                raise UnsupportedModelError(f"the traced graph calls {target}, which is no torch op")
+                raise UnsupportedModelError(
+                    f"the traced graph calls {target}, which is no torch op",
+                    fix="capture a sub-module without it, or write it with tensor operations",
+                )
         except CaptureError as error:
             error.where = error.where or str(place.source)
             raise

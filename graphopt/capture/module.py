@@ -132,7 +132,9 @@ def _default(place: Attribute) -> Any:
         case None | bool() | int() | float() | str():
             return place
         case _:
-            raise LoweringError(f"an argument was fixed to {place!r}, which a call can't say")
+            raise LoweringError(
+                f"an argument was fixed to {place!r}, which a call can't say", fix="capture with that argument left at its default"
+            )
 
 
 def _unpack_argument(fx_graph: fx.Graph, place: Attribute, handle: fx.Node, places: dict[int, fx.Node]) -> None:

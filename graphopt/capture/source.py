@@ -127,7 +127,9 @@ def to_python(graph: Graph, folder: str | Path) -> None:
     try:
         save_file(tensors, folder / "weights.safetensors")
     except Exception as error:  # safetensors raises its own class, which derives from Exception only
-        raise ArtifactError(f"the weights can't be written: {error}", where=str(folder)) from error
+        raise ArtifactError(
+            f"the weights can't be written: {error}", where=str(folder), fix="give a folder where you may write, on a disk with room"
+        ) from error
     (folder / "model.py").write_text(text, encoding="utf-8")
 
 

@@ -321,7 +321,10 @@ class SourceEmitter(AttributeEmitter):
         if isinstance(atom, Symbol):
             if atom.name not in self._sizes:
                 known = ", ".join(sorted(self._sizes)) or "none"
-                raise LoweringError(f"dimension '{atom.name}' follows from no input of graph '{self._graph.name}'; known: {known}")
+                raise LoweringError(
+                    f"dimension '{atom.name}' follows from no input of graph '{self._graph.name}'; known: {known}",
+                    fix="capture with a fixed size there, or with an input that has it as an axis",
+                )
             self._used.add(self._sizes[atom.name])
             return Text(self._sizes[atom.name])
         if atom.operator in ("min", "max"):

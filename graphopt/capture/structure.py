@@ -45,10 +45,15 @@ def call_structure(
         UnsupportedModelError: a dict has keys that are no strings.
     """
     if in_spec is None or out_spec is None:
-        raise UnsupportedModelError("the exported program does not say how its inputs and outputs are structured")
+        raise UnsupportedModelError(
+            "the exported program does not say how its inputs and outputs are structured",
+            fix="export the model again with torch.export.export",
+        )
     inputs = _plain(in_spec, list(in_leaves))
     if not (isinstance(inputs, tuple) and len(inputs) == 2 and isinstance(inputs[0], tuple) and isinstance(inputs[1], Mapping)):
-        raise UnsupportedModelError(f"the call is structured as {in_spec}, needs (args, kwargs)")
+        raise UnsupportedModelError(
+            f"the call is structured as {in_spec}, needs (args, kwargs)", fix="export the model again with torch.export.export"
+        )
     returns = _plain(out_spec, list(out_leaves))
     return CallStructure(inputs[0], inputs[1], returns, python=PythonStructure(in_spec, out_spec, tuple(out_leaves)))
 

@@ -26,7 +26,7 @@ def import_file(path: Path) -> ModuleType:
         UsageError: it does not exist, or fails.
     """
     if not path.is_file():
-        raise UsageError(f"there is no file {path}")
+        raise UsageError(f"there is no file {path}", fix="give an absolute path, or one from the current folder")
     key = path.resolve(), path.stat().st_mtime_ns
     if key in _IMPORTED:
         return _IMPORTED[key]

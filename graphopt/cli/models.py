@@ -39,8 +39,18 @@ class Subject:
     inputs: Any = None
 
     def captured(self, *, shapes: dict[str, tuple[int, ...]] | None = None, dynamic: Any = None) -> Graph:
-        """The graph, captured now if need be."""
+        """The graph, captured now if need be.
+
+        Raises:
+            UsageError: shapes or varying axes are given for what is a graph already.
+        """
         if self.graph is not None:
+            if shapes or dynamic:
+                given = "--shape" if shapes else "--dynamic"
+                raise UsageError(
+                    f"{given} is for models that are captured now, and '{self.name}' is a graph with sizes of its own",
+                    fix=f"leave {given} out, or capture the model anew with it",
+                )
             return self.graph
         import graphopt
 
@@ -52,10 +62,13 @@ def load_subject(specification: str, *, weights: Path | None = None) -> Subject:
     """Build or load what a specification names.
 
     Raises:
-        UsageError: it has none of the known forms, or the library or function it names is missing.
+        UsageError: it has none of the known forms, the library or function it names is missing, or weights do not go with it.
     """
     family, colon, rest = specification.partition(":")
     path = Path(specification)
+    is_text = path.suffix == ".gir" or (path.is_file() and path.suffix in (".txt", ".ir"))
+    if weights is not None and (path.is_dir() or is_text):
+        raise _refused_weights(specification)
     if path.is_dir():
         from graphopt.api import load
 
@@ -65,7 +78,7 @@ def load_subject(specification: str, *, weights: Path | None = None) -> Subject:
             return Subject(path.name, graph=load_graph(path))
         loaded = load(path)
         return Subject(path.name, graph=loaded if isinstance(loaded, Graph) else loaded.graph)
-    if path.suffix == ".gir" or (path.is_file() and path.suffix in (".txt", ".ir")):
+    if is_text:
         return Subject(path.stem, graph=_read_text(path))
     if colon and family in ("torchvision", "timm", "transformers"):
         module = {"torchvision": _torchvision, "timm": _timm, "transformers": _transformers}[family](rest)
@@ -73,7 +86,7 @@ def load_subject(specification: str, *, weights: Path | None = None) -> Subject:
             _load_weights(module, weights)
         return Subject(rest.partition("@")[0], module=module.eval())
     if colon and family.endswith(".py"):
-        return _from_file(Path(family), rest)
+        return _from_file(Path(family), rest, weights)
     raise UsageError(f"'{specification}' is no model that I know how to load", fix=f"use {FORMS}")
 
 
@@ -121,7 +134,7 @@ def _read_text(path: Path) -> Graph:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"can't read {path}: {error}") from None
+        raise ArtifactError(f"can't read {path}: {error}", fix="give a text file of the IR, or a folder that graphopt saved") from None
     graph = parse(re.sub(r"\Agraphopt-ir [0-9]+\n", "", text))
     ops.verify(graph)
     return graph
@@ -177,21 +190,32 @@ def _transformers(rest: str) -> torch.nn.Module:
 
 
 def _load_weights(module: torch.nn.Module, path: Path) -> None:
+    from safetensors import SafetensorError
     from safetensors.torch import load_model
 
     if path.suffix != ".safetensors":
         raise UsageError(f"weights come from a .safetensors file, got {path}", fix="convert other formats with the library that wrote them")
     if not path.is_file():
-        raise UsageError(f"there is no file {path}")
-    missing, unexpected = load_model(module, str(path), strict=False)
+        raise UsageError(f"there is no file {path}", fix="give --weights an absolute path, or one from the current folder")
+    try:
+        missing, unexpected = load_model(module, str(path), strict=False)
+    except (OSError, RuntimeError, SafetensorError) as error:  # shapes that differ, or a file that is none
+        raise UsageError(
+            f"can't load {path}: {error}", fix="give the weights of that very model, written with safetensors.torch.save_model(model, path)"
+        ) from None
     if missing or unexpected:
         raise UsageError(
             f"{path} does not fit the model: {len(missing)} parameters missing (first {sorted(missing)[:3]}), "
-            f"{len(unexpected)} unknown (first {sorted(unexpected)[:3]})"
+            f"{len(unexpected)} unknown (first {sorted(unexpected)[:3]})",
+            fix="give the weights of that very model, written with safetensors.torch.save_model(model, path)",
         )
 
 
-def _from_file(path: Path, function: str) -> Subject:
+def _refused_weights(what: str) -> UsageError:
+    return UsageError(f"--weights is for modules, and '{what}' is a graph", fix="leave it out, or capture the module with these weights")
+
+
+def _from_file(path: Path, function: str, weights: Path | None) -> Subject:
     import torch
 
     loaded = import_file(path)
@@ -201,7 +225,11 @@ def _from_file(path: Path, function: str) -> Subject:
     result = builder()
     model, inputs = result if isinstance(result, tuple) else (result, None)  # pyright: ignore[reportUnknownVariableType]
     if isinstance(model, Graph):
+        if weights is not None:
+            raise _refused_weights(f"{path}:{function}")
         return Subject(function, graph=model)
     if not isinstance(model, torch.nn.Module):
         raise UsageError(f"{path}:{function} returned a {type(model).__name__}, needs a torch.nn.Module or (module, inputs)")
+    if weights is not None:
+        _load_weights(model, weights)
     return Subject(function, module=model, inputs=inputs)

@@ -87,7 +87,10 @@ def _from_mapping(graph: Graph, item: Mapping[str, Any], target: object) -> Batc
     for place in places:
         if place.name not in item:
             if not is_fixed(place.place):
-                raise RunInputError(f"key '{place.name}' is missing, got {', '.join(map(str, item))}")
+                raise RunInputError(
+                    f"key '{place.name}' is missing, got {', '.join(map(str, item))}",
+                    fix="add it to the batch, or capture the model without that argument",
+                )
             given = place.place
         else:
             given = item[place.name]

@@ -94,7 +94,11 @@ def coerce_option(cls: type, name: str, value: Any) -> Any:
     """
     hint = option_types(cls)[name]
     if not _supported(hint):
-        raise PassOptionError(f"option '{name}' of {_name(cls)} is a {_type_text(hint)} and can be set in Python only", where=_name(cls))
+        raise PassOptionError(
+            f"option '{name}' of {_name(cls)} is a {_type_text(hint)} and can be set in Python only",
+            where=_name(cls),
+            fix=f"write {cls.__name__}({name}=...)",
+        )
     fits, coerced = _fit(value, hint)
     if not fits:
         raise PassOptionError(

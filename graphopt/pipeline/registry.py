@@ -76,12 +76,15 @@ class Registration:
                 raise PassError(
                     f"entry point '{self.name}' leads to the pass '{getattr(loaded, 'name', '?')}': the names differ",
                     where=self.entry.value,
+                    fix=f"repair {self.package}: entry point and pass have one name",
                 )
             return loaded
         if isinstance(loaded, tuple) and _is_preset(loaded):
             return loaded
         raise PassError(
-            f"entry point '{self.name}' leads to {loaded!r}, needs a Pass class or a tuple of pipeline texts", where=self.entry.value
+            f"entry point '{self.name}' leads to {loaded!r}, needs a Pass class or a tuple of pipeline texts",
+            where=self.entry.value,
+            fix=f"repair or reinstall {self.package}",
         )
 
 
@@ -175,7 +178,9 @@ def _expand_spec(spec: Spec | RepeatSpec, inside: tuple[str, ...]) -> Iterable[S
     if spec.options:
         raise PassOptionError(f"'{spec.name}' is a preset and has no options", where=str(spec), fix="write its passes out to set theirs")
     if spec.name in inside or len(inside) >= _MAX_DEPTH:
-        raise PassError(f"preset '{spec.name}' contains itself: {' -> '.join((*inside, spec.name))}")
+        raise PassError(
+            f"preset '{spec.name}' contains itself: {' -> '.join((*inside, spec.name))}", fix="write its passes out in place of a preset"
+        )
     for item in found:
         yield from _expand(item, (*inside, spec.name))
 

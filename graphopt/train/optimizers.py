@@ -130,7 +130,10 @@ class SparseOptimizer(torch.optim.Optimizer):
             UsageError: the mask is not bool, has another shape, or the parameter is not optimised here.
         """
         if not any(parameter is known for known in self._parameters()):
-            raise UsageError(f"a mask was given for a parameter of shape {list(parameter.shape)} that is not optimised")
+            raise UsageError(
+                f"a mask was given for a parameter of shape {list(parameter.shape)} that is not optimised",
+                fix="give the parameter itself that the optimizer got, no copy",
+            )
         if mask is None:
             self._zeros.pop(parameter, None)
             return

@@ -75,7 +75,10 @@ def _weights(optimizer: torch.optim.Optimizer, parameters: Iterable[torch.Tensor
     chosen = list(parameters)
     for parameter in chosen:
         if not any(parameter is other for other in known):
-            raise UsageError(f"a parameter of shape {list(parameter.shape)} is not optimised by the optimizer of the schedule")
+            raise UsageError(
+                f"a parameter of shape {list(parameter.shape)} is not optimised by the optimizer of the schedule",
+                fix="give the parameters themselves that the optimizer got, no copies",
+            )
     return chosen
 
 
@@ -282,7 +285,9 @@ class Proximal(Schedule):
         if min(l1, group_lasso) < 0 or max(l1, group_lasso) == 0:
             raise UsageError(f"the penalties are l1={l1:g} and group_lasso={group_lasso:g}, one has to be > 0 and none < 0")
         if blocks is not None and not group_lasso:
-            raise UsageError("blocks were given without group_lasso, which alone looks at them")
+            raise UsageError(
+                "blocks were given without group_lasso, which alone looks at them", fix="leave blocks out, or give group_lasso too"
+            )
         self._parameters = _weights(optimizer, parameters)
         self._l1, self._group_lasso, self._blocks = l1, group_lasso, blocks
 

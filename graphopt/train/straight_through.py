@@ -49,10 +49,14 @@ class StraightThrough:
         if parameters is None:
             chosen = [p for p in known if p.dim() > max(1, pattern.axis) and p.shape[pattern.axis] >= pattern.m]
         elif any(all(parameter is not other for other in known) for parameter in chosen):
-            raise UsageError("a parameter was given that is not optimised by the optimizer")
+            raise UsageError(
+                "a parameter was given that is not optimised by the optimizer",
+                fix="give the parameters themselves that the optimizer got, no copies",
+            )
         if not chosen:
             raise UsageError(
-                f"no parameter has {pattern.m} elements or more on axis {pattern.axis}, so none can be {pattern.n}:{pattern.m}"
+                f"no parameter has {pattern.m} elements or more on axis {pattern.axis}, so none can be {pattern.n}:{pattern.m}",
+                fix="give the optimizer the weights of larger layers, or use a pattern with a smaller m",
             )
         self._pattern, self._decay, self._parameters = pattern, decay, chosen
         self._dense = [parameter.detach().clone() for parameter in chosen]
@@ -129,7 +133,10 @@ class StraightThrough:
         stored: list[torch.Tensor] = state["dense"]
         shapes, own = [list(dense.shape) for dense in stored], [list(dense.shape) for dense in self._dense]
         if shapes != own:
-            raise UsageError(f"the state has weights of shapes {shapes}, the parameters have {own}")
+            raise UsageError(
+                f"the state has weights of shapes {shapes}, the parameters have {own}",
+                fix="load it for the same parameters, in the same order",
+            )
         for dense, parameter, saved in zip(self._dense, self._parameters, stored, strict=True):
             dense.copy_(saved)
             parameter.copy_(saved)

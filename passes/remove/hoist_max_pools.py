@@ -17,7 +17,7 @@ to a unit in the last place). Stage: training-safe.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from graphopt.ir.graph import Node
@@ -86,7 +86,9 @@ class HoistMaxPools(RulePass):
     numeric = NumericClass.ROUNDING
     rules = (ActivationThenPool(),)
 
-    keep_fusable: bool = True
+    keep_fusable: bool = field(
+        default=True, metadata={"help": "an activation right behind a layer that computes it for nothing stays there"}
+    )
 
     def active_rules(self) -> Sequence[Rule[Any]]:
         """The rule with this pass's option."""

@@ -12,7 +12,7 @@ Numeric class: exact. Stage: training-safe.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from graphopt.pipeline.passes import NumericClass, Outcome, Pass
 from graphopt.rewrite.derived import LateData
@@ -28,7 +28,9 @@ class RemoveDeadStates(Pass):
     name = "remove-dead-states"
     numeric = NumericClass.EXACT
 
-    model_states: bool = False
+    model_states: bool = field(
+        default=False, metadata={"help": "unread parameters and buffers go too, and so do their names in the state_dict"}
+    )
 
     def apply(self, rewriter: Rewriter) -> Outcome:
         """Look at every state once."""

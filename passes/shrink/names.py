@@ -51,7 +51,9 @@ class GroupNames:
             if fixed is None:
                 raise PassOptionError(f"'{pattern}' in {option} is the name of no layer and no group", fix=self._near(pattern))
             if not fixed_too:
-                raise PassOptionError(f"'{pattern}' in {option} means only layers that can't be cut: {fixed[0]}: {fixed[1]}")
+                raise PassOptionError(
+                    f"'{pattern}' in {option} means only layers that can't be cut: {fixed[0]}: {fixed[1]}", fix=f"leave it out of {option}"
+                )
 
     def _near(self, pattern: str) -> str:
         known = list(dict.fromkeys([*(name for names in self._names.values() for name in names), *self._fixed]))

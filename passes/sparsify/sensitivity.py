@@ -63,7 +63,10 @@ def sensitive_ratios(
         wanted = [_floats(module(*batch.inputs)) for batch in batches]
         scale = sum(float(output.square().sum()) for outputs in wanted for output in outputs)
         if not 0 < scale < float("inf"):
-            raise PassError(f"the outputs on calibration data have the energy {scale}, so no change can be measured against it")
+            raise PassError(
+                f"the outputs on calibration data have the energy {scale}, so no change can be measured against it",
+                fix='give calibration data with finite outputs that are not all zero, or use ratios="scope"',
+            )
         curves: dict[Layer, list[tuple[float, float]]] = {}
         for index, layer in enumerate(layers):
             if context.progress is not None:

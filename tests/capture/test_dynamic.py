@@ -73,9 +73,9 @@ def test_image_sizes_through_strided_convolutions() -> None:
     ("dynamic", "text"),
     [
         ({"y": {0: "n"}}, r"names the inputs \['y'\]; the call has \['x'\]"),
-        ({"x": {2: "n"}}, r"axis 2 of 'x', which has the shape \(3, 5\)"),
+        ({"x": {2: "n"}}, r"axis 2 of 'x', which has the shape \(3, 5\)\n  fix: use 0 to 1"),
         ({"x": "n"}, "gives 'n' for the tensor 'x'"),
-        (({0: "n"}, {0: "m"}), "has 2 entries for 1 inputs"),
+        (({0: "n"}, {0: "m"}), r"has 2 entries for 1 inputs \['x'\]\n  fix: give one entry per input"),
         ("batch", "dynamic= is a str"),
     ],
 )

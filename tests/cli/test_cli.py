@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from graphopt.cli import main
 
@@ -204,7 +206,9 @@ def test_bench_compares_backends(folder: Path) -> None:
         (("show", "net.py:absent"), "has no function 'absent'"),
         (("show", "net.py:wrong"), "returned a int"),
         (("show", "net.py:without_inputs"), "example"),
-        (("show", "missing.py:make"), "there is no file"),
+        (("show", "missing.py:make"), "there is no file missing.py\n  fix: give an absolute path, or one from the current folder"),
+        (("show", "missing.gir"), "fix: give a text file of the IR, or a folder that graphopt saved"),
+        (("show", "torchvision:squeezenet1_1", "--weights", "w.safetensors"), "there is no file w.safetensors\n  fix: give --weights"),
         (("show", "net.py:make", "--shape", "image"), "--shape 'image'"),
         (("show", "net.py:make", "--dynamic", "batch"), "--dynamic 'batch'"),
         (("optimize", "net.py:make", "--target", "onnxruntme"), "onnxruntime"),
@@ -216,6 +220,14 @@ def test_bad_input_gives_one_clear_error(folder: Path, arguments: tuple[str, ...
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_weights_of_another_model_are_refused(folder: Path) -> None:
+    save_file({"head.weight": torch.ones(2)}, folder / "other.safetensors")
+    done = run("show", "torchvision:squeezenet1_1", "--weights", "other.safetensors", cwd=folder)
+    assert done.returncode == 2
+    assert "error: other.safetensors does not fit the model: 52 parameters missing" in done.stderr
+    assert "1 unknown (first ['head.weight'])\n  fix: give the weights of that very model" in done.stderr
 
 
 def test_debug_shows_the_traceback(folder: Path) -> None:

@@ -73,6 +73,14 @@ def test_weights_of_a_function_of_ones_own(tmp_path: Path) -> None:
     assert run("export", "net.py:make", "--weights", "w.safetensors", "-o", "out", cwd=tmp_path).returncode == 0
     saved = safetensors.torch.load_file(next((tmp_path / "out").glob("*.safetensors")))
     assert any(bool((tensor == 7).all()) for tensor in saved.values())
+    (tmp_path / "torn.safetensors").write_bytes((tmp_path / "w.safetensors").read_bytes()[:40])
+    safetensors.torch.save_file({"weight": torch.zeros(5, 3), "bias": torch.zeros(2)}, tmp_path / "wide.safetensors")
+    for name, reason in (("torn", "can't load torn.safetensors: "), ("wide", "size mismatch for weight")):
+        done = run("show", "net.py:make", "--weights", f"{name}.safetensors", cwd=tmp_path)
+        assert done.returncode == 2
+        assert reason in done.stderr
+        assert "fix: give the weights of that very model" in done.stderr
+        assert "internal error" not in done.stderr
     done = run("show", "net.py:make", "--weights", "none.safetensors", cwd=tmp_path)
     assert done.returncode == 2
     assert "there is no file none.safetensors" in done.stderr

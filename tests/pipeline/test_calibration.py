@@ -106,7 +106,9 @@ def test_arguments_by_name_as_language_models_have_them(encoder: Graph) -> None:
         UsageError, match=r"calibration batch 0: key 'token_type_ids' is none of the model's arguments, which are .*input_ids"
     ):
         calibration_from(encoder, [{**item, "token_type_ids": IDS}])
-    with pytest.raises(UsageError, match=r"calibration batch 1: key 'attention_mask' is missing, got input_ids"):
+    with pytest.raises(
+        UsageError, match=r"calibration batch 1: key 'attention_mask' is missing, got input_ids\n  fix: add it to the batch"
+    ):
         calibration_from(encoder, [item, {"input_ids": IDS}])
 
 

@@ -339,7 +339,9 @@ def test_bad_data_gives_one_clear_error(student: graphopt.Graph, teacher: grapho
     assert error(nan).startswith("training batch 1: %input has 1 NaN or infinite values among 128, the first at (0, 0, 1, 2)\n  fix: clean")
     assert error([torch.randn(8, 2, 4, 4)]).startswith("training batch 0: ")
     assert "f64" in error([torch.randn(8, 1, 4, 4, dtype=torch.float64)])
-    assert "labels go from 0 to 7, the output has 3 classes" in error([(batches(1)[0], torch.arange(8))])
+    assert "labels go from 0 to 7, the output has 3 classes\n  fix: number the classes from 0 to 2, and give -100 to" in error(
+        [(batches(1)[0], torch.arange(8))]
+    )
     assert "labels of shape [2] fit none of the outputs ([8, 3])" in error([(batches(1)[0], torch.ones(2).long())])
     assert "labels has 8 NaN" in error([(batches(1)[0], torch.full((8,), float("nan")))])
     assert "is the dataset TensorDataset, which gives samples" in error(torch.utils.data.TensorDataset(batches(1)[0]))

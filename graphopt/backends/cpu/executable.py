@@ -158,7 +158,10 @@ class CpuExecutable(Executable):
         arrays, sizes = self._arrays(inputs)
         steps = self.program(sizes)[1]
         if len(steps) != 1 or not isinstance(steps[0], Native):
-            raise RunInputError("only a graph that is native throughout can be profiled")
+            raise RunInputError(
+                "only a graph that is native throughout can be profiled",
+                fix="profile a graph without the nodes that executable.report shows in the reference interpreter",
+            )
         by_value = dict(zip(self.graph.inputs, arrays, strict=True))
         return steps[0].profile([by_value[value] for value in steps[0].segment.inputs])
 

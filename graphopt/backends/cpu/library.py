@@ -143,7 +143,11 @@ def _open(path: Path) -> Any:
         handle: Any = ctypes.CDLL(str(path))
         version = handle.graphopt_api_version()
     except (OSError, AttributeError) as error:
-        raise BackendError(f"can't load the compiled network: {error}", where=str(path)) from None
+        raise BackendError(
+            f"can't load the compiled network: {error}",
+            where=str(path),
+            fix="set GRAPHOPT_CACHE and TMPDIR to folders that are not mounted noexec",
+        ) from None
     if version != API_VERSION:
         raise BackendError(f"the compiled network has interface {version}, needs {API_VERSION}", where=str(path))
     handle.graphopt_isa.restype = ctypes.c_char_p

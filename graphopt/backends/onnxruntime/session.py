@@ -44,7 +44,10 @@ class Session:
         try:
             self._session = onnxruntime.InferenceSession(model, native, providers=list(options.providers))
         except Exception as error:  # its errors have no common base but this
-            raise BackendError(f"ONNX Runtime refuses the model: {' '.join(str(error).split())[:500]}") from error
+            raise BackendError(
+                f"ONNX Runtime refuses the model: {' '.join(str(error).split())[:500]}",
+                fix="leave out session_config and providers, or lower it with target='reference'",
+            ) from error
         self.inputs = [(entry.name, _dtype(entry.type)) for entry in self._session.get_inputs()]
         self.outputs = [(entry.name, _dtype(entry.type)) for entry in self._session.get_outputs()]
         self._plain = all(has_numpy(dtype) for _, dtype in (*self.inputs, *self.outputs))
@@ -63,7 +66,10 @@ class Session:
             values = {name: ort_value(_contiguous(array), types[name]) for name, array in feed.items()}
             found = self._session.run_with_ort_values(list(names), values)
         except Exception as error:  # its errors have no common base but this
-            raise BackendError(f"ONNX Runtime failed: {' '.join(str(error).split())[:500]}") from error
+            raise BackendError(
+                f"ONNX Runtime failed: {' '.join(str(error).split())[:500]}",
+                fix="check the inputs: sizes, and whether indices are in range",
+            ) from error
         outputs = dict(self.outputs)
         return [_array(value, outputs[name]) for name, value in zip(names, found, strict=True)]
 

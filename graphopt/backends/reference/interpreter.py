@@ -184,7 +184,11 @@ class Interpreter:
             return lower_node(emitter, node, handles)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             shown = ", ".join(_shown(handle) for handle in handles)
-            raise BackendError(f"{node.op}({shown}) failed: {error}", where=repr(node)) from error
+            raise BackendError(
+                f"{node.op}({shown}) failed: {error}",
+                where=repr(node),
+                fix="check the inputs (sizes, indices in range), and the graph with graphopt.ops.verify",
+            ) from error
 
     def _as_tensor(self, given: Any) -> Any:
         if not self.precise or not isinstance(given, torch.Tensor):

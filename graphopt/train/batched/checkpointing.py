@@ -113,7 +113,10 @@ def checkpointed(graph: Graph, plan: CheckpointPlan) -> nn.Module:
     """
     nodes = list(graph.nodes)
     if plan.segments and plan.segments[-1].last != len(nodes) - 1:
-        raise UsageError(f"the plan is for {plan.segments[-1].last + 1} nodes, graph '{graph.name}' has {len(nodes)}")
+        raise UsageError(
+            f"the plan is for {plan.segments[-1].last + 1} nodes, graph '{graph.name}' has {len(nodes)}",
+            fix="make one for this graph: plan_checkpoints(graph)",
+        )
     parts = [_part(graph, nodes[segment.first : segment.last + 1], segment.again) for segment in plan.segments]
     made = to_module(graph)
 

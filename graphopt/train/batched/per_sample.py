@@ -92,5 +92,5 @@ def fisher_diagonal(
                 sums[name] = sums[name] + squares if name in sums else squares
             count += next(iter(chunk.values())).shape[0]
     if not count:
-        raise UsageError("there are no batches to take gradients of")
+        raise UsageError("there are no batches to take gradients of", fix="give at least one batch; a generator can be gone through once")
     return {name: total / count for name, total in sums.items()}

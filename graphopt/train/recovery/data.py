@@ -86,7 +86,9 @@ def items(data: Iterable[object], seeds: Iterator[int]) -> Iterator[object]:
     try:
         iterator = iter(data)
     except Exception as error:
-        raise UsageError(f"training data raised {type(error).__name__} before its first batch: {error}") from error
+        raise UsageError(
+            f"training data raised {type(error).__name__} before its first batch: {error}", fix="go through the data by itself"
+        ) from error
     index = 0
     while True:
         torch.manual_seed(next(seeds))

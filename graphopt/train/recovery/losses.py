@@ -105,7 +105,10 @@ class Losses:
                 if (*output.shape[:axis], *output.shape[axis + 1 :]) == tuple(target.shape):
                     classes = output.shape[axis]
                     if target.numel() and not -100 <= int(target.min()) <= int(target.max()) < classes:
-                        raise UsageError(f"labels go from {int(target.min())} to {int(target.max())}, the output has {classes} classes")
+                        raise UsageError(
+                            f"labels go from {int(target.min())} to {int(target.max())}, the output has {classes} classes",
+                            fix=f"number the classes from 0 to {classes - 1}, and give -100 to positions without a label",
+                        )
                     return functional.cross_entropy(output.movedim(axis, 1), target.long())
         shown = ", ".join(str(list(output.shape)) for output in outputs)
         raise UsageError(
