@@ -22,8 +22,8 @@ __all__ = ["Point", "at_least_as_fast", "fastest_within", "points"]
 class Point(Scored):
     """One method at one level, and how fast it is.
 
-    `speeds`: the dense network's time over this one's by target, over the rounds of all seeds' networks. `milliseconds` and `dense`: the
-    medians of this one's times and of the dense network's in the same rounds, by target.
+    `speeds`: the dense network's time over this one's by target, over the rounds of all seeds' networks. `milliseconds` and `dense`: by
+    target, the shortest time of the seed in the middle, and of the dense network in the same rounds.
     """
 
     parameters: float
@@ -44,16 +44,18 @@ def _point(runs: Sequence[Run], timings: Mapping[str, Mapping[str, Timing]], den
         for target, timing in timings.get(run.architecture, {}).items():
             entries.setdefault(target, []).append(timing)
     speeds: dict[str, Quartiles] = {}
+    middles: dict[str, Timing] = {}
     for target, found in entries.items():
         each = [speed_up(timing) for timing in found]
         middle = quartiles([entry.median for entry in each])
+        middles[target] = sorted(found, key=lambda timing: speed_up(timing).median)[(len(found) - 1) // 2]
         speeds[target] = Quartiles(min(e.lower for e in each), middle.median, max(e.upper for e in each), min(e.least for e in each))
     return Point(
         **scored(runs),
         parameters=statistics.mean(run.parameters for run in good) / dense_parameters if good else float("nan"),
         speeds=speeds,
-        milliseconds={target: statistics.median(t for timing in found for t in timing.milliseconds) for target, found in entries.items()},
-        dense={target: statistics.median(t for timing in found for t in timing.dense) for target, found in entries.items()},
+        milliseconds={target: min(timing.milliseconds) for target, timing in middles.items()},
+        dense={target: min(timing.dense) for target, timing in middles.items()},
     )
 
 
