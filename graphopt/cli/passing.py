@@ -23,7 +23,9 @@ def optimized(graph: Graph, passes: Sequence[str]) -> Graph:
     import graphopt
 
     result = graphopt.optimize(graph, passes)
-    require_lossy(result, fix="these passes may need data: graphopt optimize MODEL -p ... --calibration FILE.py:FUNCTION -o FOLDER")
+    needs = any("calibration data" in record.exception for record in result.pipeline.failures)
+    with_data = "run the passes where data can be given: graphopt optimize MODEL -p ... --calibration FILE.py:FUNCTION -o FOLDER"
+    require_lossy(result, fix=with_data if needs else None)
     return result.graph
 
 
@@ -41,3 +43,7 @@ def require_lossy(result: Result, *, consequence: str = "", fix: str | None = No
         if record.numeric is NumericClass.LOSSY:
             reason = (record.exception or str(record.broken)).partition("\n")[0]
             raise PassError(f"{record.spec} {record.status}: {reason}{consequence}", fix=fix)
+    lossy = [record.spec for record in result.pipeline.records if record.numeric is NumericClass.LOSSY and record.status == "applied"]
+    if result.pipeline.broken is not None and lossy:
+        reason = str(result.pipeline.broken).partition("\n")[0]
+        raise PassError(f"{', '.join(lossy)} went with the rest of the pipeline: {reason}{consequence}", fix=fix)

@@ -111,6 +111,8 @@ class DataAwarePass(Sparsify):
                 values = stream.tensors(node.operands[0])
                 inputs = _inputs(values, [] if dense is None else dense.tensors(node.operands[0]))
                 _check_finite(layer, values)
+                if inputs.dense is not values:
+                    _check_finite(layer, inputs.dense)
                 if dense is None and self.compares():
                     dense = stream.fork(frozen=True)
 

@@ -6,8 +6,8 @@
 The error of a layer's outputs on calibration data decides which weights go, and the rest is fitted to keep the outputs
 (`graphopt.passes.sparsify.obs`): those that the layer has in the dense network, so that layers make up for those in front of
 them; with `match="layer"` those that its own weights give on what arrives. Where the layer has a bias of its own, it takes up
-the mean of what is lost. Where zeros by size, or by size times input, leave a smaller error once the others are fitted, those
-are taken: the error on the calibration data is never more than that of setting the smallest weights to zero.
+the mean of what is lost. Where zeros by size, or by size times input, come nearer to these outputs once the others are fitted,
+those are taken. A layer that has zeros already keeps them, and is fitted to its own weights.
 
 A layer that reads more numbers at once than are solved together (6144) is solved in parts, as if the parts were uncorrelated.
 
@@ -37,7 +37,7 @@ _AIM_DAMPING = 0.1
 """Errors in front are made up for where the calibration data shows them clearly: in parts of the mean diagonal of the second moments."""
 
 _WIDEST = 6144
-"""Most columns that are solved together: a matrix of them has 302 MB, and four are alive."""
+"""Most columns that are solved together: a matrix of them has 302 MB, and up to eight are alive."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,16 @@ class SparsifyOBS(DataAwarePass):
                 found = moments(layer, inputs, pattern, seed, group, part)
                 used = found.centred() if has_bias else found
                 old = matrix[group, :, part]
-                aim = None if used.cross is used.gram else aimed(old, used.gram, used.cross, damping=_AIM_DAMPING)
+                # zeros that are there already stay: such a layer keeps to its own weights
+                makes_up = used.cross is not used.gram and not bool((old == 0).any())
+                aim = aimed(old, used.gram, used.cross, damping=_AIM_DAMPING) if makes_up else None
                 pruned = best_pruned(old, used.gram, pattern, ratio, damping=self.damping, steps=self.refine, aim=aim)
                 result[group, :, part], goes[group, :, part] = pruned.weight, pruned.goes
                 if has_bias:
                     shift[group] += old @ found.dense_mean - pruned.weight @ found.mean
         assert layer.weight.data is not None, "find_layers asked for numbers"
+        if not bool(goes.any()):
+            return Solution(layer.weight.data.tensor())  # a layer that has no room for a zero stays as it is, its bias too
         weight = torch.where(from_matrix(goes, layer, pattern), 0.0, from_matrix(result, layer, pattern)).to(
             layer.weight.data.tensor().dtype
         )

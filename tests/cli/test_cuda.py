@@ -24,7 +24,7 @@ def test_show_prints_the_plan(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("plan ")
     assert "for cuda, bfloat16: " in done.stdout
-    assert "mul + add + relu bf16[2,8,8,8] channels last" in done.stdout
+    assert "mul + add + relu + mean over (2, 3) of bf16[2,8,8,8] channels last" in done.stdout
     done = run("show", "net.py:make", "--plan", "--target", "cpu", "--json", cwd=folder)
     assert "for cpu: " in json.loads(done.stdout)["plan"]
 

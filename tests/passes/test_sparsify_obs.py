@@ -10,7 +10,9 @@ from graphopt.backends.reference.interpreter import Interpreter
 from graphopt.errors import PassError, PassOptionError
 from graphopt.ir.data import TensorData
 from graphopt.ir.graph import Graph, GraphEditor
+from graphopt.passes.sparsify.inputs import Inputs
 from graphopt.passes.sparsify.masking import MaskingPass, Sparsify
+from graphopt.passes.sparsify.patterns import Unstructured
 from graphopt.passes.sparsify.sparsify_block import SparsifyBlock
 from graphopt.passes.sparsify.sparsify_magnitude import SparsifyMagnitude
 from graphopt.passes.sparsify.sparsify_n_m import SparsifyNM
@@ -80,6 +82,27 @@ def test_layers_make_up_for_those_in_front_of_them() -> None:
         old, new = (torch.cat([pair[index] for pair in pairs]) for index in (0, 1))
         off[match] = float((new - old).norm() / old.norm())
     assert off["dense"] < 0.9 * off["layer"], off
+
+
+def test_zeros_that_are_there_stay() -> None:
+    graph = deep()
+    run_pass(SparsifyMagnitude(ratio=0.9, dense_ends=False), graph)
+    zeros = {name: state.data.tensor() == 0 for name, state in graph.states.items() if name.startswith("w") and state.data is not None}
+    run_pass(SparsifyOBS(ratio=0.5, dense_ends=False), graph, vectors(seed=0))
+    for name, mask in zeros.items():
+        data = graph.states[name].data
+        assert data is not None
+        assert bool((data.tensor()[mask] == 0).all()), name
+
+
+def test_a_layer_without_room_for_a_zero_keeps_weight_and_bias() -> None:
+    graph, pass_ = deep(), SparsifyOBS(ratio=0.0005, dense_ends=False)
+    layers, _ = pass_.layers(graph, Unstructured())
+    dense = torch.randn(64, 24, generator=torch.Generator().manual_seed(0))
+    for ratio, changes in ((0.0005, False), (0.1, True)):
+        found = pass_.solve(graph, layers[3], Inputs([0.8 * dense + 0.1], [dense]), Unstructured(), ratio, 0)
+        assert (found.bias is not None) is changes
+        assert torch.equal(found.weight, layers[3].numbers().to(found.weight.dtype)) is not changes
 
 
 def test_one_layer_has_nothing_in_front_to_make_up_for() -> None:

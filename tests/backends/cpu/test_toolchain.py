@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -256,7 +257,8 @@ def test_a_compiler_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Monk
 def test_an_interrupt_ends_the_compilers(tmp_path: Path) -> None:
     code = "from tests.backends.cpu.stencil import *\nfrom graphopt.backends.cpu.toolchain import build\nbuild(stencil_sources())"
     environment = {**os.environ, "CXX": str(slow_compiler(tmp_path)), "PYTHONPATH": str(Path.cwd())}
-    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True)
+    heeded = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background job passes on that it is ignored
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heeded)
     end = time.monotonic() + 60
     while not (tmp_path / "pids").exists() and time.monotonic() < end:
         time.sleep(0.05)

@@ -301,7 +301,7 @@ class Builder:
             try:
                 return make(waiting.x, waiting.chain)
             except Unsupported:
-                pass
+                return make(self.storage(value), NO_CHAIN)
         return make(self.storage(value), NO_CHAIN)
 
     def chain(self, group: Group) -> Chain:
