@@ -7,7 +7,7 @@ The error of a layer's outputs on calibration data decides which weights go, and
 (`graphopt.passes.sparsify.obs`): those that the layer has in the dense network, so that layers make up for those in front of
 them; with `match="layer"` those that its own weights give on what arrives. Where the layer has a bias of its own, it takes up
 the mean of what is lost. Where zeros by size, or by size times input, come nearer to these outputs once the others are fitted,
-those are taken. A layer that has zeros already keeps them, and is fitted to its own weights.
+those are taken. A layer keeps the zeros that it has; one that was made sparse before is fitted to its own weights.
 
 A layer that reads more numbers at once than are solved together (6144) is solved in parts, as if the parts were uncorrelated.
 
@@ -26,7 +26,7 @@ import torch
 from graphopt.ir.graph import Graph, State
 from graphopt.passes.shrink.layers import own_weight
 from graphopt.passes.sparsify.data_aware import DataAwarePass, Solution
-from graphopt.passes.sparsify.inputs import Inputs, moments
+from graphopt.passes.sparsify.inputs import Inputs, Moments, moments
 from graphopt.passes.sparsify.layers import Layer
 from graphopt.passes.sparsify.obs import aimed, best_pruned
 from graphopt.passes.sparsify.patterns import Pattern, column_block, from_matrix, to_matrix
@@ -35,6 +35,9 @@ __all__ = ["SparsifyOBS"]
 
 _AIM_DAMPING = 0.1
 """Errors in front are made up for where the calibration data shows them clearly: in parts of the mean diagonal of the second moments."""
+
+_SPARSE_ALREADY = 0.01
+"""Share of zeros above which a matrix was made sparse before; trained ones have a few by chance."""
 
 _WIDEST = 6144
 """Most columns that are solved together: a matrix of them has 302 MB, and up to eight are alive."""
@@ -75,9 +78,7 @@ class SparsifyOBS(DataAwarePass):
                 found = moments(layer, inputs, pattern, seed, group, part)
                 used = found.centred() if has_bias else found
                 old = matrix[group, :, part]
-                # zeros that are there already stay: such a layer keeps to its own weights
-                makes_up = used.cross is not used.gram and not bool((old == 0).any())
-                aim = aimed(old, used.gram, used.cross, damping=_AIM_DAMPING) if makes_up else None
+                aim = _aim(old, used)
                 pruned = best_pruned(old, used.gram, pattern, ratio, damping=self.damping, steps=self.refine, aim=aim)
                 result[group, :, part], goes[group, :, part] = pruned.weight, pruned.goes
                 if has_bias:
@@ -94,3 +95,14 @@ class SparsifyOBS(DataAwarePass):
             moved = (numbers.double().cpu() + shift.reshape(-1)).to(numbers.dtype)
         notes = (f"{layer.name}: {matrix.shape[2]} columns were solved in parts of {width}",) if matrix.shape[2] > width else ()
         return Solution(weight, moved, notes)
+
+
+def _aim(weight: torch.Tensor, moments: Moments) -> torch.Tensor | None:
+    """The weights that come nearest to the dense network's outputs, with the zeros of `weight`; None where they are `weight` itself.
+
+    Of a matrix that is sparse already the fitted weights without those on its zeros would be no fit: it keeps to its own.
+    """
+    zeros = weight == 0
+    if moments.cross is moments.gram or float(zeros.double().mean()) > _SPARSE_ALREADY:
+        return None
+    return torch.where(zeros, 0.0, aimed(weight, moments.gram, moments.cross, damping=_AIM_DAMPING))
