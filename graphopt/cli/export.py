@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphopt.cli.models import load_subject, parse_dynamic, parse_shapes
-from graphopt.cli.options import DTypeOption, Dynamic, Model, Passes, Shapes, Threads, Weights, check_dtype, thread_options
+from graphopt.cli.options import THREADED, DTypeOption, Dynamic, Model, Passes, Shapes, Threads, Weights, check_dtype, thread_options
 from graphopt.cli.output import print_text, step, steps
 from graphopt.cli.passing import optimized
 from graphopt.errors import UsageError
@@ -96,7 +96,7 @@ def _check(format_: ExportFormat | None, target: str | None, standalone: bool, i
 
 
 def _check_settings(target: str | None, threads: int, measure: bool, standalone: bool, name: str) -> None:
-    if threads and target not in ("cpu", "onnxruntime"):
+    if threads and target not in THREADED:
         raise UsageError(
             "--threads is an option of the targets cpu and onnxruntime, whose executables keep it",
             fix="leave it out; torch takes its threads from the process that runs the model, and a GPU has none to set",

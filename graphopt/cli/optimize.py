@@ -129,7 +129,6 @@ def optimize(
         if save_shrink is not None and result.shrinks:
             print_text(f"{len(result.shrinks)} cuts saved to {save_shrink}")
     saved = f"; what was saved to {output} is without it" if output is not None else ""
-    needs = "needs calibration data" in " ".join(record.exception for record in result.pipeline.failures)
-    require_lossy(result, consequence=saved, fix="give data with --calibration FILE.py:FUNCTION" if needs and data is None else None)
+    require_lossy(result, data="give data with --calibration FILE.py:FUNCTION", consequence=saved)
     if save_shrink is not None and not result.shrinks:  # behind the report, which says why
         raise UsageError("--save-shrink has nothing to write: no pass cut anything", fix="add -p 'shrink-channels{ratio=0.5}'")

@@ -9,7 +9,7 @@ import typer
 
 from graphopt.errors import UsageError
 
-__all__ = ["DTypeOption", "Dynamic", "Json", "Model", "Passes", "Shapes", "Threads", "Weights", "check_dtype", "thread_options"]
+__all__ = ["THREADED", "DTypeOption", "Dynamic", "Json", "Model", "Passes", "Shapes", "Threads", "Weights", "check_dtype", "thread_options"]
 
 Model = Annotated[
     str,
@@ -36,7 +36,7 @@ DTypeOption = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
-_THREADED = frozenset({"cpu", "onnxruntime"})
+THREADED = frozenset({"cpu", "onnxruntime"})
 """Backends with threads of their own; the others compute with those of torch."""
 
 
@@ -54,7 +54,7 @@ def thread_options(threads: int, target: str) -> dict[str, Any]:
     """What `lower` is told so that an executable uses so many threads; torch is told by itself. 0 changes nothing."""
     if not threads:
         return {}
-    if target in _THREADED:
+    if target in THREADED:
         return {"threads": threads}
     import torch
 

@@ -23,16 +23,17 @@ def optimized(graph: Graph, passes: Sequence[str]) -> Graph:
     import graphopt
 
     result = graphopt.optimize(graph, passes)
-    needs = any("calibration data" in record.exception for record in result.pipeline.failures)
-    with_data = "run the passes where data can be given: graphopt optimize MODEL -p ... --calibration FILE.py:FUNCTION -o FOLDER"
-    require_lossy(result, fix=with_data if needs else None)
+    require_lossy(
+        result, data="run the passes where it can be given: graphopt optimize MODEL -p ... --calibration FILE.py:FUNCTION -o FOLDER"
+    )
     return result.graph
 
 
-def require_lossy(result: Result, *, consequence: str = "", fix: str | None = None) -> None:
+def require_lossy(result: Result, *, data: str, consequence: str = "") -> None:
     """Refuse a result in which a lossy pass failed or was rolled back: the model is not what was asked for.
 
-    Lossless passes are another matter: without one of them the model is only slower. `consequence` says what became of the output.
+    Lossless passes are another matter: without one of them the model is only slower. `data` says how to give data, for a pass that
+    had none, `consequence` what became of the output.
 
     Raises:
         PassError: with the name of the first such pass and its reason.
@@ -42,8 +43,9 @@ def require_lossy(result: Result, *, consequence: str = "", fix: str | None = No
     for record in result.pipeline.failures:
         if record.numeric is NumericClass.LOSSY:
             reason = (record.exception or str(record.broken)).partition("\n")[0]
+            fix = data if "needs calibration data" in reason else None
             raise PassError(f"{record.spec} {record.status}: {reason}{consequence}", fix=fix)
     lossy = [record.spec for record in result.pipeline.records if record.numeric is NumericClass.LOSSY and record.status == "applied"]
     if result.pipeline.broken is not None and lossy:
         reason = str(result.pipeline.broken).partition("\n")[0]
-        raise PassError(f"{', '.join(lossy)} went with the rest of the pipeline: {reason}{consequence}", fix=fix)
+        raise PassError(f"{', '.join(lossy)} went with the rest of the pipeline: {reason}{consequence}")

@@ -7,14 +7,18 @@ from typing import Any
 
 import torch
 
+import graphopt
 from graphopt.backends.cuda.emit import kernels_of
 from graphopt.backends.cuda.kernel import Launch, Work
+from graphopt.backends.cuda.lowering import plan_graph
 from graphopt.backends.cuda.memory import at, view
 from graphopt.backends.cuda.module import load_module
+from graphopt.backends.cuda.options import CudaOptions
+from graphopt.backends.cuda.planner.choice import Way, first_choice
 from graphopt.backends.cuda.storage import Storage
 from graphopt.ir.types import DType
 
-__all__ = ["buffer_of", "dtype_of", "expect_close", "run_kernel", "storage_of"]
+__all__ = ["buffer_of", "dtype_of", "expect_close", "run_kernel", "storage_of", "ways_of"]
 
 _DTYPES = {getattr(torch, dtype.torch_name): dtype for dtype in DType if hasattr(torch, dtype.torch_name)}
 
@@ -62,3 +66,15 @@ def expect_close(got: Sequence[torch.Tensor], want: Sequence[torch.Tensor], tole
         scale = max(1.0, float(right[finite].abs().max()) if bool(finite.any()) else 0.0)
         gap = float((left - right)[finite].abs().max()) if bool(finite.any()) else 0.0
         assert gap <= tolerance * scale, f"off by {gap:.3g}, the largest value is {scale:.3g}"
+
+
+def ways_of(text: str, options: CudaOptions) -> list[Sequence[Way]]:
+    """All choices that the plan of a graph asks for, of which it gets the first."""
+    asked: list[Sequence[Way]] = []
+
+    def note(ways: Sequence[Way]) -> tuple[int, str]:
+        asked.append(ways)
+        return first_choice(ways)
+
+    plan_graph(graphopt.parse(text), {}, options, note)
+    return asked

@@ -11,9 +11,10 @@ import graphopt
 from graphopt.backends.cuda.kernels.block_sparse import BlockSparse
 from graphopt.backends.cuda.lowering import plan_graph
 from graphopt.backends.cuda.options import CudaOptions
-from graphopt.backends.cuda.planner.choice import Way, first_choice
+from graphopt.backends.cuda.planner.choice import Way
 from graphopt.backends.cuda.planner.measure import Replay, alone, best_of, canonical_text, measured_choice, memory_of
 from graphopt.backends.timing_cache import TimingCache
+from tests.backends.cuda.running import ways_of
 
 GRAPH = """\
 graph linear_gelu(%x: f32[4,24]) {
@@ -24,19 +25,6 @@ graph linear_gelu(%x: f32[4,24]) {
   return %b
 }
 """
-
-
-def ways_of(text: str, options: CudaOptions) -> list[list[Way]]:
-    """All choices that a plan asks for."""
-    asked: list[list[Way]] = []
-
-    def note(ways: object) -> tuple[int, str]:
-        assert isinstance(ways, list)
-        asked.append(ways)
-        return first_choice(ways)
-
-    plan_graph(graphopt.parse(text), {}, options, note)
-    return asked
 
 
 def test_a_library_call_and_a_kernel_are_offered() -> None:

@@ -15,7 +15,7 @@ from graphopt.backends.cuda.planner.choice import Way, first_choice
 from graphopt.backends.cuda.planner.measure import alone
 from graphopt.ir.data import TensorData
 from graphopt.ir.graph import Graph, GraphEditor
-from tests.backends.cuda.running import expect_close
+from tests.backends.cuda.running import expect_close, ways_of
 
 SCORES = """\
 graph scores(%q: f32[2,5,8], %k: f32[2,8,5], %mask: f32[5,5]) {
@@ -118,36 +118,18 @@ def test_products_have_it_as_a_step_or_in_the_kernel() -> None:
 
 
 def test_a_step_of_its_own_and_the_kernel_that_takes_it_are_compared_whole() -> None:
-    asked: list[Sequence[Way]] = []
-
-    def note(ways: Sequence[Way]) -> tuple[int, str]:
-        asked.append(ways)
-        return first_choice(ways)
-
-    plan_graph(graphopt.parse(TWO_LAYERS), {}, CudaOptions(), note)
+    asked = ways_of(TWO_LAYERS, CudaOptions())
     works = [[work.algorithm for work in way.works] for way in asked[1]]
     assert works == [["elementwise", "library"], ["gemm"]]
 
 
 def test_ways_are_compared_without_what_rides_in_front_of_the_next_kernel() -> None:
-    asked: list[Sequence[Way]] = []
-
-    def note(ways: Sequence[Way]) -> tuple[int, str]:
-        asked.append(ways)
-        return first_choice(ways)
-
-    plan_graph(graphopt.parse(SCORES), {}, CudaOptions(), note)
+    asked = ways_of(SCORES, CudaOptions())
     assert [[work.algorithm for work in way.works] for way in asked[0]] == [["library"], ["gemm"]]
 
 
 def test_a_way_that_begins_in_place_is_timed_on_the_same_numbers_in_every_run() -> None:
-    asked: list[Sequence[Way]] = []
-
-    def note(ways: Sequence[Way]) -> tuple[int, str]:
-        asked.append(ways)
-        return first_choice(ways)
-
-    plan_graph(graphopt.parse(TWO_LAYERS), {}, CudaOptions(), note)
+    asked = ways_of(TWO_LAYERS, CudaOptions())
     first = asked[1][0].works[0]
     assert first.reads[0] == first.writes[0], "gelu works in place"
     plan = alone(asked[1][0], CudaOptions())

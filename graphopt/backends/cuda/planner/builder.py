@@ -297,12 +297,12 @@ class Builder:
         """A kernel on a value, with what makes the value in front where the kernel can do that: `make` gets what is read, and the chain
         on it."""
         waiting = self.waiting(value)
-        if waiting is not None:
-            try:
-                return make(waiting.x, waiting.chain)
-            except Unsupported:
-                return make(self.storage(value), NO_CHAIN)
-        return make(self.storage(value), NO_CHAIN)
+        if waiting is None:
+            return make(self.storage(value), NO_CHAIN)
+        try:
+            return make(waiting.x, waiting.chain)
+        except Unsupported:
+            return make(self.storage(value), NO_CHAIN)
 
     def chain(self, group: Group) -> Chain:
         """The group's elementwise ops, on the anchor's result, with operands seen in its shape."""
