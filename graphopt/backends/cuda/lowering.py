@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from graphopt.backends.cuda.emit import emit
 from graphopt.backends.cuda.options import CudaOptions
 from graphopt.backends.cuda.plan import Plan
-from graphopt.backends.cuda.planner.builder import Builder, Fill
+from graphopt.backends.cuda.planner.builder import Builder
 from graphopt.backends.cuda.planner.choice import Choice, Way, first_choice
 from graphopt.backends.cuda.planner.makers import MAKERS
+from graphopt.backends.cuda.states import Fill
 from graphopt.backends.planning.shapes import Shapes
 from graphopt.ir.graph import Graph, Node
 

@@ -19,8 +19,7 @@ from graphopt.backends.cuda.memory import part
 from graphopt.backends.cuda.module import load_module
 from graphopt.backends.cuda.options import CudaOptions
 from graphopt.backends.cuda.plan import Buffer, Plan
-from graphopt.backends.cuda.planner.builder import Fill
-from graphopt.backends.cuda.states import state_reader
+from graphopt.backends.cuda.states import Fill, ReadState, state_reader
 from graphopt.backends.reference.interpreter import Interpreter
 from graphopt.errors import BackendError
 from graphopt.ir.graph import Graph, Node, Operand, Value
@@ -30,15 +29,13 @@ __all__ = ["Runner", "allocate"]
 Tensors = tuple[torch.Tensor, ...]
 
 
-def allocate(plan: Plan, fills: Mapping[str, Fill], read: Callable[[str], torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+def allocate(plan: Plan, fills: Mapping[str, Fill], read: ReadState, device: torch.device) -> dict[str, torch.Tensor]:
     """Tensors by the names of buffers: inputs, states with their numbers, parts of one arena."""
     arena = torch.zeros(plan.arena_bytes, dtype=torch.uint8, device=device)
     return {name: _buffer(plan, buffer, fills, read, arena) for name, buffer in plan.buffers.items() if buffer.kind != "torch"}
 
 
-def _buffer(
-    plan: Plan, buffer: Buffer, fills: Mapping[str, Fill], read: Callable[[str], torch.Tensor], arena: torch.Tensor
-) -> torch.Tensor:
+def _buffer(plan: Plan, buffer: Buffer, fills: Mapping[str, Fill], read: ReadState, arena: torch.Tensor) -> torch.Tensor:
     storage = buffer.storage
     dtype = getattr(torch, storage.dtype.torch_name)
     if buffer.kind == "arena":

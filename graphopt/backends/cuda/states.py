@@ -10,10 +10,15 @@ from graphopt.backends.reference.interpreter import state_tensor
 from graphopt.errors import LoweringError
 from graphopt.ir.graph import Graph
 
-__all__ = ["state_reader"]
+__all__ = ["Fill", "ReadState", "state_reader"]
+
+ReadState = Callable[[str], torch.Tensor]
+"""The numbers of a state by name, in its own dtype."""
+Fill = Callable[[ReadState], torch.Tensor]
+"""Makes the numbers of a state buffer, in its shape; dtype and strides are the buffer's."""
 
 
-def state_reader(graph: Graph) -> Callable[[str], torch.Tensor]:
+def state_reader(graph: Graph) -> ReadState:
     """The numbers of the graph's states by name.
 
     Raises:

@@ -11,33 +11,31 @@ from dataclasses import replace
 
 import torch
 
-from graphopt.backends.cuda.chain import Argument, Chain, Constant, FromOperand, FromOperation, Operation, TheValue
+from graphopt.backends.cuda.chain import Chain
 from graphopt.backends.cuda.kernel import Kernel, Unsupported, Work
 from graphopt.backends.cuda.kernels.chain_code import NO_CHAIN
 from graphopt.backends.cuda.kernels.elementwise import Elementwise
 from graphopt.backends.cuda.options import CudaOptions
 from graphopt.backends.cuda.plan import Buffer, Plan, Step, finish
+from graphopt.backends.cuda.planner.chains import Chains
 from graphopt.backends.cuda.planner.choice import Choice, Way, first_choice
 from graphopt.backends.cuda.planner.layouts import Layouts
 from graphopt.backends.cuda.planner.prologues import Waiting, is_certain, waiting_part
-from graphopt.backends.cuda.planner.rules import groups_of, number_of, operation_of
+from graphopt.backends.cuda.planner.rules import groups_of
+from graphopt.backends.cuda.states import Fill, ReadState
 from graphopt.backends.cuda.steps import LibraryStep, NodeStep
 from graphopt.backends.cuda.storage import Storage, dense_in_order
 from graphopt.backends.planning.groups import Group
 from graphopt.backends.planning.shapes import Shapes
-from graphopt.backends.planning.views import VIEW_OPS, backward_view, forward_view
+from graphopt.backends.planning.views import VIEW_OPS, forward_view
 from graphopt.backends.reference.interpreter import Interpreter
 from graphopt.errors import BackendError
-from graphopt.ir.graph import Graph, Node, Operand, Value
+from graphopt.ir.graph import Graph, Node, Value
 from graphopt.ir.types import DType
 from graphopt.ops.families import CREATION
 
-__all__ = ["Builder", "Fill", "Maker", "ReadState"]
+__all__ = ["Builder", "Maker"]
 
-ReadState = Callable[[str], torch.Tensor]
-"""The numbers of a state by name, in its own dtype."""
-Fill = Callable[[ReadState], torch.Tensor]
-"""Makes the numbers of a state buffer, in its shape; dtype and strides are the buffer's."""
 Maker = Callable[["Builder", Group], Sequence[Way]]
 """The ways to run a group, the default first; raises `Unsupported`."""
 
@@ -55,6 +53,7 @@ class Builder:
         self._numbers = {node: number for number, node in enumerate(self._nodes)}
         self.layouts = Layouts(self._nodes, shapes)
         self._choose = choose
+        self._chains = Chains(self, shapes)
         self._buffers: dict[str, Buffer] = {}
         self._counts: dict[str, int] = {}
         self._steps: list[Step] = []
@@ -306,117 +305,11 @@ class Builder:
 
     def chain(self, group: Group) -> Chain:
         """The group's elementwise ops, on the anchor's result, with operands seen in its shape."""
-        return self._chain(group, [], [], {group.anchor.results[0]: TheValue()}, group.anchor.results[0].type.dtype)
+        return self._chains.behind(group)
 
     def elementwise(self, group: Group) -> tuple[Storage, Chain]:
         """A group whose anchor is elementwise: its first operand of full size, if it has one, and the chain of all of its ops on that."""
-        node = group.anchor
-        operations: list[Operation] = []
-        operands: list[Storage] = []
-        values = [operand for operand in node.operands if isinstance(operand, Value)]
-        shape = self.shapes.of(node.results[0])
-        start = next((value for value in values if self.shapes.of(value) == shape), values[0])
-        carried: dict[Value, Argument] = {start: TheValue()}
-        x = self._expanded(self._aligned(node, start), node.results[0])
-        self._append(node, operations, operands, carried, [])
-        return x, self._chain(group, operations, operands, carried, start.type.dtype)
-
-    def _chain(
-        self, group: Group, operations: list[Operation], operands: list[Storage], carried: dict[Value, Argument], value: DType
-    ) -> Chain:
-        path: list[Node] = []
-        for link in group.chain:
-            for node in link.path:
-                path.append(node)
-                source = node.operands[0]
-                if isinstance(source, Value):
-                    carried[node.results[0]] = carried[source]
-            self._append(link.node, operations, operands, carried, path)
-        return Chain(tuple(operations), tuple(operands), value)
-
-    def _append(
-        self, node: Node, operations: list[Operation], operands: list[Storage], carried: dict[Value, Argument], path: Sequence[Node]
-    ) -> None:
-        if node.op == "batch_norm":
-            operations += self._norm(node, operands, carried, path, len(operations))
-        else:
-            arguments = tuple(self._argument(node, item, operands, carried, path) for item in node.operands)
-            operations.append(operation_of(node, arguments))
-        carried[node.results[0]] = FromOperation(len(operations) - 1)
-
-    def _argument(
-        self, node: Node, item: Operand, operands: list[Storage], carried: Mapping[Value, Argument], path: Sequence[Node]
-    ) -> Argument:
-        if not isinstance(item, Value):
-            return Constant(number_of(item, self.shapes))
-        if item in carried:
-            return carried[item]
-        operands.append(self._seen_backwards(self._aligned(node, item), node.results[0], path))
-        return FromOperand(len(operands) - 1)
-
-    def _aligned(self, node: Node, item: Value) -> Storage:
-        """An operand so that it broadcasts from the right; prelu's weight counts the channels, which are axis 1."""
-        storage = self.storage(item)
-        if node.op != "prelu" or item is node.operands[0]:
-            return storage
-        wide = storage.reshape(() if storage.elements == 1 else (storage.elements, *(1,) * (node.results[0].type.rank - 2)))
-        assert wide is not None, "a vector can be seen as a column"
-        return wide
-
-    def _seen_backwards(self, storage: Storage, result: Value, path: Sequence[Node]) -> Storage:
-        """An operand broadcast to the shape at the end of `path`, as it looks from the anchor."""
-        wide = self._expanded(storage, result)
-        for whole in (lambda: wide, lambda: self._expanded(self.contiguous(storage), result), lambda: self.contiguous(wide)):
-            seen: Storage | None = whole()
-            for node in reversed(path):
-                seen = backward_view(node, seen, self.shapes) if seen is not None else None
-            if seen is not None:
-                return seen
-        raise BackendError("an operand can't be seen through a view", where=repr(path[-1]))
-
-    def _expanded(self, storage: Storage, result: Value) -> Storage:
-        return storage.expand(self.shapes.of(result))
-
-    def _norm(
-        self, node: Node, operands: list[Storage], carried: Mapping[Value, Argument], path: Sequence[Node], count: int
-    ) -> list[Operation]:
-        """A batch norm with its stored statistics: times scale, plus shift, of each channel."""
-        x = node.operands[0]
-        assert isinstance(x, Value), "a batch norm has a tensor"
-        if x not in carried:
-            operands.append(self._seen_backwards(self.storage(x), node.results[0], path))
-        argument = carried[x] if x in carried else FromOperand(len(operands) - 1)
-        for vector in self._scale_and_shift(node):
-            column = vector.reshape((vector.elements, *(1,) * (x.type.rank - 2)))
-            assert column is not None, "a vector can be seen as a column"
-            operands.append(self._seen_backwards(column, node.results[0], path))
-        return [
-            Operation("mul", (argument, FromOperand(len(operands) - 2))),
-            Operation("add", (FromOperation(count), FromOperand(len(operands) - 1))),
-        ]
-
-    def _scale_and_shift(self, node: Node) -> tuple[Storage, Storage]:
-        names = [operand.name if isinstance(operand, Value) else None for operand in node.operands[1:5]]
-        eps = node.attrs["eps"]
-        channels = self.shapes.of(node.value(0))[1]
-        weight, bias, mean, variance = names
-        assert isinstance(eps, (int, float)), "eps is a number"
-        assert mean is not None, "there are statistics"
-        assert variance is not None, "there are statistics"
-
-        def scale(read: ReadState) -> torch.Tensor:
-            factor = torch.rsqrt(read(variance).double() + eps)
-            return factor if weight is None else factor * read(weight).double()
-
-        def shift(read: ReadState) -> torch.Tensor:
-            moved = -read(mean).double() * scale(read)
-            return moved if bias is None else moved + read(bias).double()
-
-        key = ("batch norm", *names, eps)
-        return (
-            self.numbers((*key, "scale"), DType.f32, (channels,), scale, exact=True),
-            self.numbers((*key, "shift"), DType.f32, (channels,), shift, exact=True),
-        )
+        return self._chains.elementwise(group)
 
 
 def _without(way: Way, part: Elementwise) -> Way:
