@@ -101,6 +101,24 @@ def test_blocks_are_whole(subject: Subject, name: str) -> None:
     assert torch.equal(zero.all(1), zero.any(1))
 
 
+@pytest.mark.parametrize("name", [OBS, TORCH, "NNCF, local"])
+@pytest.mark.parametrize(("rate", "gentle"), [(5.0, 3e-3), (3e-3, 5.0)])
+def test_the_rate_counts_that_is_better_on_validation_data(tmp_path: Path, name: str, rate: float, gentle: float) -> None:
+    if name.startswith("NNCF"):
+        pytest.importorskip("nncf")
+
+    class TwoRates(DeepTask):
+        schedule = Schedule(steps=60, rate=rate, gentle_rate=gentle)
+
+    mine = Subject(TwoRates(tmp_path))
+    tuned, alone = ARMS[name].sparsify(mine, 0.5, 0), ARMS[name].sparsify(mine, 0.5, 0)
+    tuned.tune(mine, 0)
+    alone.train(mine, 0, 3e-3)
+    wanted = alone.finished().state_dict()
+    for key, tensor in tuned.finished().state_dict().items():
+        assert torch.equal(tensor, wanted[key]), key
+
+
 def test_labels_reach_the_loss_of_recovery(tmp_path: Path) -> None:
     seen: list[tuple[torch.Size, torch.dtype]] = []
 

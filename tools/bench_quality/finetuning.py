@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from tools.bench_quality.layout import fast_layout
 from tools.bench_quality.tasks.base import Item, Task
 
 __all__ = ["Lesson", "best_fine_tuned", "fine_tune", "lessons"]
@@ -24,19 +25,21 @@ class Lesson:
 def lessons(task: Task, seed: int) -> Iterator[Lesson]:
     """The batches of the task's schedule."""
     teacher, stream = task.dense(), task.stream(seed)
-    for _ in range(task.schedule.steps):
-        item = next(stream)
-        with torch.no_grad():
-            wanted = teacher(*item.inputs)
-        yield Lesson(item, wanted)
+    with fast_layout(teacher):
+        for _ in range(task.schedule.steps):
+            item = next(stream)
+            with torch.no_grad():
+                wanted = teacher(*item.inputs)
+            yield Lesson(item, wanted)
 
 
 def best_fine_tuned(task: Task, module: torch.nn.Module, seed: int) -> torch.nn.Module:
     """The module trained with that of the schedule's rates which is best on validation data; the one given is left as it is."""
     found: dict[float, torch.nn.Module] = {}
+    given = list(lessons(task, seed))
     for rate in task.schedule.rates:
         found[rate] = copy.deepcopy(module)
-        fine_tune(task, found[rate], seed, rate=rate)
+        fine_tune(task, found[rate], seed, given, rate=rate)
     if len(found) == 1:
         return found[task.schedule.rate]
     score = task.scores[0]
@@ -55,10 +58,11 @@ def fine_tune(task: Task, module: torch.nn.Module, seed: int, given: Iterable[Le
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-4)
     cosine = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=schedule.steps, pct_start=0.1)
     torch.manual_seed(seed)
-    for lesson in lessons(task, seed) if given is None else given:
-        loss = task.loss(module(*lesson.item.inputs), lesson.wanted, lesson.item.target)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        cosine.step()
+    with fast_layout(module):
+        for lesson in lessons(task, seed) if given is None else given:
+            loss = task.loss(module(*lesson.item.inputs), lesson.wanted, lesson.item.target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            cosine.step()
     module.eval()

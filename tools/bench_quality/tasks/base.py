@@ -12,6 +12,8 @@ import numpy
 import torch
 from numpy.typing import NDArray
 
+from tools.bench_quality.layout import fast_layout
+
 __all__ = ["Hits", "Item", "Schedule", "Task"]
 
 Hits: TypeAlias = NDArray[numpy.bool_]
@@ -117,7 +119,7 @@ class Task(ABC):
 def in_batches(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], size: int) -> torch.Tensor:
     """The network's outputs for many items, `size` at a time."""
     found: list[torch.Tensor] = []
-    with torch.inference_mode():
+    with torch.inference_mode(), fast_layout(module):
         for start in range(0, len(inputs[0]), size):
             found.append(module(*(tensor[start : start + size] for tensor in inputs)))
     return torch.cat(found)

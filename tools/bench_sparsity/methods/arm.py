@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 
@@ -25,8 +26,29 @@ class Sparse(ABC):
         """The network in eval mode as ordinary modules, whose weights have the zeros."""
 
     @abstractmethod
+    def train(self, subject: Subject, seed: int, rate: float) -> None:
+        """Train by the task's schedule on the lessons of this seed, up to this rate; zeros stay."""
+
+    @abstractmethod
+    def kept(self) -> Any:
+        """What `put_back` needs to undo training."""
+
+    @abstractmethod
+    def put_back(self, kept: Any) -> None:
+        """Be what it was when `kept` was called."""
+
     def tune(self, subject: Subject, seed: int) -> None:
-        """Train by the task's schedule on the lessons of this seed; zeros stay."""
+        """Train with each of the schedule's rates from the same start, and be what is best on validation data."""
+        before, best = self.kept(), float("-inf")
+        after = before
+        rates = subject.task.schedule.rates
+        for rate in rates:
+            self.put_back(before)
+            self.train(subject, seed, rate)
+            quality = subject.task.quality(self.finished(), "validation") if len(rates) > 1 else 1.0
+            if quality > best:
+                best, after = quality, self.kept()
+        self.put_back(after)
 
 
 class Arm(ABC):

@@ -48,9 +48,17 @@ class Hooked(Sparse):
                 module.get_parameter(name.removeprefix("network.")).mul_(mask.binary_mask)
         return module.eval()
 
-    def tune(self, subject: Subject, seed: int) -> None:
+    def train(self, subject: Subject, seed: int, rate: float) -> None:
         """Train what the masks let through."""
-        fine_tune(subject.task, self.module, seed, subject.lessons(seed))
+        fine_tune(subject.task, self.module, seed, subject.lessons(seed), rate=rate)
+
+    def kept(self) -> dict[str, torch.Tensor]:
+        """Copies of all numbers."""
+        return {name: tensor.clone() for name, tensor in self.module.state_dict().items()}
+
+    def put_back(self, kept: dict[str, torch.Tensor]) -> None:
+        """The same numbers."""
+        self.module.load_state_dict(kept)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def _pair(lesson: Lesson) -> tuple[torch.Tensor, ...]:
     return (*item.inputs, wanted if item.target is None else torch.cat([wanted, item.target[:, None].to(wanted.dtype)], 1))
 
 
-def recovered(task: Task, graph: Graph, given: list[Lesson], seed: int) -> train.Recovery:
+def recovered(task: Task, graph: Graph, given: list[Lesson], seed: int, rate: float) -> train.Recovery:
     """`recover` with the loss, batches, steps and rate that every method gets."""
 
     def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -36,7 +36,7 @@ def recovered(task: Task, graph: Graph, given: list[Lesson], seed: int) -> train
         loss=loss,
         steps=len(given),
         optimizer="adamw",
-        lr=task.schedule.rate,
+        lr=rate,
         weight_decay=1e-4,
         progress=False,
         seed=seed,
@@ -57,11 +57,19 @@ class Passed(Sparse):
         """The graph's module."""
         return self.module.eval()
 
-    def tune(self, subject: Subject, seed: int) -> None:
+    def train(self, subject: Subject, seed: int, rate: float) -> None:
         """Recover."""
-        found = recovered(subject.task, self.graph, subject.lessons(seed), seed)
+        found = recovered(subject.task, self.graph, subject.lessons(seed), seed, rate)
         assert found.graph is not None, "a graph was given"
         self.graph, self.module = found.graph, found.module
+
+    def kept(self) -> tuple[Graph, torch.nn.Module]:
+        """Graph and module, which training leaves as they are."""
+        return self.graph, self.module
+
+    def put_back(self, kept: tuple[Graph, torch.nn.Module]) -> None:
+        """The same graph and module."""
+        self.graph, self.module = kept
 
 
 @dataclass(frozen=True)

@@ -30,14 +30,26 @@ class Masked(Sparse):
             prune.remove(module.get_submodule(name), "weight")
         return module.eval()
 
-    def tune(self, subject: Subject, seed: int) -> None:
+    def train(self, subject: Subject, seed: int, rate: float) -> None:
         """Train what the masks let through."""
-        fine_tune(subject.task, self.module, seed, subject.lessons(seed))
-        with torch.no_grad():  # `weight` is computed before each call, so it is one step behind, with a gradient that can't be copied
-            for name in self.layers:
-                layer = self.module.get_submodule(name)
-                mask = layer.get_buffer("weight_mask")
-                layer.weight = layer.get_parameter("weight_orig") * mask
+        fine_tune(subject.task, self.module, seed, subject.lessons(seed), rate=rate)
+        self._compute_weights()
+
+    def kept(self) -> dict[str, torch.Tensor]:
+        """Copies of all numbers."""
+        return {name: tensor.clone() for name, tensor in self.module.state_dict().items()}
+
+    def put_back(self, kept: dict[str, torch.Tensor]) -> None:
+        """The same numbers."""
+        self.module.load_state_dict(kept)
+        self._compute_weights()
+
+    @torch.no_grad()
+    def _compute_weights(self) -> None:
+        """torch computes `weight` before each call, so that it is one step behind, with a gradient that can't be copied."""
+        for name in self.layers:
+            layer = self.module.get_submodule(name)
+            layer.weight = layer.get_parameter("weight_orig") * layer.get_buffer("weight_mask")
 
 
 @dataclass(frozen=True)
