@@ -66,7 +66,7 @@ def test_layers_are_those_between_the_ends(subject: Subject) -> None:
     assert subject.layers == ("2", "4")
 
 
-@pytest.mark.parametrize("name", list(ARMS))
+@pytest.mark.parametrize("name", [name for name, arm in ARMS.items() if not arm.shrinks])
 def test_methods_make_the_zeros_that_they_promise_and_keep_them(subject: Subject, name: str) -> None:
     if name.startswith("NNCF"):
         pytest.importorskip("nncf")
@@ -86,6 +86,29 @@ def test_methods_make_the_zeros_that_they_promise_and_keep_them(subject: Subject
     for layer, mask in masks.items():
         assert torch.equal(after.get_parameter(f"{layer}.weight") == 0, mask)
     assert distance_from(dense, after) < distance
+
+
+def test_shrunk_networks_are_smaller_and_are_trained_for_longer(tmp_path: Path) -> None:
+    class Wide(DeepTask):
+        batch = 8
+        width = 16
+        schedule = Schedule(steps=5, rate=1e-4)
+
+        def dense(self) -> nn.Module:
+            torch.manual_seed(3)
+            return nn.Sequential(nn.Linear(6, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 3)).eval()
+
+    mine = Subject(Wide(tmp_path))
+    arm = ARMS["ours: shrunk, obs 80 %"]
+    sparse = arm.sparsify(mine, 0.6, 0)
+    dense, module = mine.task.dense(), sparse.finished()
+    assert sum(tensor.numel() for tensor in module.parameters()) < sum(tensor.numel() for tensor in dense.parameters())
+    assert zeros_of(module, mine.layers) == pytest.approx(0.8, abs=0.002)
+    distance = distance_from(dense, module)
+    sparse.tune(mine, 0)
+    assert len(mine.lessons(0, arm.recovery)) == 25
+    assert distance_from(dense, sparse.finished()) < distance
+    assert arm.at(0.6) == "0.6 of the time"
 
 
 def test_magnitude_is_the_same_method_everywhere(subject: Subject) -> None:

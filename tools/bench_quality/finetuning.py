@@ -22,11 +22,11 @@ class Lesson:
     wanted: torch.Tensor
 
 
-def lessons(task: Task, seed: int) -> Iterator[Lesson]:
-    """The batches of the task's schedule."""
+def lessons(task: Task, seed: int, times: int = 1) -> Iterator[Lesson]:
+    """The batches of the task's schedule, or of `times` as many steps."""
     teacher, stream = task.dense(), task.stream(seed)
     with fast_layout(teacher):
-        for _ in range(task.schedule.steps):
+        for _ in range(times * task.schedule.steps):
             item = next(stream)
             with torch.no_grad():
                 wanted = teacher(*item.inputs)

@@ -29,7 +29,6 @@ from tools.bench_quality.tasks import TASKS
 from tools.bench_sparsity.deploy import deploy_dense, run_int8
 from tools.bench_sparsity.latency import contenders, measure
 from tools.bench_sparsity.methods import ARMS
-from tools.bench_sparsity.methods.arm import RATIOS
 from tools.bench_sparsity.plot import draw
 from tools.bench_sparsity.points import board, timing_name
 from tools.bench_sparsity.runs import run_arm, run_dense
@@ -47,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--tasks", default=",".join(TASKS), help=f"by commas (default {','.join(TASKS)})")
     parser.add_argument("--arms", default="", help="only methods whose name contains one of these, by commas (default all)")
-    parser.add_argument("--ratios", default="", help="by commas (default those of each method)")
+    parser.add_argument(
+        "--ratios", default="", help="zeros, or the time that shrunk networks keep, by commas (default those of each method)"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default 3)")
     parser.add_argument("--stages", default=",".join(STAGES), help="plain, or plain,tuned (default)")
     parser.add_argument("--threads", type=int, default=1, help="threads for everything but timing (default 1)")
@@ -88,8 +89,8 @@ def _arms(text: str) -> list[str]:
 
 
 def _ratios(text: str) -> tuple[float, ...]:
-    known = {f"{ratio:g}": ratio for ratio in RATIOS}
-    return tuple(known[name] for name in _names(text, tuple(known), "ratio")) if text else RATIOS
+    known = {f"{ratio:g}": ratio for ratio in sorted({ratio for arm in ARMS.values() for ratio in arm.ratios})}
+    return tuple(known[name] for name in _names(text, tuple(known), "ratio")) if text else tuple(known.values())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

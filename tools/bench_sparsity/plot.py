@@ -9,6 +9,7 @@ from tools.bench_quality.records import STAGES
 from tools.bench_quality.scores import Scored
 from tools.bench_sparsity.deploy import INT8
 from tools.bench_sparsity.latency import OURS_DENSE, PEERS
+from tools.bench_sparsity.methods import ARMS
 from tools.bench_sparsity.points import Board, Point, timing_name
 from tools.bench_sparsity.targets import NAMES
 
@@ -33,7 +34,8 @@ def draw(shown: Board, file: Path) -> bool:
     figure, panels = pyplot.subplots(1, 3, figsize=(15.0, 4.6), sharey=True)
     for axes, stage in zip(panels, STAGES, strict=False):
         for colour, arm in zip(_COLOURS, arms, strict=False):
-            _curve(axes, shown, [point for point in shown.points if point.arm == arm and stage in point.hits], stage, colour, arm)
+            if not ARMS[arm].shrinks:
+                _curve(axes, shown, [point for point in shown.points if point.arm == arm and stage in point.hits], stage, colour, arm)
         axes.set_xlabel("part of the weights that are zero")
         axes.set_title(NAMES[stage])
     _speeds(panels[2], shown)
@@ -66,7 +68,7 @@ def _speeds(axes: Any, shown: Board) -> None:
     axes.set_title("measured")
     marks: list[tuple[str, str, Scored | None]] = [(name, name, None) for name in (*PEERS, OURS_DENSE)]
     marks += [(INT8, INT8, shown.int8)]
-    marks += [(f"{point.arm}, {point.level:g}", timing_name(point.arm, point.level), point) for point in shown.points]
+    marks += [(point.title, timing_name(point.arm, point.level), point) for point in shown.points]
     for title, name, point in marks:
         speed = shown.speed_up(name)
         found = [] if point is None else [loss.points for stage in STAGES if (loss := shown.loss(point, stage)) is not None]

@@ -28,6 +28,11 @@ class Point(Scored):
 
     zeros: float
 
+    @property
+    def title(self) -> str:
+        """Method and level."""
+        return f"{self.arm}, {ARMS[self.arm].at(self.level)}"
+
 
 def timing_name(arm: str, ratio: float) -> str:
     """Name of a sparse network in the record of latencies."""

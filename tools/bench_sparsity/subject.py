@@ -20,12 +20,12 @@ class Subject:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self._lessons: tuple[int, list[Lesson]] | None = None
+        self._lessons: tuple[tuple[int, int], list[Lesson]] | None = None
 
     @cached_property
     def graph(self) -> Graph:
-        """The dense network, captured with a symbolic batch."""
-        example = self.task.example(2)
+        """The dense network, captured with a symbolic batch; the latency of a batch as it is timed later counts."""
+        example = self.task.example(max(2, self.task.batch))
         return graphopt.capture(self.task.dense(), example, dynamic=tuple({0: "batch"} for _ in example))
 
     @cached_property
@@ -38,10 +38,10 @@ class Subject:
         """Calibration batches for our passes, with labels where there are some."""
         return [item.inputs if item.target is None else (*item.inputs, item.target) for item in self.task.calibration(seed)]
 
-    def lessons(self, seed: int) -> list[Lesson]:
-        """The task's training batches with the dense network's outputs; those of the last seed are kept."""
-        if self._lessons is None or self._lessons[0] != seed:
-            self._lessons = seed, list(lessons(self.task, seed))
+    def lessons(self, seed: int, times: int = 1) -> list[Lesson]:
+        """The training batches of `times` the task's schedule, with the dense network's outputs; those of the last call are kept."""
+        if self._lessons is None or self._lessons[0] != (seed, times):
+            self._lessons = (seed, times), list(lessons(self.task, seed, times))
         return self._lessons[1]
 
 

@@ -23,8 +23,12 @@ layers and convolutions but the first, the last and depthwise ones. *Ratio* is t
 each layer the same, with methods called global over all of them together. Networks are scored on test data as they come
 out of the method (one-shot), trained for a short while, and scored again. Ours are trained by `graphopt.train.recover`, the others
 by torch's AdamW on the weights that their masks let through; all get the same batches in the same order, the same number of
-steps, the same loss with the dense network as teacher, and the same highest rate. `recover` estimates batch norms again at the end,
-as it does by default. Seeds change the calibration data and the batches; methods without data give one network one-shot.
+steps, the same loss with the dense network as teacher, and the same highest rates: where a task has two, the one that is better on
+validation data. `recover` estimates batch norms again at the end, as it does by default. Seeds change the calibration data and the
+batches; methods without data give one network one-shot.
+
+*Shrunk* networks are for use, not for comparing methods: they first get smaller until so much of the dense network's time in our CPU
+backend remains (channels, neurons, heads; which ones is measured), some become sparse then, and all are trained five times as long.
 
 **Loss.** Points of the score lost against the dense network on the same items; ± standard deviation over seeds, [95 % interval
 of the paired bootstrap over items].
@@ -92,13 +96,13 @@ def section(shown: Board, picture: str | None) -> list[str]:
     lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for point in shown.points:
         if point.hits:
-            cells = [point.arm, f"{point.level:g}", f"{point.zeros:.3f}", *_losses(shown, point)]
+            cells = [point.arm, ARMS[point.arm].at(point.level), f"{point.zeros:.3f}", *_losses(shown, point)]
             lines.append("| " + " | ".join(cells) + " |")
     absent = [arm for arm in ARMS if all(point.arm != arm for point in shown.points)]
     lines += [f"| {arm} | not run |" + " - |" * (len(heads) - 2) for arm in absent]
     if shown.latencies is not None:
         lines += _latencies(shown, shown.latencies)
-    failures = [f"- {point.arm}, {point.level:g}: {text}" for point in shown.points for text in point.failures]
+    failures = [f"- {point.title}: {text}" for point in shown.points for text in point.failures]
     failures += [f"- {INT8}: {text}" for text in (shown.int8.failures if shown.int8 is not None else ())]
     return [*lines, *(["", "Failed:", "", *failures] if failures else [])]
 
@@ -130,7 +134,7 @@ def _latencies(shown: Board, found: Latencies) -> list[str]:
     for point in shown.points:
         name = timing_name(point.arm, point.level)
         if name in found.times or name in found.failures:
-            lines.append(_row(shown, found, f"{point.arm}, {point.level:g}", name, point))
+            lines.append(_row(shown, found, point.title, name, point))
     return lines
 
 

@@ -122,7 +122,7 @@ def _fast(shown: Board) -> Iterator[Finding]:
     assert speed is not None, "it was timed"
     figures = f"{speed.median:.2f}x ({speed.lower:.2f}–{speed.upper:.2f}) of {shown.latencies.best_peer()}"
     figures += f"; ours, dense: {ours.median:.2f}x" if ours is not None else ""
-    case = f"{point.arm}, {point.level:g}, {NAMES[stage]}"
+    case = f"{point.title}, {NAMES[stage]}"
     yield Finding(shown.task.name, case, figures, "met" if speed.median >= 3.0 else "missed")
 
 

@@ -54,14 +54,22 @@ class Sparse(ABC):
 class Arm(ABC):
     """A method with its settings.
 
+    - `ratios`: its levels, parts of the weights that become zero; with `shrinks`, parts of the time that remain.
     - `draws`: a result depends on the seed, because the method looks at calibration data.
     - `timed`: its networks are timed too; one method per pattern is enough, as speed follows from the pattern.
+    - `shrinks`: the network gets smaller first, and is trained for `recovery` times the steps.
     """
 
     name: str
     ratios: tuple[float, ...] = RATIOS
     draws: bool = False
     timed: bool = False
+    shrinks: bool = False
+    recovery: int = 1
+
+    def at(self, level: float) -> str:
+        """A level for people: `0.8`, or `0.6 of the time`."""
+        return f"{level:g} of the time" if self.shrinks else f"{level:g}"
 
     @abstractmethod
     def sparsify(self, subject: Subject, ratio: float, seed: int) -> Sparse:

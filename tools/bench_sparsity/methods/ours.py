@@ -14,7 +14,10 @@ from tools.bench_quality.tasks.base import Task
 from tools.bench_sparsity.methods.arm import RATIOS, Arm, Sparse
 from tools.bench_sparsity.subject import Subject
 
-__all__ = ["OURS", "Pipeline", "recovered"]
+__all__ = ["OURS", "SHRUNK_RATIOS", "Pipeline", "recovered"]
+
+SHRUNK_RATIOS = (0.6, 0.45)
+"""Parts of the time of the dense network in our CPU backend."""
 
 
 def _pair(lesson: Lesson) -> tuple[torch.Tensor, ...]:
@@ -52,6 +55,7 @@ class Passed(Sparse):
     module: torch.nn.Module
     settings: str
     notes: tuple[str, ...] = ()
+    recovery: int = 1
 
     def finished(self) -> torch.nn.Module:
         """The graph's module."""
@@ -59,7 +63,7 @@ class Passed(Sparse):
 
     def train(self, subject: Subject, seed: int, rate: float) -> None:
         """Recover."""
-        found = recovered(subject.task, self.graph, subject.lessons(seed), seed, rate)
+        found = recovered(subject.task, self.graph, subject.lessons(seed, self.recovery), seed, rate)
         assert found.graph is not None, "a graph was given"
         self.graph, self.module = found.graph, found.module
 
@@ -74,20 +78,22 @@ class Passed(Sparse):
 
 @dataclass(frozen=True)
 class Pipeline(Arm):
-    """A pipeline text with `{ratio}`."""
+    """A pipeline text with `{ratio}`, and `{width}` for the multiple that widths are kept at; passes by semicolons."""
 
     name: str
     text: str
     draws: bool = False
     timed: bool = False
     ratios: tuple[float, ...] = field(default=RATIOS)
+    shrinks: bool = False
+    recovery: int = 1
 
     def sparsify(self, subject: Subject, ratio: float, seed: int) -> Sparse:
         """Run it, with calibration data of this seed."""
-        text = self.text.replace("{ratio}", f"{ratio:g}")
+        text = self.text.replace("{ratio}", f"{ratio:g}").replace("{width}", str(subject.task.width))
         result = graphopt.optimize(
             subject.graph,
-            [text],
+            text.split("; "),
             calibration=subject.calibration(seed) if self.draws else None,
             calibration_samples=512,
             check="off",
@@ -95,7 +101,15 @@ class Pipeline(Arm):
             seed=seed,
         )
         notes = tuple(note for record in result.pipeline.records for note in record.notes)
-        return Passed(result.graph, result.module, text, notes[:1])
+        return Passed(result.graph, result.module, text, notes[:1], self.recovery)
+
+
+_SHRINK = 'shrink-to-budget{latency={ratio}, target="cpu", importance="taylor", multiple_of={width}, compensation="least-squares"}'
+
+
+def _shrunk(name: str, *after: str) -> Pipeline:
+    """A network for use: smaller first, trained for longer than methods that are compared with each other."""
+    return Pipeline(name, "; ".join((_SHRINK, *after)), draws=True, timed=True, ratios=SHRUNK_RATIOS, shrinks=True, recovery=5)
 
 
 OURS: tuple[Arm, ...] = (
@@ -107,4 +121,6 @@ OURS: tuple[Arm, ...] = (
     Pipeline("ours: magnitude, global", 'sparsify-magnitude{scope="global", ratio={ratio}}'),
     Pipeline("ours: block 4x1", "sparsify-block{block=(4, 1), ratio={ratio}}"),
     Pipeline("ours: 2:4", "sparsify-n-m{n=2, m=4}", timed=True, ratios=(0.5,)),
+    _shrunk("ours: shrunk"),
+    _shrunk("ours: shrunk, obs 80 %", "sparsify-obs{ratio=0.8}"),
 )
