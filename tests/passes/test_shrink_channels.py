@@ -103,6 +103,17 @@ def test_widths_are_multiples() -> None:
     assert result.records[0].notes == ("stem: 8 -> 4 channels", "body: 6 -> 4 channels")
 
 
+def test_widths_that_fill_no_whole_vectors_any_more_are_pointed_out() -> None:
+    text = BEFORE.replace("f32[8,3,1,1]", "f32[32,3,1,1]").replace("f32[6,8,1,1]", "f32[6,32,1,1]").replace("f32[2,8,4,4]", "f32[2,32,4,4]")
+    assert _run(filled(text), ratio=0.3).records[0].notes == (
+        "stem: 32 -> 22 channels",
+        "body: 6 -> 4 channels",
+        "1 of 2 widths were multiples of 8 and are no longer (stem: 22): runtimes compute in whole vectors, so that this may be "
+        "slower than before; multiple_of=8 keeps them",
+    )
+    assert _run(filled(text), ratio=0.3, multiple_of=8).records[0].notes == ("stem: 32 -> 24 channels",)
+
+
 @pytest.mark.parametrize("steps", [2, 3, 7])
 def test_a_schedule_ends_at_the_same_widths_and_can_be_replayed(steps: int) -> None:
     graph = filled(BEFORE)

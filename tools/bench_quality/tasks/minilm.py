@@ -47,7 +47,7 @@ class MiniLM(Task):
     batch = 1
     width = 8
     levels = (0.15, 0.3, 0.5)
-    budgets = (0.85, 0.7, 0.5)
+    budgets = (0.85, 0.6, 0.5)
     schedule = Schedule(steps=60, rate=2e-4, trains_norms=False)
 
     def dense(self) -> torch.nn.Module:
