@@ -15,16 +15,20 @@ import importlib.util
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from graphopt.cli.functions import import_file
-from graphopt.errors import UsageError
+from graphopt.errors import IRError, UsageError
 from graphopt.ir.graph import Graph
+from graphopt.ir.types import DType
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Subject", "load_subject", "parse_dynamic", "parse_shapes"]
+__all__ = ["InputShapes", "Subject", "load_subject", "parse_dynamic", "parse_shapes"]
+
+InputShapes: TypeAlias = "dict[str, tuple[int, ...] | tuple[tuple[int, ...], torch.dtype]]"
+"""InputShapes of inputs by name, with a dtype where it is not the model's."""
 
 FORMS = "torchvision:NAME, timm:NAME, transformers:CLASS@CONFIG, FILE.py:FUNCTION, a saved folder or a .gir file"
 
@@ -38,7 +42,7 @@ class Subject:
     graph: Graph | None = None
     inputs: Any = None
 
-    def captured(self, *, shapes: dict[str, tuple[int, ...]] | None = None, dynamic: Any = None) -> Graph:
+    def captured(self, *, shapes: InputShapes | None = None, dynamic: Any = None) -> Graph:
         """The graph, captured now if need be.
 
         Raises:
@@ -90,22 +94,35 @@ def load_subject(specification: str, *, weights: Path | None = None) -> Subject:
     raise UsageError(f"'{specification}' is no model that I know how to load", fix=f"use {FORMS}")
 
 
-def parse_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]] | None:
-    """`["x=1,3,224,224"]` as a mapping from input name to shape.
+def parse_shapes(texts: list[str] | None) -> InputShapes | None:
+    """`["x=1,3,224,224", "ids=1,128:int64"]` as a mapping from input name to shape, or to shape and dtype.
 
     Raises:
-        UsageError: a text is not NAME=INT,INT,...
+        UsageError: a text is not NAME=INT,INT,... or NAME=INT,INT,...:DTYPE.
     """
     if not texts:
         return None
-    shapes: dict[str, tuple[int, ...]] = {}
+    shapes: InputShapes = {}
     for text in texts:
-        name, equals, sizes = text.partition("=")
+        name, equals, rest = text.partition("=")
+        sizes, colon, dtype = rest.partition(":")
         parts = sizes.replace("x", ",").split(",") if sizes else []
         if not equals or not name or not all(part.strip().isdecimal() for part in parts):
             raise UsageError(f"--shape '{text}' does not name an input and its sizes", fix="write --shape x=1,3,224,224")
-        shapes[name] = tuple(int(part) for part in parts)
+        shape = tuple(int(part) for part in parts)
+        shapes[name] = (shape, _dtype(text, dtype)) if colon else shape
     return shapes
+
+
+def _dtype(text: str, name: str) -> torch.dtype:
+    import torch
+
+    try:
+        return getattr(torch, DType.parse(name).torch_name)
+    except IRError as error:
+        raise UsageError(
+            f"--shape '{text}' has the unknown dtype '{name}'", fix="use int64, int32, bool, float32, float16, bfloat16"
+        ) from error
 
 
 def parse_dynamic(texts: list[str] | None) -> dict[str, dict[int, str]] | None:

@@ -20,7 +20,8 @@ Model = Annotated[
 ]
 Weights = Annotated[Path | None, typer.Option("--weights", help="Safetensors file with the model's weights (random without).")]
 Shapes = Annotated[
-    list[str] | None, typer.Option("--shape", help="Shape of an example input, NAME=1,3,224,224; may be repeated.", show_default=False)
+    list[str] | None,
+    typer.Option("--shape", help="Shape of an example input, NAME=1,3,224,224 or NAME=1,128:int64; may be repeated.", show_default=False),
 ]
 Dynamic = Annotated[
     list[str] | None, typer.Option("--dynamic", help="Axis that may vary, NAME:AXIS=SYMBOL as in x:0=batch; may be repeated.")

@@ -210,6 +210,7 @@ def test_bench_compares_backends(folder: Path) -> None:
         (("show", "missing.gir"), "fix: give a text file of the IR, or a folder that graphopt saved"),
         (("show", "torchvision:squeezenet1_1", "--weights", "w.safetensors"), "there is no file w.safetensors\n  fix: give --weights"),
         (("show", "net.py:make", "--shape", "image"), "--shape 'image'"),
+        (("show", "net.py:make", "--shape", "x=1,3:int65"), "has the unknown dtype 'int65'\n  fix: use int64, int32, bool, "),
         (("show", "net.py:make", "--dynamic", "batch"), "--dynamic 'batch'"),
         (("optimize", "net.py:make", "--target", "onnxruntme"), "onnxruntime"),
         (("check", "nowhere"), "nowhere"),

@@ -67,6 +67,13 @@ def test_options_of_capture_are_refused_for_a_graph(options: list[str], message:
     assert f"error: {message}" in done.stderr
 
 
+def test_shapes_may_have_a_dtype(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("import torch\n\ndef make():\n    return torch.nn.Embedding(10, 4)\n")
+    done = run("show", "net.py:make", "--shape", "input=2,3:int64", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "(%input: i64[2,3])" in done.stdout
+
+
 def test_weights_of_a_function_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(MODULE)
     safetensors.torch.save_file({"weight": torch.full((2, 3), 7.0), "bias": torch.zeros(2)}, tmp_path / "w.safetensors")
