@@ -92,7 +92,7 @@ def plan_measured(graph: Graph, sizes: Mapping[str, int], timings: Timings) -> P
     derived = {
         name: numbers for segment in program.segments if isinstance(segment, NativeSegment) for name, numbers in segment.derived.items()
     }
-    timings.measure(recorder.kernels, reader(graph, derived), sum(plan.weights_bytes for plan in program.plans))
+    timings.measure(recorder.places, reader(graph, derived), sum(plan.weights_bytes for plan in program.plans))
     return plan_graph(graph, sizes, timings)
 
 

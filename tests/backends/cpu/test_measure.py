@@ -8,11 +8,18 @@ import sys
 import time
 from pathlib import Path
 
+import numpy
 import pytest
 
 from graphopt.backends.cpu.contention import waited_seconds
-from graphopt.backends.cpu.planner.measure import LEAST_SAMPLES, MOST_ROUNDS, ROUNDS, typical
+from graphopt.backends.cpu.frame import image_frame
+from graphopt.backends.cpu.kernel import Kernel
+from graphopt.backends.cpu.kernels.convolution import Convolution
+from graphopt.backends.cpu.kernels.sparse_candidates import make_sparse
+from graphopt.backends.cpu.planner.layouts import make_storage
+from graphopt.backends.cpu.planner.measure import BATCH, LEAST_SAMPLES, MOST_ROUNDS, ROUNDS, Timings, typical
 from graphopt.backends.timing_cache import TimingCache
+from graphopt.ir.types import DType
 
 
 def test_disturbed_samples_do_not_count() -> None:
@@ -93,3 +100,28 @@ def test_timings_are_kept_together_and_damage_is_no_error(tmp_path: Path) -> Non
     assert TimingCache(path).get("a") is None
     path.write_text('["a"]')
     assert TimingCache(path).get("a") is None
+
+
+def _kernel(outputs: int) -> Kernel:
+    x, y = (make_storage("blocked", name, DType.f32, (1, channels, 8, 8)) for name, channels in (("x", 16), ("y", outputs)))
+    numbers = numpy.ones((outputs, 16, 1, 1), dtype=numpy.float32)
+    return make_sparse(x, y, "w", None, Convolution((1, 1)), image_frame(), numbers)
+
+
+def test_candidates_of_a_place_are_timed_together() -> None:
+    """One that is new is not compared with times of another day."""
+    cache = TimingCache(None)
+    timings = Timings(cache, "avx2", 1)
+    a, b, c, d, e = (_kernel(16 * count) for count in range(1, 6))
+    cache.add({timings.key(kernel): 1.0 for kernel in (a, c, d)})
+    places = [[a, b], [c, d], [b, d, e], [b, a]]
+    assert [list(batch.values()) for batch in timings.batches(places)] == [[a, b, d, e]]
+    cache.add({timings.key(kernel): 2.0 for kernel in (b, e)})
+    assert timings.batches(places) == []
+
+
+def test_places_are_not_torn_apart_by_full_batches() -> None:
+    timings = Timings(TimingCache(None), "avx2", 1)
+    kernels = [_kernel(16 * count) for count in range(1, BATCH + 2)]
+    first, second = kernels[: BATCH - 1], kernels[BATCH - 1 :]
+    assert [list(batch.values()) for batch in timings.batches([first, second])] == [first, second]

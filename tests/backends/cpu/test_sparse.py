@@ -148,6 +148,47 @@ def test_tilings_of_any_size() -> None:
     cases.check("avx512", threads=(1, 3, 7))
 
 
+def test_tiles_may_have_pixels_of_several_images() -> None:
+    """Small images, strides, channels that fill no vector, chains that read other images, any number of workers."""
+    cases = Cases()
+    for shape in (
+        Shape(8, 48, 40, (4, 4), conv(3)),
+        Shape(5, 33, 17, (5, 9), conv(3, stride=2), "last", "last", rows=2),
+        Shape(3, 64, 64, (7, 7), conv(1), rows=4),
+        Shape(4, 32, 32, (2, 17), conv(3, groups=2)),
+        Shape(19, 20, 16, (3, 1), conv(3)),
+    ):
+        x, x_numbers = operand(cases, shape)
+        c = shape.convolution
+        weight, w = pruned(cases, 0.3, shape.rows, shape.outputs, shape.channels // c.groups, *c.kernel)
+        bias, b = cases.state(shape.outputs)
+        expected = reference(x_numbers, w, b, c)
+        other, other_numbers = cases.input(cases.array(*expected.shape), shape.y_layout)
+        for rows in (1, shape.rows):
+            for chain, wanted in ((None, expected), (add_then_relu(other), (expected + other_numbers).relu())):
+                y = cases.output(wanted, shape.y_layout)
+                cases.add(make_sparse(x, y, weight, bias, c, image_frame(), cases.states[weight], rows, chain, joined=True))
+    cases.check("avx512", threads=(1, 3, 7))
+    cases.check("avx2")
+
+
+def test_images_are_joined_where_they_fill_no_tile() -> None:
+    numbers = (numpy.random.default_rng(0).random((64, 32, 1, 1)) < 0.2).astype(numpy.float32)
+    for images, size, layout, joined in (
+        (8, 4, "blocked", True),
+        (2, 7, "blocked", True),
+        (1, 7, "blocked", False),
+        (8, 16, "blocked", False),
+        (8, 4, "plain", False),
+    ):
+        x = make_storage(layout, "x", DType.f32, (images, 32, size, size))
+        y = make_storage(layout, "y", DType.f32, (images, 64, size, size))
+        found = sparse_candidates(x, y, "w", None, conv(1), image_frame(), numbers)
+        assert any(isinstance(kernel, SparseProduct) and kernel.tiling.joined for kernel in found) == joined
+        assert ("pixels of joined images, chunk 32" in found[0].describe()) == joined
+        assert len(found) == len(set(found))
+
+
 def test_rows_of_features() -> None:
     """Linear layers: tokens with features side by side, and features with tokens side by side."""
     cases = Cases()

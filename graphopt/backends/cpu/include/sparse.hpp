@@ -6,7 +6,8 @@
 //   S::X, X_PLANES, X_PADDED              Strides; planes: X.block is the distance of two channels and X.w is 1
 //   S::HALO_H, HALO_W                     zeros around planes of x
 //   S::Y, Y_PLANES, Y_PADDED              the same of y; pixels of planes of y lie one after the other
-//   S::VECTORS, TILES, LARGE_TILES        pixels of an image as tiles: LARGE_TILES of 16 * VECTORS, then of one vector less
+//   S::JOINED                             pixels of all images are one stretch: tiles of small images are filled by several
+//   S::VECTORS, TILES, LARGE_TILES        pixels of a stretch as tiles: LARGE_TILES of 16 * VECTORS, then of one vector less
 //   S::DIRECT                             tiles are where they are in planes of x, instead of a copy in scratch
 //   S::BUFFERED                           the epilogue is long: it is compiled once, not for each pixel of a vector
 //   S::CHUNK                              inputs (channel, tap) that are multiplied while their tile is in L1
@@ -113,13 +114,17 @@ void sparse_store(const SparseWork<S, Epilogue>& work, const float* sums, int ch
   for (int row = 0; row < rows; row += LANES) {
     float* group = work.y + (channel + row) / LANES * S::Y.block;
     const bool narrow = TAIL != 0 && !S::Y_PADDED && channel + row + LANES > S::BANDS * S::OUT_CHANNELS;
-    const auto put = [&](Vec sum, int h, int w) {
-      const Vec value = work.epilogue(sum, image, channel + row, h, w);
-      float* to = group + h * S::Y.h + w * S::Y.w;
+    int within = pixel / D::IMAGE, h = pixel % D::IMAGE / S::OUT_WIDTH, w = pixel % S::OUT_WIDTH;  // `within` the stretch: an image
+    const auto put = [&](Vec sum, int y_h, int y_w) {
+      const Vec value = work.epilogue(sum, image + within, channel + row, y_h, y_w);
+      float* to = group + (S::JOINED ? static_cast<long>(within) * S::Y.n : 0) + y_h * S::Y.h + y_w * S::Y.w;
       if (narrow) store_first(to, value, TAIL);
       else store(to, value);
     };
-    int h = pixel / S::OUT_WIDTH, w = pixel % S::OUT_WIDTH;
+    const auto next_row = [&] {
+      w = 0;
+      if (++h == S::OUT_HEIGHT) h = 0, ++within;
+    };
     for (int at = 0; at < left; at += LANES) {
       const float* from = sums + static_cast<long>(row) * D::WIDTH + at;
       const auto channels = [&](int i) { return from + i * D::WIDTH; };
@@ -130,11 +135,11 @@ void sparse_store(const SparseWork<S, Epilogue>& work, const float* sums, int ch
         alignas(64) float turned[LANES * LANES];
         transpose_rows(channels, [&](int i, Vec sum) { store(turned + i * LANES, sum); });
         for (int i = 0; i < LANES && at + i < left; ++i, ++w) {
-          if (w == S::OUT_WIDTH) ++h, w = 0;
+          if (w == S::OUT_WIDTH) next_row();
           put(load(turned + i * LANES), h, w);
         }
       }
-      if (w == S::OUT_WIDTH) ++h, w = 0;
+      if (w == S::OUT_WIDTH) next_row();
     }
   }
 }
@@ -186,11 +191,12 @@ __attribute__((noinline)) void sparse_tile(const SparseWork<S, Epilogue>& work, 
 template <class S, class Epilogue>
 void sparse_product(const Worker& worker, const float* x, const int32_t* groups, const int32_t* entries, const int32_t* starts, const int32_t* shares,
                     const float* bias, float* y, float* scratch, Epilogue epilogue) {
+  static_assert(!S::JOINED || (!S::X_PLANES && !S::Y_PLANES), "planes of two images are not neighbours");
   using D = SparseShape<S>;
   using P = SparsePattern<S>;
   constexpr long TILE = S::DIRECT ? 0 : static_cast<long>(S::CHUNK) * D::WIDTH;
-  const SparsePlace begin = sparse_share(shares, P::UNITS, S::IMAGES * S::TILES, worker.index, worker.count);
-  const SparsePlace end = sparse_share(shares, P::UNITS, S::IMAGES * S::TILES, worker.index + 1, worker.count);
+  const SparsePlace begin = sparse_share(shares, P::UNITS, D::STRETCHES * S::TILES, worker.index, worker.count);
+  const SparsePlace end = sparse_share(shares, P::UNITS, D::STRETCHES * S::TILES, worker.index + 1, worker.count);
   const P pattern{reinterpret_cast<const typename P::Group*>(groups), reinterpret_cast<const typename P::Entry*>(entries), starts, shares};
   for (long at = begin.tile; at <= end.tile; ++at) {
     const int first = at == begin.tile ? begin.unit : 0, last = at == end.tile ? end.unit : P::UNITS;

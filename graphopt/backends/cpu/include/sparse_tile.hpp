@@ -5,7 +5,7 @@
 // channels side by side 16 x 16 numbers at a time are turned, and padding is read from x's halo.
 //
 // Inputs are in the order [c][kh][kw] for planes, [c / 16][kh][kw][c % 16] otherwise. Pixels of y are counted
-// along its rows, from the first to the last of an image.
+// along its rows, from the first to the last of an image, or of all images where these are joined.
 #pragma once
 
 #include "microkernel.hpp"
@@ -16,7 +16,9 @@ namespace graphopt {
 
 template <class S> struct SparseShape {
   static constexpr int TAPS = S::KERNEL_H * S::KERNEL_W;
-  static constexpr int PIXELS = S::OUT_HEIGHT * S::OUT_WIDTH;
+  static constexpr int IMAGE = S::OUT_HEIGHT * S::OUT_WIDTH;
+  static constexpr int PIXELS = S::JOINED ? S::IMAGES * IMAGE : IMAGE;  // of a stretch that tiles are taken of
+  static constexpr int STRETCHES = S::JOINED ? 1 : S::IMAGES;
   static constexpr int DEPTH = (S::X_PLANES ? S::IN_CHANNELS : ceil_div(S::IN_CHANNELS, LANES) * LANES) * TAPS;
   static constexpr int CHUNKS = ceil_div(DEPTH, S::CHUNK);
   static constexpr int WIDTH = S::VECTORS * LANES;
@@ -119,11 +121,14 @@ template <class S, int VECTORS> class SparseTile<S, VECTORS, false> {
 
  public:
   SparseTile(const float* x, int pixel) : x_(x) {
-    int row = pixel / S::OUT_WIDTH, column = pixel % S::OUT_WIDTH;
+    long image = pixel / D::IMAGE;
+    int row = pixel % D::IMAGE / S::OUT_WIDTH, column = pixel % S::OUT_WIDTH;
     for (int i = 0; i < COUNT; ++i) {
-      at_[i] = row * S::STRIDE_H * S::X.h + column * S::STRIDE_W * S::X.w - S::PADDING_H * S::X.h - S::PADDING_W * S::X.w;
+      at_[i] = image * S::X.n + row * S::STRIDE_H * S::X.h + column * S::STRIDE_W * S::X.w - S::PADDING_H * S::X.h - S::PADDING_W * S::X.w;
       if (pixel + i + 1 >= D::PIXELS) continue;  // behind the last pixel the last one again
-      if (++column == S::OUT_WIDTH) ++row, column = 0;
+      if (++column < S::OUT_WIDTH) continue;
+      column = 0;
+      if (++row == S::OUT_HEIGHT) row = 0, ++image;
     }
   }
 

@@ -230,7 +230,7 @@ class SparseProduct(Kernel):
         in_height, in_width = self.frame.sizes(self.x.shape)[2:]
         conv, tiling = self.convolution, self.tiling
         halo = self.x.halo if self.x_planes else (0, 0)
-        vectors = -(-height * width // LANES)
+        vectors = -(-height * width * (images if tiling.joined else 1) // LANES)
         tiles = -(-vectors // tiling.vectors)
         shape = shape_code(
             {
@@ -260,6 +260,7 @@ class SparseProduct(Kernel):
                 "Y_PADDED": self.y.blocked_axis is not None,
                 "ROWS": (tiling.rows, "output channels that share a pattern"),
                 "LISTS": (tiling.lists, "lists of entries in lock step"),
+                "JOINED": (tiling.joined, "tiles may have pixels of several images"),
                 "VECTORS": (tiling.vectors, "of 16 pixels: a tile"),
                 "TILES": tiles,
                 "LARGE_TILES": (vectors - tiles * (tiling.vectors - 1), "the others have one vector less"),

@@ -107,14 +107,15 @@ def make_sparse(
     tile_bytes: int = TILE_BYTES,
     lists: int = 0,
     direct: bool = False,
+    joined: bool = False,
 ) -> SparseProduct:
     """One kernel, for the numbers of its weight [O, C / groups, ...]."""
     images, outputs, height, width = frame.sizes(y.shape)
     bands = join_groups(convolution.groups, outputs, x.shape[frame.c])
     matrix = matrix_of(numbers, convolution.groups, bands, plane_strides(x, frame) is not None)
-    tiling = tiling_for(
-        outputs // bands, matrix.shape[1], height * width, images, bands, rows, most=most, tile_bytes=tile_bytes, lists=lists
-    )
+    pixels, stretches = (images * height * width, 1) if joined else (height * width, images)
+    tiling = tiling_for(outputs // bands, matrix.shape[1], pixels, stretches, bands, rows, most=most, tile_bytes=tile_bytes, lists=lists)
+    tiling = replace(tiling, joined=joined)
     if direct:
         strides = plane_strides(x, frame)
         assert strides is not None, f"{x.text} is no planes"
@@ -155,8 +156,9 @@ def sparse_candidates(
     Patterns are found in the numbers: an N:M pattern that outputs share, or blocks in a weight that is said to be
     unstructured, are used as blocks are. Weights without zeros give kernels too; see `sparse_cost`.
     """
-    _, outputs, height, width = frame.sizes(y.shape)
-    depth, pixels = numbers[0].size, height * width
+    images, outputs, height, width = frame.sizes(y.shape)
+    joined = _can_join(x, y, frame)
+    depth, pixels = numbers[0].size, height * width * (images if joined else 1)
     matrix = numbers.reshape(outputs, -1)
     fills = {rows: fill_of_rows(matrix, rows) for rows in RATE}
     lanes = frame.strides(x) is not None and frame.strides(y) is not None
@@ -169,20 +171,31 @@ def sparse_candidates(
         if rows == LANES:
             found.append((cost, make_columns(x, y, weight, bias, convolution, frame, numbers, chain)))
             continue
-        for rank, options in enumerate(_options(x, frame, convolution, depth, pixels)):
-            kernel = make_sparse(x, y, weight, bias, convolution, frame, numbers, rows, chain, **options)  # pyright: ignore[reportArgumentType]  # `direct` is a truth value
+        for rank, options in enumerate(_options(x, frame, convolution, depth, pixels, joined)):
+            kernel = make_sparse(x, y, weight, bias, convolution, frame, numbers, rows, chain, **options)  # pyright: ignore[reportArgumentType]  # some are truth values
             if kernel not in [other for _, other in found]:
                 found.append((cost + 0.01 * rank, kernel))
     return [kernel for _, kernel in sorted(found, key=lambda item: item[0])]
 
 
-def _options(x: Storage, frame: Frame, convolution: Convolution, depth: int, pixels: int) -> Iterator[dict[str, int]]:
+def _options(x: Storage, frame: Frame, convolution: Convolution, depth: int, pixels: int, joined: bool) -> Iterator[dict[str, int]]:
     """Variants of a tiling that have been the fastest somewhere."""
+    if joined:
+        yield {"joined": True}
     yield {}
     if depth <= 64:
         yield {"most": 6}  # all inputs of a larger tile fit in the first cache
     if _is_direct(x, frame, convolution, pixels):
         yield {"direct": True}
+
+
+def _can_join(x: Storage, y: Storage, frame: Frame) -> bool:
+    """True for several images with 16 channels side by side that are too small to fill tiles by themselves."""
+    images, _, height, width = frame.sizes(y.shape)
+    if images == 1 or height == 1 or plane_strides(x, frame) is not None or plane_strides(y, flat_frame(frame)) is not None:
+        return False
+    pixels, tile = height * width, VECTORS[1] * LANES
+    return -(-pixels // LANES) * LANES > 1.1 * pixels or pixels < tile
 
 
 def _is_direct(x: Storage, frame: Frame, convolution: Convolution, pixels: int) -> bool:

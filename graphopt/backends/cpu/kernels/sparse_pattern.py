@@ -40,6 +40,8 @@ class SparseTiling:
     bands: int = 1
     row: int = 0
     """Vectors from a row of the tile to the next where tiles are read in planes of x, else 0."""
+    joined: bool = False
+    """Tiles may have pixels of several images."""
 
     @property
     def group_rows(self) -> int:
@@ -58,7 +60,8 @@ class SparseTiling:
     @property
     def text(self) -> str:
         """`rows 1x4, 64 pixels, chunk 96`."""
-        return f"rows {self.rows}x{self.lists}, {self.vectors * LANES} pixels, chunk {self.chunk}"
+        images = " of joined images" if self.joined else ""
+        return f"rows {self.rows}x{self.lists}, {self.vectors * LANES} pixels{images}, chunk {self.chunk}"
 
 
 def padded(outputs: int) -> int:

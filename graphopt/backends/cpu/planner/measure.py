@@ -1,9 +1,11 @@
 """Choosing kernels by timing them on this machine.
 
-A plan is made twice. The first time every list of candidates is noted; those that have no timing yet are compiled
-together, each is run alone with cold weights and warm activations, and the median times are kept on disk under what
-decides them: the code, the headers, the compiler, the number of cores and the CPU. The second plan takes the
+A plan is made twice. The first time every list of candidates is noted; where one has no timing yet, all of its list are
+compiled together, each is run alone with cold weights and warm activations, and the median times are kept on disk under
+what decides them: the code, the headers, the compiler, the number of cores and the CPU. The second plan takes the
 fastest. Timings are of this machine only and never leave the cache.
+
+Only times of the same minutes are compared: machines get slower and faster by themselves, by half and for hours.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from graphopt.ir.types import DType
 
 __all__ = ["Recorder", "Timings", "canonical_text", "typical"]
 
-METHOD = 2
+METHOD = 3
 """Part of the keys: timings that were taken in another way are not compared with these."""
 REPEATS = 2
 ROUNDS = 9
@@ -80,14 +82,14 @@ def canonical_text(kernel: Kernel) -> str:
 
 @dataclass(slots=True)
 class Recorder:
-    """A `Choice` that takes the first of everything and notes all candidates of places where there is a choice."""
+    """A `Choice` that takes the first of everything and notes, for each place where there is a choice, all candidates."""
 
-    kernels: list[Kernel] = field(default_factory=list[Kernel])
+    places: list[list[Kernel]] = field(default_factory=list[list[Kernel]])
 
     def __call__(self, alternatives: Sequence[Alternative]) -> tuple[list[tuple[Kernel, str]], int]:
         """The first of everything."""
         if len(alternatives) > 1 or any(len(stage.candidates) > 1 for stage in alternatives[0]):
-            self.kernels += [kernel for alternative in alternatives for stage in alternative for kernel in stage.candidates]
+            self.places.append([kernel for alternative in alternatives for stage in alternative for kernel in stage.candidates])
         return first_choice(alternatives)
 
 
@@ -111,26 +113,37 @@ class Timings:
         ]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
-    def measure(self, kernels: Sequence[Kernel], read: ReadState, weights_bytes: int) -> None:
-        """Time every kernel that has no timing yet. A network of `weights_bytes` finds its weights in DRAM when they
-        are more than the last cache holds, else in the last cache: that is what is read between two runs."""
+    def measure(self, places: Sequence[Sequence[Kernel]], read: ReadState, weights_bytes: int) -> None:
+        """Time the kernels of every place that has one without a timing. A network of `weights_bytes` finds its weights in DRAM
+        when they are more than the last cache holds, else in the last cache: that is what is read between two runs."""
         cold_bytes = _cold_bytes(weights_bytes)
-        unknown: dict[str, Kernel] = {}
-        for kernel in kernels:
-            key = self.key(kernel)
-            if self._cache.get(key) is None:
-                unknown.setdefault(key, kernel)
-        items = list(unknown.items())
-        for start in range(0, len(items), BATCH):
-            batch = items[start : start + BATCH]
+        batches = self.batches(places)
+        done, total = 0, sum(len(batch) for batch in batches)
+        for batch in batches:
             if self._progress is not None:
-                self._progress(start, len(items))
-            samples = _time([kernel for _, kernel in batch], read, self._isa, self._threads, cold_bytes)
-            timed = [(key, *sample) for (key, _), sample in zip(batch, samples, strict=True)]
+                self._progress(done, total)
+            done += len(batch)
+            samples = _time(list(batch.values()), read, self._isa, self._threads, cold_bytes)
+            timed = [(key, *sample) for key, sample in zip(batch, samples, strict=True)]
             self._cache.add(
                 {key: seconds for key, seconds, is_clean in timed if is_clean},
                 {key: seconds for key, seconds, is_clean in timed if not is_clean},
             )
+
+    def batches(self, places: Sequence[Sequence[Kernel]]) -> list[dict[str, Kernel]]:
+        """What has to be timed, by key; kernels of one place are in one batch, unless another place had some of them before."""
+        found: list[dict[str, Kernel]] = []
+        taken: set[str] = set()
+        for place in places:
+            keyed = {self.key(kernel): kernel for kernel in place}
+            if all(self._cache.get(key) is not None for key in keyed):
+                continue
+            new = {key: kernel for key, kernel in keyed.items() if key not in taken}
+            taken |= set(new)
+            if not found or len(found[-1]) + len(new) > BATCH:
+                found.append({})
+            found[-1] |= new
+        return [batch for batch in found if batch]
 
     def __call__(self, alternatives: Sequence[Alternative]) -> tuple[list[tuple[Kernel, str]], int]:
         """The fastest way, with what it is worth against the next best."""
