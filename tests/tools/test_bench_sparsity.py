@@ -243,7 +243,10 @@ def test_targets_are_decided_by_the_records(tmp_path: Path) -> None:
     stored(tmp_path)
     shown = board(tmp_path, TASKS["crepe"])
     assert shown is not None
-    recovered, one_shot, beats, nowhere, fast = ([(f.case, f.verdict) for f in target.findings([shown])] for target in TARGETS)
+    trained_here, recovered, one_shot, beats, nowhere, fast = (
+        [(f.case, f.verdict) for f in target.findings([shown])] for target in TARGETS
+    )
+    assert trained_here == []
     assert recovered == [("0.8, after recovery", "met")]
     assert one_shot == [("0.5, one-shot", "met")]
     assert [(case.split(",")[0], word) for case, word in beats] == [("0.5", "met"), ("0.8", "met"), ("0.9", "met")]

@@ -5,13 +5,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from tools.bench_quality.layout import fast_layout
 from tools.bench_quality.tasks.base import Item, Task
 
-__all__ = ["Lesson", "best_fine_tuned", "fine_tune", "lessons"]
+__all__ = ["SGD_RATE", "Lesson", "best_fine_tuned", "fine_tune", "lessons"]
+
+SGD_RATE = 10.0
+"""The rate of SGD with momentum, in parts of that of AdamW, whose steps do not get smaller with the gradients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +50,35 @@ def best_fine_tuned(task: Task, module: torch.nn.Module, seed: int) -> torch.nn.
     return max(found.values(), key=lambda each: float(task.evaluate(each, "validation")[score].mean()))
 
 
-def fine_tune(task: Task, module: torch.nn.Module, seed: int, given: Iterable[Lesson] | None = None, *, rate: float | None = None) -> None:
+def fine_tune(
+    task: Task,
+    module: torch.nn.Module,
+    seed: int,
+    given: Iterable[Lesson] | None = None,
+    *,
+    rate: float | None = None,
+    optimizer: Literal["adamw", "sgd"] = "adamw",
+) -> None:
     """Train the module in place by the task's schedule, at its first rate or another; it is in eval mode afterwards.
 
-    `given` are the lessons of the same task and seed, where they were made before.
+    `given` are the lessons of the same task and seed, where they were made before. SGD has momentum, and `SGD_RATE` times the rate.
     """
     schedule = task.schedule
     rate = schedule.rate if rate is None else rate
     module.train(schedule.trains_norms)
     parameters = [parameter.requires_grad_(True) for parameter in module.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-4)
-    cosine = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=schedule.steps, pct_start=0.1)
+    if optimizer == "sgd":
+        rate = rate * SGD_RATE
+        stepper: torch.optim.Optimizer = torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=1e-4)
+    else:
+        stepper = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-4)
+    cosine = torch.optim.lr_scheduler.OneCycleLR(stepper, rate, total_steps=schedule.steps, pct_start=0.1)
     torch.manual_seed(seed)
     with fast_layout(module):
         for lesson in lessons(task, seed) if given is None else given:
             loss = task.loss(module(*lesson.item.inputs), lesson.wanted, lesson.item.target)
-            optimizer.zero_grad()
+            stepper.zero_grad()
             loss.backward()
-            optimizer.step()
+            stepper.step()
             cosine.step()
     module.eval()

@@ -15,7 +15,6 @@ from tools.bench_sparsity.targets import NAMES
 
 __all__ = ["draw"]
 
-_COLOURS = ("#d62728", "#ff7f0e", "#8c564b", "#e377c2", "#bcbd22", "#9467bd", "#1f77b4", "#17becf", "#2ca02c", "#7f7f7f")
 _MOST = 10.0
 """Points lost above this are cut off: there the network is broken."""
 
@@ -29,13 +28,14 @@ def draw(shown: Board, file: Path) -> bool:
 
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "graphopt"  # the same figures give the same file
+    mpl.rcParams["axes.prop_cycle"] = mpl.cycler(color=mpl.colormaps["tab20"].colors)
     from matplotlib import pyplot
 
     figure, panels = pyplot.subplots(1, 3, figsize=(15.0, 4.6), sharey=True)
     for axes, stage in zip(panels, STAGES, strict=False):
-        for colour, arm in zip(_COLOURS, arms, strict=False):
-            if not ARMS[arm].shrinks:
-                _curve(axes, shown, [point for point in shown.points if point.arm == arm and stage in point.hits], stage, colour, arm)
+        for number, arm in enumerate(arm for arm in arms if not ARMS[arm].shrinks):
+            points = [point for point in shown.points if point.arm == arm and stage in point.hits]
+            _curve(axes, shown, points, stage, f"C{number}", arm)
         axes.set_xlabel("part of the weights that are zero")
         axes.set_title(NAMES[stage])
     _speeds(panels[2], shown)

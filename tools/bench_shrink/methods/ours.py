@@ -55,6 +55,7 @@ OURS: tuple[Arm, ...] = (
     ),
     Pipeline("ours: taylor, isomorphic, least squares", _channels("taylor", "isomorphic", "least-squares")),
     Pipeline("ours: l2, local, least squares", _channels("l2", "local", "least-squares")),
+    Pipeline("ours: l2, local, not mended", _channels("l2", "local", "none"), draws=False),
     Pipeline("plain magnitude", _channels("l1", "local", "none"), draws=False),
 )
 

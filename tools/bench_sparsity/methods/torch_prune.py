@@ -1,9 +1,10 @@
-"""torch.nn.utils.prune by magnitude, per layer or over all layers, and AdamW on what its masks let through."""
+"""torch.nn.utils.prune by magnitude, per layer or over all layers, and AdamW or SGD on what its masks let through."""
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch.nn.utils import prune
@@ -22,6 +23,7 @@ class Masked(Sparse):
     module: torch.nn.Module
     layers: tuple[str, ...]
     settings: str
+    optimizer: Literal["adamw", "sgd"] = "adamw"
 
     def finished(self) -> torch.nn.Module:
         """A copy in which the masks are applied for good, as `prune.remove` does."""
@@ -32,7 +34,7 @@ class Masked(Sparse):
 
     def train(self, subject: Subject, seed: int, rate: float) -> None:
         """Train what the masks let through."""
-        fine_tune(subject.task, self.module, seed, subject.lessons(seed), rate=rate)
+        fine_tune(subject.task, self.module, seed, subject.lessons(seed), rate=rate, optimizer=self.optimizer)
         self._compute_weights()
 
     def kept(self) -> dict[str, torch.Tensor]:
@@ -58,6 +60,7 @@ class TorchPrune(Arm):
 
     name: str
     is_global: bool = False
+    optimizer: Literal["adamw", "sgd"] = "adamw"
 
     def sparsify(self, subject: Subject, ratio: float, seed: int) -> Sparse:
         """Mask the dense network in place."""
@@ -70,7 +73,11 @@ class TorchPrune(Arm):
                 for layer, parameter in found:
                     prune.l1_unstructured(layer, parameter, amount=ratio)
         text = f"global_unstructured(L1Unstructured, amount={ratio:g})" if self.is_global else f"l1_unstructured(amount={ratio:g})"
-        return Masked(module.eval(), subject.layers, text)
+        return Masked(module.eval(), subject.layers, text, self.optimizer)
 
 
-TORCH: tuple[Arm, ...] = (TorchPrune("torch prune, local"), TorchPrune("torch prune, global", is_global=True))
+TORCH: tuple[Arm, ...] = (
+    TorchPrune("torch prune, local"),
+    TorchPrune("torch prune, global", is_global=True),
+    TorchPrune("torch prune, local, SGD", optimizer="sgd"),
+)
