@@ -157,6 +157,7 @@ def test_tiles_may_have_pixels_of_several_images() -> None:
         Shape(3, 64, 64, (7, 7), conv(1), rows=4),
         Shape(4, 32, 32, (2, 17), conv(3, groups=2)),
         Shape(19, 20, 16, (3, 1), conv(3)),
+        Shape(6, 40, 33, (1, 11), conv(1)),
     ):
         x, x_numbers = operand(cases, shape)
         c = shape.convolution
@@ -180,6 +181,8 @@ def test_images_are_joined_where_they_fill_no_tile() -> None:
         (1, 7, "blocked", False),
         (8, 16, "blocked", False),
         (8, 4, "plain", False),
+        (32, 1, "last", False),
+        (32, 1, "blocked", True),
     ):
         x = make_storage(layout, "x", DType.f32, (images, 32, size, size))
         y = make_storage(layout, "y", DType.f32, (images, 64, size, size))

@@ -192,7 +192,9 @@ def _options(x: Storage, frame: Frame, convolution: Convolution, depth: int, pix
 def _can_join(x: Storage, y: Storage, frame: Frame) -> bool:
     """True for several images with 16 channels side by side that are too small to fill tiles by themselves."""
     images, _, height, width = frame.sizes(y.shape)
-    if images == 1 or height == 1 or plane_strides(x, frame) is not None or plane_strides(y, flat_frame(frame)) is not None:
+    if images == 1 or plane_strides(x, frame) is not None or plane_strides(y, flat_frame(frame)) is not None:
+        return False
+    if height == 1 and y.blocked_axis is None:  # rows of features, whose lines are asked for by their place in one image
         return False
     pixels, tile = height * width, VECTORS[1] * LANES
     return -(-pixels // LANES) * LANES > 1.1 * pixels or pixels < tile
