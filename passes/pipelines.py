@@ -78,6 +78,7 @@ LOSSLESS_TRAINING = (
     "remove-dead-nodes",
     (*_SHAPES, *_SINK, *_ARITHMETIC, "merge-common-subexpressions"),  # a clean graph is what the patterns below are written for
     *_RECOGNISE,
+    "split-attention-heads",
     _LESS_WORK,
     *TIDY,  # what the rewrites above have left behind
 )
@@ -100,5 +101,6 @@ LOSSLESS = (
     _LESS_WORK,
     "fold-parameters",  # after the folds: what still depends on parameters alone is computed once
     "merge-duplicate-parameters",
+    "split-attention-heads",  # after the folds, which take away scales that stand between
     *TIDY,
 )
