@@ -14,7 +14,7 @@ from graphopt.passes.shrink.names import layer_of
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["check_patterns", "constant_numbers", "excluded", "layer_name", "own_weight"]
+__all__ = ["check_patterns", "constant_numbers", "excluded", "layer_name", "own_dense_weight", "own_weight"]
 
 
 def layer_name(node: Node) -> str:
@@ -61,6 +61,14 @@ def own_weight(graph: Graph, node: Node, index: int = 1) -> State | str:
     if state.data is None:
         return f"%{state.name} has no numbers, the graph was read from text alone"
     return state
+
+
+def own_dense_weight(graph: Graph, node: Node) -> State | str:
+    """The same for passes whose result has no zeros: a weight that is annotated as sparse stays."""
+    weight = own_weight(graph, node)
+    if isinstance(weight, State) and weight.type.sparsity is not None:
+        return f"it is sparse: %{weight.name} is {weight.type.sparsity.text}, its factors would be dense"
+    return weight
 
 
 def constant_numbers(tensor: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
