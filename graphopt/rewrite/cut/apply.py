@@ -20,6 +20,7 @@ from graphopt.ir.attributes import Attribute
 from graphopt.ir.graph import Graph, Node, Value
 from graphopt.ir.types import TensorType
 from graphopt.ops import Call, infer_call, is_canonical
+from graphopt.rewrite.cut.parts import take_out
 from graphopt.rewrite.cut.record import AxisCut, CutRecord
 from graphopt.rewrite.rewriter import Rewriter
 
@@ -70,13 +71,15 @@ def apply_record(rewriter: Rewriter, record: CutRecord) -> None:
     """The same in place.
 
     Raises:
-        PassError: the record does not fit; nothing was edited.
+        PassError: the record does not fit; nothing was edited but parts of the record before the one that does not.
     """
+    for part in record.parts:
+        take_out(rewriter, part)
     apply_plan(rewriter, make_plan(rewriter.graph, record))
 
 
 def make_plan(graph: Graph, record: CutRecord) -> Plan:
-    """What a recorded cut does to a graph; nothing is edited.
+    """What a recorded cut does to a graph without the recorded parts; nothing is edited.
 
     Raises:
         PassError: the record does not fit.
