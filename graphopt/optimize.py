@@ -29,6 +29,7 @@ from graphopt.pipeline.quality import check_context
 from graphopt.pipeline.records import PipelineResult
 from graphopt.pipeline.registry import Item, plan, resolve
 from graphopt.report import Report
+from graphopt.report.shrinks import save_shrinks
 from graphopt.rewrite.cut import CutRecord
 from graphopt.train.recovery.progress import callback
 
@@ -48,7 +49,8 @@ class Result:
     - `graph`: the optimised graph; `original`: the graph as captured.
     - `module`: the optimised graph as a trainable `torch.nn.Module`, built when first asked for.
     - `report`: what each pass did, declined and why, times, measured errors, cost before and after.
-    - `shrinks`: the cuts that passes made, in order; `graphopt.rewrite.cut` saves them and replays them elsewhere.
+    - `shrinks`: the cuts that passes made, and blocks and layers that they took out, in order; `save_shrinks` writes them,
+      `replay-shrink` and `graphopt.rewrite.cut` make them again elsewhere.
     - `executable`: the graph lowered to `target`, None without one.
     """
 
@@ -66,8 +68,20 @@ class Result:
 
     @property
     def shrinks(self) -> tuple[CutRecord, ...]:
-        """Which positions of which parameters were taken out, by each cut."""
+        """Which positions of which parameters, and which parts of the graph, were taken out."""
         return self.pipeline.shrinks
+
+    def save_shrinks(self, path: str | os.PathLike[str]) -> None:
+        """Write the cuts, and the blocks and layers that were taken out, to a file for `replay-shrink`.
+
+        What other lossy passes changed is not in it: that is a `GraphoptWarning`, with their names.
+
+        Raises:
+            UsageError: there is nothing to write.
+        """
+        missing = save_shrinks(self.pipeline, path)
+        if missing:
+            warnings.warn(missing, GraphoptWarning, stacklevel=2)
 
     def __repr__(self) -> str:
         return f"<Result of {self.graph.name}: {self.original.node_count} -> {self.graph.node_count} nodes>"

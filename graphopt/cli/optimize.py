@@ -15,7 +15,6 @@ from graphopt.cli.output import print_json, print_text, step, steps
 from graphopt.cli.passing import require_lossy
 from graphopt.errors import UsageError
 from graphopt.pipeline.calibration import DEFAULT_SAMPLES
-from graphopt.rewrite.cut import save_records
 
 __all__ = ["Check", "optimize"]
 
@@ -40,7 +39,10 @@ def optimize(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to save the graph (or the executable) in.")] = None,
     save_shrink: Annotated[
         Path | None,
-        typer.Option("--save-shrink", help="File to write what was cut to; 'replay-shrink{path=\"FILE\"}' cuts another checkpoint so."),
+        typer.Option(
+            "--save-shrink",
+            help="File to write cuts and removed blocks to; 'replay-shrink{path=\"FILE\"}' repeats them on another checkpoint.",
+        ),
     ] = None,
     check: Annotated[Check, typer.Option("--check", help="Numeric checks: rewritten regions, whole graphs, or none.")] = Check.default,
     strict: Annotated[bool, typer.Option("--strict", help="Fail when a pass breaks its promise, instead of rolling it back.")] = False,
@@ -77,6 +79,7 @@ def optimize(
     """Optimise a model and print what every pass did, declined and why."""
     import graphopt
     from graphopt.report.measure import compare
+    from graphopt.report.shrinks import save_shrinks, saved_text
 
     if metric_drop is not None and metric is None:
         raise UsageError("--metric-drop needs a metric to hold it against", fix="add --metric FILE.py:FUNCTION")
@@ -115,8 +118,7 @@ def optimize(
         if output is not None:
             with step(progress, f"saving {output}"):
                 (executable or result.graph).save(output)
-        if save_shrink is not None and result.shrinks:
-            save_records(result.shrinks, save_shrink)
+        missing = save_shrinks(result.pipeline, save_shrink) if save_shrink is not None and result.shrinks else ""
     if json_:
         print_json({"model": model, **result.report.to_json()})
     else:
@@ -127,8 +129,10 @@ def optimize(
         if output is not None:
             print_text(f"saved to {output}")
         if save_shrink is not None and result.shrinks:
-            print_text(f"{len(result.shrinks)} cuts saved to {save_shrink}")
+            print_text(f"{saved_text(result.pipeline)} saved to {save_shrink}")
+        if missing:
+            print_text(f"note: {missing}")
     saved = f"; what was saved to {output} is without it" if output is not None else ""
     require_lossy(result, data="give data with --calibration FILE.py:FUNCTION", consequence=saved)
     if save_shrink is not None and not result.shrinks:  # behind the report, which says why
-        raise UsageError("--save-shrink has nothing to write: no pass cut anything", fix="add -p 'shrink-channels{ratio=0.5}'")
+        save_shrinks(result.pipeline, save_shrink)

@@ -145,7 +145,12 @@ class PassRecord:
             "rewritten": self.rewritten,
             "declined": [{"reason": reason, "count": count} for reason, count in _counted(self.skipped)],
             "notes": list(self.notes),
-            "cuts": [{name: {"removed": removed, "of": size} for name, (removed, size) in cut.groups.items()} for cut in self.shrinks],
+            "cuts": [
+                {name: {"removed": removed, "of": size} for name, (removed, size) in cut.groups.items()}
+                for cut in self.shrinks
+                if cut.groups
+            ],
+            "parts": [part.name for cut in self.shrinks for part in cut.parts],
             "seconds": {"pass": self.seconds, "verify": self.verify_seconds, "check": self.check_seconds, "metric": self.metric_seconds},
             "largest_error": _finite(self.error),
             "nodes": {"before": self.nodes_before, "after": self.nodes_after},
@@ -193,6 +198,14 @@ class PipelineResult:
         return tuple(shrink for record in self.records if record.status == "applied" for shrink in record.shrinks)
 
     @property
+    def unrecorded(self) -> tuple[str, ...]:
+        """Lossy passes that stayed and left nothing in `shrinks`, each once: a replay has to run them too."""
+        if self.broken is not None:
+            return ()
+        records = (record for record in self.records if record.status == "applied" and record.numeric is NumericClass.LOSSY)
+        return tuple(dict.fromkeys(record.kept or record.spec for record in records if not record.shrinks))
+
+    @property
     def rewritten(self) -> int:
         """Rewrites that stayed."""
         return sum(record.rewritten for record in self.records if record.status == "applied")
@@ -207,6 +220,7 @@ class PipelineResult:
             "final_seconds": self.final_seconds,
             "broken": str(self.broken) if self.broken else None,
             "notes": list(self.notes),
+            "unrecorded": list(self.unrecorded),
             "quality": self.quality.to_json() if self.quality is not None else None,
             "passes": [record.to_json() for record in self.records],
         }

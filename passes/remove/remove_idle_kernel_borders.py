@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from graphopt.analysis.sparsity_patterns import sparsity_left
 from graphopt.ir.graph import Node, State
 from graphopt.ir.types import TensorType
 from graphopt.passes.remove.absorb import CONVOLUTIONS, TRANSPOSED, folded_name
@@ -88,11 +89,12 @@ class KernelToSmallerKernel(Rule[Site]):
         node, weight, crops = site.node, site.weight, site.crops
         shape = weight.type.static_shape
         kernel = tuple(axis.kernel - crop.taps for axis, crop in zip(site.axes, crops, strict=True))
+        crop = partial(cropped_weight, crops=crops)
         small = rewriter.derive(
             folded_name(weight.name),
-            partial(cropped_weight, crops=crops),
+            crop,
             (weight.value,),
-            TensorType(weight.type.dtype, (*shape[:2], *kernel)),
+            TensorType(weight.type.dtype, (*shape[:2], *kernel), sparsity_left(weight, crop)),
             exact=True,
             kind=weight.kind,
             trainable=weight.trainable,

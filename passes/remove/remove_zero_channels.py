@@ -18,12 +18,13 @@ sums of fewer terms may round in another order. Stage: deploy; a zero weight can
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy
 from numpy.typing import NDArray
 
+from graphopt.analysis.sparsity_patterns import sparsity_left
 from graphopt.ir.attributes import Attribute
 from graphopt.ir.graph import Graph, Node, Operand, State, Value
 from graphopt.ir.types import TensorType
@@ -197,9 +198,10 @@ class _Surgeon:
             shape = list(state.type.static_shape)
             shape[axis] = int(keep.sum())
             self._states[state.name] = state
-            type_ = replace(TensorType(state.type.dtype, tuple(shape)), sparsity=state.type.sparsity)
+            take = _taker(axis, keep)
+            type_ = TensorType(state.type.dtype, tuple(shape), sparsity_left(state, take))
             self._slices[key] = self._rewriter.derive(
-                folded_name(state.name), _taker(axis, keep), (state.value,), type_, exact=True, kind=state.kind, trainable=state.trainable
+                folded_name(state.name), take, (state.value,), type_, exact=True, kind=state.kind, trainable=state.trainable
             )
         return self._slices[key]
 

@@ -31,7 +31,7 @@ from graphopt.ops import CONVOLUTIONS
 from graphopt.passes.remove.common import int_of, ints_of
 from graphopt.passes.shrink.conv_factors import Factors, Form, channel_form, spatial_form, spatial_matrix, split
 from graphopt.passes.shrink.factors import factor_layers, split_layer
-from graphopt.passes.shrink.layers import excluded, layer_name, own_weight
+from graphopt.passes.shrink.layers import excluded, layer_name, own_dense_weight, own_weight
 from graphopt.passes.shrink.low_rank import basis_of_outputs, basis_of_weight, rank_for
 from graphopt.passes.shrink.statistics.stream import Stream
 from graphopt.pipeline.context import Context
@@ -92,7 +92,7 @@ class FactorConvolutions(ContextPass):
     def _split(self, rewriter: Rewriter, node: Node, stream: Stream | None, notes: list[str]) -> tuple[Node, ...] | str:
         """The two convolutions, or why this one stays."""
         name = layer_name(node)
-        weight = excluded(name, self.only, self.exclude) or own_weight(rewriter.graph, node)
+        weight = excluded(name, self.only, self.exclude) or own_dense_weight(rewriter.graph, node)
         if isinstance(weight, str):
             return weight
         groups = int_of(node.attrs["groups"])

@@ -23,7 +23,7 @@ import torch
 
 from graphopt.ir.graph import Node, State
 from graphopt.passes.shrink.factors import factor_layers, split_layer
-from graphopt.passes.shrink.layers import excluded, layer_name, own_weight
+from graphopt.passes.shrink.layers import excluded, layer_name, own_dense_weight, own_weight
 from graphopt.passes.shrink.low_rank import Basis, basis_of_inputs, basis_of_outputs, basis_of_weight, rank_for
 from graphopt.passes.shrink.statistics.stream import Stream
 from graphopt.pipeline.context import Context
@@ -72,7 +72,7 @@ class FactorLinear(ContextPass):
         """The two layers, or why this one stays."""
         name = layer_name(node)
         reason = excluded(name, self.only, self.exclude)
-        weight = reason or own_weight(rewriter.graph, node)
+        weight = reason or own_dense_weight(rewriter.graph, node)
         if isinstance(weight, str):
             return weight
         assert weight.data is not None, "own_weight asked for numbers"

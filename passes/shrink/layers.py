@@ -14,7 +14,7 @@ from graphopt.passes.shrink.names import layer_of
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["check_patterns", "constant_numbers", "excluded", "layer_name", "own_weight"]
+__all__ = ["check_patterns", "constant_numbers", "excluded", "layer_name", "own_dense_weight", "own_weight"]
 
 
 def layer_name(node: Node) -> str:
@@ -34,10 +34,10 @@ def excluded(name: str, only: Sequence[str], exclude: Sequence[str]) -> str | No
 
 
 def check_patterns(names: Iterable[str], **options: Sequence[str]) -> None:
-    """Refuse patterns that mean nothing.
+    """Refuse patterns that mean nothing, and `only` and `exclude` that together leave nothing to work on.
 
     Raises:
-        PassOptionError: with near names.
+        PassOptionError: with near names, or with the reason why one of the names is left out.
     """
     known = list(dict.fromkeys(names))
     for option, patterns in options.items():
@@ -46,6 +46,12 @@ def check_patterns(names: Iterable[str], **options: Sequence[str]) -> None:
                 near = difflib.get_close_matches(pattern, known, n=3, cutoff=0.4) or known[:3]
                 fix = f'near names: {", ".join(near)}; * stands for anything, as in "layer4.*"' if near else "the graph has none"
                 raise PassOptionError(f"'{pattern}' in {option} is the name of nothing that this pass works on", fix=fix)
+    reasons = [excluded(name, options.get("only", ()), options.get("exclude", ())) for name in known]
+    if reasons and None not in reasons:
+        raise PassOptionError(
+            f"nothing is left to work on: all of {len(known)} are left out, for example {known[-1]}: {reasons[-1]}",
+            fix="exclude less, or name others in only",
+        )
 
 
 def own_weight(graph: Graph, node: Node, index: int = 1) -> State | str:
@@ -61,6 +67,14 @@ def own_weight(graph: Graph, node: Node, index: int = 1) -> State | str:
     if state.data is None:
         return f"%{state.name} has no numbers, the graph was read from text alone"
     return state
+
+
+def own_dense_weight(graph: Graph, node: Node) -> State | str:
+    """The same for passes whose result has no zeros: a weight that is annotated as sparse stays."""
+    weight = own_weight(graph, node)
+    if isinstance(weight, State) and weight.type.sparsity is not None:
+        return f"it is sparse: %{weight.name} is {weight.type.sparsity.text}, its factors would be dense"
+    return weight
 
 
 def constant_numbers(tensor: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:

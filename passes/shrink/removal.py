@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from graphopt.errors import PassError
-from graphopt.ir.graph import Graph, Node, Value
-from graphopt.passes.remove.states import drop_orphans, state_operands
+from graphopt.ir.graph import Graph, Value
 from graphopt.passes.shrink.blocks import Block
 from graphopt.passes.shrink.influence import original_outputs, output_errors, similarity_scores
 from graphopt.passes.shrink.layers import check_patterns, excluded
-from graphopt.passes.shrink.names import layer_of
 from graphopt.pipeline.calibration import Calibration
 from graphopt.pipeline.context import Context
 from graphopt.pipeline.passes import ContextPass, NumericClass, Outcome, Pass
+from graphopt.rewrite.cut import CutRecord, PartRecord, take_out
 from graphopt.rewrite.rewriter import Rewriter
 
-__all__ = ["PartRemoval", "take_out"]
+__all__ = ["PartRemoval"]
 
 
 @dataclass(frozen=True)
@@ -70,16 +68,19 @@ class PartRemoval(ContextPass):
             else:
                 skipped.append((block.name, reason))
         wanted = min(self.count, len(left)) if self.count is not None else int(self.ratio * len(left) + 1e-9)
-        notes = self._remove(rewriter, left, wanted, context, context.calibration)
+        parts, notes = self._remove(rewriter, left, wanted, context, context.calibration)
         if not notes:
             asked = f"ratio {self.ratio}" if self.count is None else f"count {self.count}"
             skipped.append((rewriter.graph.name, f"{asked} of {len(left)} {self.part}s is less than one {self.part}"))
-        return Outcome(len(notes), tuple(skipped), tuple(notes))
+        return Outcome(len(notes), tuple(skipped), tuple(notes), (CutRecord.of_parts(parts),) if parts else ())
 
-    def _remove(self, rewriter: Rewriter, left: list[Block], wanted: int, context: Context, calibration: Calibration) -> list[str]:
-        graph, notes = rewriter.graph, list[str]()
+    def _remove(
+        self, rewriter: Rewriter, left: list[Block], wanted: int, context: Context, calibration: Calibration
+    ) -> tuple[list[PartRecord], list[str]]:
+        """What was taken out, and a note on each."""
+        graph, parts, notes = rewriter.graph, list[PartRecord](), list[str]()
         if not wanted:
-            return notes
+            return parts, notes
         original = original_outputs(graph, calibration) if self.measure == "output" else []
         scores: dict[Value, float] = {}
         while left and len(notes) < wanted:
@@ -91,39 +92,11 @@ class PartRemoval(ContextPass):
                 )
                 scores = {block.exit: score for block, score in zip(left, found, strict=True)}
             least = min(left, key=lambda block: scores[block.exit])
-            take_out(rewriter, least)
+            parts.append(PartRecord(least.name, least.entry.name, least.exit.name))
+            take_out(rewriter, parts[-1])
             if context.progress is not None:
                 context.progress(f"{self.name}: {least.name}", (len(notes) + 1) / wanted)
             notes.append(f"{least.name} removed: {'error of the outputs' if original else 'block influence'} {scores[least.exit]:.3g}")
             left = [replace(b, entry=least.entry) if b.entry is least.exit else b for b in left if b is not least]
             left = [b for b in left if b.exit.producer is not None and b.exit.producer.graph is graph]  # not inside what went
-        return notes
-
-
-def take_out(rewriter: Rewriter, block: Block) -> None:
-    """Let the readers of a block's exit read its entry, and remove what nobody reads any more, parameters included."""
-    end = block.exit.producer
-    assert end is not None, "exits are computed"
-    inside = _inside(block)
-    states = state_operands(*inside)
-    rewriter.replace_value(block.exit, block.entry)
-    rewriter.erase_unused(end)
-    drop_orphans(rewriter, states)
-    layers = {layer_of(state.name) for state in states if state.name not in rewriter.graph.states}
-    beside = [state for state in rewriter.graph.states.values() if layer_of(state.name) in layers]
-    drop_orphans(rewriter, beside)  # num_batches_tracked, which no node reads
-
-
-def _inside(block: Block) -> Sequence[Node]:
-    """The nodes between entry and exit, from the end."""
-    assert block.exit.producer is not None, "exits are computed"
-    found: dict[Node, None] = {block.exit.producer: None}
-    pending = [block.exit.producer]
-    while pending:
-        for operand in pending.pop().operands:
-            if isinstance(operand, Value) and operand is not block.entry and operand.producer is not None:
-                node = operand.producer
-                if node not in found:
-                    found[node] = None
-                    pending.append(node)
-    return tuple(found)
+        return parts, notes

@@ -1,9 +1,9 @@
-"""Make the cuts again that another run made, on another checkpoint of the same model.
+"""Make the cuts again that another run made, on another checkpoint of the same model, and take out the same parts.
 
     param %conv1.weight: f32[64,3,7,7]     a file says: positions 0, 2, 5, ... of axis 0 are kept
     -> param %conv1.weight: f32[32,3,7,7]
 
-The file is what `graphopt optimize --save-shrink` or `graphopt.rewrite.cut.save_records(result.shrinks, path)` wrote. It
+The file is what `graphopt optimize --save-shrink` or `result.save_shrinks(path)` wrote. It
 names states, nodes and positions, no numbers, so the passes before this one have to be those that ran before the cuts.
 What layers lack then is made up for on calibration data with `compensation`, from the numbers of this checkpoint and after
 each of the cuts, as the pass that made them does.
@@ -47,8 +47,11 @@ class ReplayShrink(ContextPass):
         for record in records:
             before = rewriter.graph.clone()
             apply_record(rewriter, record)
-            notes += compensate(rewriter, before, record, context, self.compensation)
+            if record.states:  # as the passes that made the records: those that take out blocks do not compensate
+                notes += compensate(rewriter, before, record, context, self.compensation)
         units = sum(removed for record in records for removed, _ in record.groups.values())
         groups = len({name for record in records for name in record.groups})
-        taken_out = f"{units} units of {groups} groups taken out as recorded in {self.path}"
-        return Outcome(units, notes=(taken_out, *notes), shrinks=records)
+        parts = sum(len(record.parts) for record in records)
+        beside = f" and {parts} blocks or layers" if parts else ""
+        taken_out = f"{units} units of {groups} groups{beside} taken out as recorded in {self.path}"
+        return Outcome(units + parts, notes=(taken_out, *notes), shrinks=records)

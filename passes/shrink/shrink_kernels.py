@@ -11,7 +11,8 @@ fewest taps is taken, as long as it loses at most `energy`. What is lost is told
   fitted by least squares. Neighbouring pixels are alike, so this is often far less than the weights say.
 
 Where there is calibration data the weights that stay (and the bias) are fitted to it in either case, unless
-`refit` is off, layer after layer on what the layers before it really give.
+`refit` is off, layer after layer on what the layers before it really give. Weights that are annotated as sparse are cut
+and not fitted, so that their zeros stay.
 
 Numeric class: lossy. Stage: training-safe; weights keep their names and get new shapes.
 Source: least squares per layer as in He et al., Channel Pruning for Accelerating Very Deep Neural Networks, ICCV 2017.
@@ -27,6 +28,7 @@ from typing import Literal
 
 import torch
 
+from graphopt.analysis.sparsity_patterns import sparsity_left
 from graphopt.errors import PassError
 from graphopt.ir.graph import Node, State
 from graphopt.ir.types import TensorType
@@ -147,7 +149,7 @@ class _Work:
             return f"no crop of the {'x'.join(str(axis.kernel) for axis in axes)} kernel keeps the size of the result: padding is too small"
         taps = tensor.square().sum((0, 1))
         by_weight = [Choice(crops, _lost(taps, crops)) for crops in ways]
-        fitted = self._fitting(node, tensor, axes)
+        fitted = self._fitting(node, weight, tensor, axes)
         if self._options.measure == "weights":
             return self._choose_by_weight(by_weight, axes, fitted)
         if isinstance(fitted, str):
@@ -176,12 +178,14 @@ class _Work:
             least = min(least, found.loss)
         return f"every crop loses at least {least:.2%} of the outputs' energy, at most {self._options.energy:.2%} may go"
 
-    def _fitting(self, node: Node, weight: torch.Tensor, axes: tuple[Axis, ...]) -> _Fitting | str | None:
+    def _fitting(self, node: Node, state: State, weight: torch.Tensor, axes: tuple[Axis, ...]) -> _Fitting | str | None:
         """What fits this layer to the data; None without any, or why it can't be done."""
         if self._stream is None:
             return None
         if node.op in TRANSPOSED:
             return f"{layer_name(node)} is a transposed convolution"
+        if state.type.sparsity is not None:
+            return f"{layer_name(node)} is sparse, a fit would fill its zeros"
         size = prod(weight.shape[1:])
         if size > _LARGEST_PATCH:
             return f"{layer_name(node)} reads {size} numbers at once, at most {_LARGEST_PATCH} are fitted"
@@ -193,7 +197,8 @@ class _Work:
         kernel = tuple(axis.kernel - crop.taps for axis, crop in zip(axes, crops, strict=True))
         type_ = TensorType(weight.type.dtype, (*weight.type.static_shape[:2], *kernel))
         if choice.weight is None:
-            rewriter.replace_state(weight.name, partial(cropped_weight, crops=crops), type_, exact=True)
+            crop = partial(cropped_weight, crops=crops)
+            rewriter.replace_state(weight.name, crop, replace(type_, sparsity=sparsity_left(weight, crop)), exact=True)
         else:
             rewriter.replace_state(weight.name, constant_numbers(choice.weight.reshape(type_.static_shape)), type_)
         bias = rewriter.graph.state_of(node.operands[2])

@@ -9,7 +9,7 @@ backends need no halo. Averages are over the smaller window; a `divisor_override
 
 Pools with stride 1 smooth and don't sample; they are left alone unless `unit_stride` says otherwise, and then go.
 `tolerance` keeps a pool whose result would change by more, as the squared difference over the squared result on
-calibration data.
+calibration data, and is what a quality budget weakens: without it the pass is kept or rolled back as a whole.
 
 What changes no number is done by other passes: windows larger than the image by `remove-idle-pool-borders`, one-element
 windows by `remove-unit-pools`, adaptive pools with equal windows by `form-fixed-pools`, an average behind a pointwise
@@ -21,7 +21,7 @@ Numeric class: lossy. Stage: training-safe.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -35,7 +35,7 @@ from graphopt.passes.remove.window_crops import Axis, Crop, axes_of, cropped_att
 from graphopt.passes.shrink.layers import check_patterns, excluded
 from graphopt.passes.shrink.statistics.stream import Stream
 from graphopt.pipeline.context import Context
-from graphopt.pipeline.passes import ContextPass, NumericClass, Outcome
+from graphopt.pipeline.passes import ContextPass, NumericClass, Outcome, weakened
 from graphopt.rewrite.rewriter import Rewriter
 
 __all__ = ["ShrinkPools"]
@@ -56,6 +56,10 @@ class ShrinkPools(ContextPass):
     )
     only: tuple[str, ...] = field(default=(), metadata={"help": "patterns of node names to work on"})
     exclude: tuple[str, ...] = field(default=(), metadata={"help": "patterns of node names to leave alone"})
+
+    def weaker(self, strength: float) -> ShrinkPools | None:
+        """The pass with a smaller tolerance; without one nothing says how strong it is, and data to measure that on may lack."""
+        return None if self.tolerance is None else replace(self, tolerance=weakened(self.tolerance, strength))
 
     def apply_with(self, rewriter: Rewriter, context: Context) -> Outcome:
         """Shrink each pool as far as it goes.

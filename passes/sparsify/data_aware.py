@@ -17,10 +17,10 @@ import torch
 
 from graphopt.errors import PassError
 from graphopt.ir.graph import Graph, State
+from graphopt.passes.finished import Finished
 from graphopt.passes.shrink.layers import constant_numbers, own_weight
 from graphopt.passes.shrink.statistics.stream import Stream
 from graphopt.passes.sparsify.apply import Sparsified, set_weight
-from graphopt.passes.sparsify.finished import Finished
 from graphopt.passes.sparsify.inputs import Inputs
 from graphopt.passes.sparsify.layers import Layer
 from graphopt.passes.sparsify.masking import Sparsify

@@ -11,8 +11,8 @@ import torch
 
 from graphopt.errors import PassOptionError
 from graphopt.ir.graph import Graph
+from graphopt.passes.finished import Finished
 from graphopt.passes.sparsify.apply import Sparsified, set_mask
-from graphopt.passes.sparsify.finished import Finished
 from graphopt.passes.sparsify.layers import Layer, Scope, find_layers
 from graphopt.passes.sparsify.patterns import Pattern, UnitPattern
 from graphopt.passes.sparsify.ratios import ranked_together, shared_ratios

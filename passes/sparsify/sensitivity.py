@@ -20,7 +20,7 @@ import torch
 from graphopt.capture.module import to_module
 from graphopt.errors import PassError
 from graphopt.ir.graph import Graph
-from graphopt.passes.sparsify.finished import Finished
+from graphopt.passes.finished import Finished
 from graphopt.passes.sparsify.layers import Layer
 from graphopt.passes.sparsify.patterns import Pattern
 from graphopt.passes.sparsify.scores import WeightScores, calibration_of

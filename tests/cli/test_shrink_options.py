@@ -45,5 +45,24 @@ def test_nothing_to_save_is_an_error(folder: Path) -> None:
     done = run("optimize", "task.py:make", "-p", "lossless", "--save-shrink", "none.json", cwd=folder)
     assert done.returncode != 0
     assert "nothing to do: " in done.stdout  # the report comes all the same
-    assert "--save-shrink has nothing to write: no pass cut anything\n  fix: add -p 'shrink-channels{ratio=0.5}'" in done.stderr
+    wanted = "there is no shrink to save: no pass cut anything\n  fix: run a pass that is recorded, such as shrink-channels{ratio=0.5}"
+    assert wanted in done.stderr
+    assert not (folder / "none.json").exists()
+
+
+def test_what_the_file_does_not_say_is_said(folder: Path) -> None:
+    lost = 'factor-linear{ratio=0.1, only=("0",)}'
+    done = run("optimize", "task.py:make", "-p", lost, "-p", "shrink-neurons{ratio=0.5}", "--save-shrink", "mixed.json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    place = lines.index("1 cuts saved to mixed.json")
+    assert lines[place + 1] == (
+        f"note: not in mixed.json: what {lost} changed, so run that too where the file is replayed, in the same order"
+    )
+
+
+def test_an_unrecorded_pass_alone_is_an_error(folder: Path) -> None:
+    done = run("optimize", "task.py:make", "-p", "factor-linear{ratio=0.1}", "--save-shrink", "none.json", cwd=folder)
+    assert done.returncode != 0
+    assert "there is no shrink to save: what factor-linear{ratio=0.1} changed is not recorded" in done.stderr
     assert not (folder / "none.json").exists()

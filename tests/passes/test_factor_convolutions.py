@@ -11,6 +11,7 @@ from graphopt.errors import PassOptionError
 from graphopt.ir.graph import Graph
 from graphopt.ir.parser import parse
 from graphopt.ir.printer import show
+from graphopt.ir.types import Sparsity, SparsityPattern
 from graphopt.ops import verify
 from graphopt.passes.shrink.factor_convolutions import FactorConvolutions
 from graphopt.pipeline.calibration import Batch, Calibration
@@ -150,6 +151,13 @@ def test_reasons() -> None:
     assert ("point", "not in only=('full',)") in skipped
     assert skipped[-1][1].startswith("rank ")
     assert "which loses at most 0.00%, needs" in skipped[-1][1]
+
+
+def test_a_sparse_weight_stays() -> None:
+    graph = _layer()
+    Rewriter(graph).annotate("c.weight", Sparsity(SparsityPattern.N_M, 0.5, (2, 4)))
+    skipped = FactorConvolutions().apply_with(Rewriter(graph), Context()).skipped
+    assert skipped == (("c", "it is sparse: %c.weight is sparse<2:4 axis=1 0.5>, its factors would be dense"),)
 
 
 def test_bad_options() -> None:

@@ -166,6 +166,14 @@ def test_reasons() -> None:
     assert ("thin", "rank 1 has 9 parameters, ratio 0.5 leaves 4 of 8") in outcome.skipped
 
 
+def test_a_sparse_weight_stays() -> None:
+    graph = filled(LAYER.replace("f32[40,24]", "f32[40,24] sparse<unstructured 0.8>"))
+    text = show(graph)
+    outcome = FactorLinear().apply_with(Rewriter(graph), _calibration(torch.randn(32, 24)))
+    assert outcome.skipped == (("fc", "it is sparse: %fc.weight is sparse<unstructured 0.8>, its factors would be dense"),)
+    assert show(graph) == text
+
+
 def test_bad_options() -> None:
     with pytest.raises(PassOptionError, match=r"option 'ratio' of factor-linear is -0\.5, needs a number >= 0\.0 and <= 1\.0"):
         FactorLinear(ratio=-0.5)

@@ -44,6 +44,24 @@ def test_zero_rows_of_a_kernel_go_with_their_padding() -> None:
     check_numbers(before, graph, NumericClass.ROUNDING)
 
 
+def test_an_annotation_is_true_of_the_taps_that_stay() -> None:
+    graph = filled(
+        """
+        graph g(%x: f32[1,4,6,6]) {
+          param %w: f32[8,4,3,3] sparse<unstructured 0.5>
+          %y: f32[1,8,6,6] = conv2d(%x, %w, none) {dilation=(1, 1), groups=1, padding=(1, 1), stride=(1, 1)}
+          return %y
+        }
+        """
+    )
+    tensor = torch.ones(8, 4, 3, 3)
+    tensor[:, :, [0, 2]] = 0
+    tensor[:, 0] = 0
+    set_state(graph, "w", tensor)
+    assert RemoveIdleKernelBorders().run(graph).rewritten == 1
+    assert graph.states["w_folded"].type.text == "f32[8,4,1,3] sparse<unstructured 0.25>"
+
+
 def test_taps_that_meet_only_padding_go() -> None:
     check_rewrite(
         RemoveIdleKernelBorders(),

@@ -47,6 +47,15 @@ def test_zero_rows_and_unread_channels_go() -> None:
     check_pass(RemoveZeroChannels(), graph, rewritten=0)
 
 
+def test_an_annotation_is_true_of_what_is_left() -> None:
+    graph = filled(BEFORE.replace("%w2: f32[4,8,1,1]", "%w2: f32[4,8,1,1] sparse<unstructured 0.375>"))
+    _zero(graph, "w2", rows=(0,), columns=(7,))
+    _zero(graph, "w2", rows=(1,))
+    _zero(graph, "w1", rows=(2, 5))
+    check_pass(RemoveZeroChannels(), graph, rewritten=3)
+    assert graph.states["w2_folded"].type.text == "f32[4,5,1,1] sparse<unstructured 0.5>"
+
+
 def test_nothing_to_do_and_no_numbers() -> None:
     check_pass(RemoveZeroChannels(), filled(BEFORE), rewritten=0)
     assert RemoveZeroChannels().run(parse(BEFORE)).rewritten == 0

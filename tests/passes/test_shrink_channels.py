@@ -6,6 +6,8 @@ import pytest
 import torch
 
 import graphopt
+from graphopt.analysis.sparsity import annotation_holds
+from graphopt.backends.cpu.planner.makers.sparse import WORTHWHILE
 from graphopt.errors import PassError, PassOptionError
 from graphopt.ir.graph import Graph
 from graphopt.ops import verify
@@ -206,3 +208,54 @@ def test_the_module_trains_under_the_original_names() -> None:
     assert list(module.state_dict()) == list(graph.to_module().state_dict())
     module(torch.randn(2, 3, 4, 4)).square().sum().backward()
     assert all(parameter.grad is not None for parameter in module.parameters())
+
+
+SPARSE = """graph g(%x: f32[16,12]) {
+  param %first.weight: f32[16,12]
+  param %first.bias: f32[16]
+  param %body.weight: f32[32,16]
+  param %body.bias: f32[32]
+  param %next.weight: f32[24,32]
+  param %next.bias: f32[24]
+  param %head.weight: f32[5,24]
+  param %head.bias: f32[5]
+  %first: f32[16,16] = linear(%x, %first.weight, %first.bias)
+  %a: f32[16,16] = relu(%first)
+  %body: f32[16,32] = linear(%a, %body.weight, %body.bias)
+  %b: f32[16,32] = relu(%body)
+  %next: f32[16,24] = linear(%b, %next.weight, %next.bias)
+  %c: f32[16,24] = relu(%next)
+  %head: f32[16,5] = linear(%c, %head.weight, %head.bias)
+  return %head
+}
+"""
+
+
+def _numbers(graph: Graph, name: str) -> torch.Tensor:
+    data = graph.states[name].data
+    assert data is not None
+    return data.tensor()
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("compensation", COMPENSATIONS)
+@pytest.mark.parametrize("sparsify", ["sparsify-magnitude{ratio=0.6}", "sparsify-n-m{}", "sparsify-block{ratio=0.6}"])
+def test_zeros_of_sparse_weights_outlast_cut_and_compensation(sparsify: str, compensation: str, steps: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    data = [torch.randn(16, 12, generator=generator) for _ in range(4)]
+    sparse = graphopt.optimize(filled(SPARSE), [sparsify], calibration=data, check="off", strict=True).graph
+    text = f'shrink-channels{{ratio=0.5, compensation="{compensation}", steps={steps}}}'
+    result = graphopt.optimize(sparse, [text], calibration=data, check="off", strict=True)
+    plain = sparse
+    for record in result.shrinks:
+        plain = replay(plain, record)
+    for name in ("body.weight", "next.weight"):
+        annotation = result.graph.states[name].type.sparsity
+        assert annotation is not None
+        assert annotation == plain.states[name].type.sparsity
+        assert annotation.ratio >= WORTHWHILE  # for sparse kernels of the CPU backend
+        assert annotation_holds(_numbers(result.graph, name), annotation)
+        assert torch.equal(_numbers(result.graph, name) == 0, _numbers(plain, name) == 0)
+    fitted = [name for name in plain.states if not torch.equal(_numbers(result.graph, name), _numbers(plain, name))]
+    biases = ["body.bias", "next.bias", "head.bias"]
+    assert fitted == {"none": [], "bias": biases, "least-squares": ["body.bias", "next.bias", "head.weight", "head.bias"]}[compensation]

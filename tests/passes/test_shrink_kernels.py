@@ -10,6 +10,7 @@ from graphopt.errors import PassError, PassOptionError
 from graphopt.ir.graph import Graph
 from graphopt.ir.parser import parse
 from graphopt.ir.printer import show
+from graphopt.ir.types import Sparsity, SparsityPattern
 from graphopt.ops import verify
 from graphopt.passes.shrink.patches import fit_kernel, patch_moments
 from graphopt.passes.shrink.shrink_kernels import ShrinkKernels
@@ -190,6 +191,28 @@ def test_a_transposed_convolution_is_cut_but_not_measured() -> None:
     graph = filled(text)
     assert ShrinkKernels(energy=0.99).apply_with(Rewriter(graph), context).rewritten == 1
     verify(graph)
+
+
+def test_a_sparse_kernel_is_cut_and_keeps_its_zeros() -> None:
+    def sparse() -> Graph:
+        graph = _single(5)
+        weight = torch.randn(8, 4, 5, 5, generator=torch.Generator().manual_seed(4)) * 0.01
+        weight[:, ::2] = 0
+        weight[:, 1::2, 1:4, 1:4] = 1.0
+        set_state(graph, "conv.weight", weight)
+        Rewriter(graph).annotate("conv.weight", Sparsity(SparsityPattern.UNSTRUCTURED, 0.5))
+        return graph
+
+    graph, context = sparse(), Context(calibration=_smooth())
+    wanted = _numbers(graph, "conv.weight")[:, :, 1:4, 1:4]
+    outcome = ShrinkKernels(energy=0.01).apply_with(Rewriter(graph), context)
+    assert outcome.notes[0] == "conv is sparse, a fit would fill its zeros: cut without refit"
+    assert outcome.notes[1].startswith("conv: 5x5 -> 3x3, loses 0.")
+    assert graph.states["conv.weight"].type.text == "f32[8,4,3,3] sparse<unstructured 0.5>"
+    assert torch.equal(_numbers(graph, "conv.weight"), wanted)
+    verify(graph)
+    outcome = ShrinkKernels(measure="output").apply_with(Rewriter(sparse()), context)
+    assert outcome.skipped == (("conv", "conv is sparse, a fit would fill its zeros, so its outputs were not measured"),)
 
 
 def test_errors() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ def graph() -> Graph:
 
 
 def shrink(graph: Graph, **options: Any) -> Result:
-    context = {name: options.pop(name) for name in ("metric", "budget", "progress") if name in options}
+    context = {name: options.pop(name) for name in ("metric", "budget", "progress", "checkpoint") if name in options}
     return graphopt.optimize(graph, [ShrinkToBudget(**options)], calibration=[X], strict=True, **context)
 
 
@@ -280,3 +281,38 @@ def test_symbolic_sizes_are_taken_from_the_data() -> None:
     graph = graphopt.capture(Net().eval(), (X[:4],), dynamic={"x": {0: "batch"}})
     result = graphopt.optimize(graph, [ShrinkToBudget(flops=0.5, memory=0.9)], calibration=[X], strict=True)
     assert result.module(X[:3]).shape == (3, 5)
+
+
+@pytest.mark.parametrize("compensation", ["none", "least-squares"])
+def test_an_interrupted_run_goes_on_with_what_was_measured(graph: Graph, compensation: str, tmp_path: Path) -> None:
+    def interrupt(what: str, fraction: float) -> None:
+        if "sensitivity" in what and fraction > 0.4:
+            raise KeyboardInterrupt
+
+    options = {"multiple_of": 4, "compensation": compensation}
+    with pytest.raises(KeyboardInterrupt):
+        shrink(graph, flops=0.5, checkpoint=tmp_path, progress=interrupt, **options)
+    (folder,) = tmp_path.glob("shrink-to-budget-*")
+    files = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert 0 < len(files) < 3
+    plain, resumed = (shrink(graph, flops=0.5, checkpoint=place, **options) for place in (None, tmp_path))
+    assert str(resumed.graph) == str(plain.graph)
+    read = f"{len(files)} finished parts were read from {folder}"
+    assert read in resumed.pipeline.records[0].notes
+    assert tuple(note for note in resumed.pipeline.records[0].notes if note != read) == plain.pipeline.records[0].notes
+    after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert len(after) == 3, "one for each group"
+    assert {name: after[name] for name in files} == files
+    for options_, found in (({"flops": 0.7}, "3 finished parts were read from "), ({"flops": 0.5, "samples": 4}, "started anew: ")):
+        other = shrink(graph, checkpoint=tmp_path, **{**options, **options_})
+        assert any(note.startswith(found) for note in other.pipeline.records[0].notes)
+
+
+def test_sensitivity_by_metric_is_not_kept(graph: Graph, tmp_path: Path) -> None:
+    wanted = graph.to_module()(X[:4])
+
+    def nearness(module: nn.Module) -> float:
+        return -float((module(X[:4]) - wanted).square().mean().detach())
+
+    shrink(graph, flops=0.7, multiple_of=4, sensitivity="metric", metric=nearness, checkpoint=tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -176,6 +176,8 @@ def test_the_largest_ratio_that_holds_is_found_by_bisection(graph: Graph) -> Non
         ("factor-linear{energy=0.1}", "factor-linear{energy=0.05}"),
         ("factor-convolutions{energy=0.1}", "factor-convolutions{energy=0.05}"),
         ("shrink-kernels", "shrink-kernels{energy=0.025}"),
+        ("shrink-pools{tolerance=0.1}", "shrink-pools{tolerance=0.05}"),
+        ("shrink-pools", "None"),
         ("shrink-to-budget{flops=0.5}", "shrink-to-budget{flops=0.75}"),
         ("halve", "None"),
     ],

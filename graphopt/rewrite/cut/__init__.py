@@ -12,11 +12,12 @@ from graphopt.ir.attributes import Attribute
 from graphopt.ir.graph import Graph, Value
 from graphopt.rewrite.cut.apply import Plan, apply_plan, apply_record, make_plan, replay
 from graphopt.rewrite.cut.attributes import fitting_attributes
+from graphopt.rewrite.cut.parts import take_out
 from graphopt.rewrite.cut.positions import KeptPositions
-from graphopt.rewrite.cut.record import AxisCut, CutRecord, load_records, save_records
+from graphopt.rewrite.cut.record import AxisCut, CutRecord, PartRecord, load_records, save_records
 from graphopt.rewrite.rewriter import Rewriter
 
-__all__ = ["AxisCut", "CutRecord", "apply_record", "cut", "load_records", "replay", "save_records"]
+__all__ = ["AxisCut", "CutRecord", "PartRecord", "apply_record", "cut", "load_records", "replay", "save_records", "take_out"]
 
 
 def cut(rewriter: Rewriter, groups: AxisGroups, removal: Removal) -> CutRecord:

@@ -4,20 +4,23 @@
     %a: f32[1,8,6,6] = conv2d(%x, %w1, none)            ->  %a: f32[1,3,6,6] = conv2d(%x, %w1, none)
     %b: f32[1,8,36] = reshape(%a) {shape=(1, 8, 36)}    ->  %b: f32[1,3,36] = reshape(%a) {shape=(1, 3, 36)}
 
-Types follow from those of the states and from the recorded attributes by the type rules of the ops.
+Types follow from those of the states and from the recorded attributes by the type rules of the ops. Annotated zeros stay
+annotated: with the ratio and the pattern of the numbers that are left.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from graphopt.analysis.sparsity_patterns import sparsity_left
 from graphopt.errors import IRError, PassError
 from graphopt.ir.attributes import Attribute
 from graphopt.ir.graph import Graph, Node, Value
 from graphopt.ir.types import TensorType
 from graphopt.ops import Call, infer_call, is_canonical
+from graphopt.rewrite.cut.parts import take_out
 from graphopt.rewrite.cut.record import AxisCut, CutRecord
 from graphopt.rewrite.rewriter import Rewriter
 
@@ -68,13 +71,15 @@ def apply_record(rewriter: Rewriter, record: CutRecord) -> None:
     """The same in place.
 
     Raises:
-        PassError: the record does not fit; nothing was edited.
+        PassError: the record does not fit; nothing was edited but parts of the record before the one that does not.
     """
+    for part in record.parts:
+        take_out(rewriter, part)
     apply_plan(rewriter, make_plan(rewriter.graph, record))
 
 
 def make_plan(graph: Graph, record: CutRecord) -> Plan:
-    """What a recorded cut does to a graph; nothing is edited.
+    """What a recorded cut does to a graph without the recorded parts; nothing is edited.
 
     Raises:
         PassError: the record does not fit.
@@ -106,7 +111,8 @@ def make_plan(graph: Graph, record: CutRecord) -> Plan:
 def apply_plan(rewriter: Rewriter, plan: Plan) -> None:
     """Edit the graph that the plan was made for."""
     for name, axes in plan.record.states.items():
-        rewriter.replace_state(name, slice_of(axes), plan.types[rewriter.graph.states[name].value], exact=True)
+        state, take = rewriter.graph.states[name], slice_of(axes)
+        rewriter.replace_state(name, take, replace(plan.types[state.value], sparsity=sparsity_left(state, take)), exact=True)
     for item in plan.nodes:
         if item.changes:
             rewriter.remake(item.node, item.attrs, item.types)
@@ -128,7 +134,7 @@ def slice_of(axes: tuple[AxisCut, ...]) -> Callable[[torch.Tensor], torch.Tensor
 
 
 def _cut_type(value: Value, axes: tuple[AxisCut, ...], record: CutRecord) -> TensorType:
-    """A sparsity annotation goes: what is left need not follow it."""
+    """Without sparsity: what is left need not follow the pattern, so that `apply_plan` looks at the numbers."""
     expected = record.shapes[value.name]
     if value.shape != expected:
         old = TensorType(value.type.dtype, expected).text

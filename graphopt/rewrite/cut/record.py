@@ -1,4 +1,4 @@
-"""What a cut took out, as data that can be stored and applied to another checkpoint of the same model."""
+"""What a shrink took out, as data that can be stored and applied to another checkpoint of the same model."""
 
 from __future__ import annotations
 
@@ -13,13 +13,23 @@ from graphopt.errors import ArtifactError, ParseError
 from graphopt.ir.attributes import Attribute, attribute_text
 from graphopt.ir.literals import parse_attributes
 
-__all__ = ["FORMAT", "VERSION", "AxisCut", "CutRecord", "load_records", "save_records"]
+__all__ = ["FORMAT", "VERSION", "AxisCut", "CutRecord", "PartRecord", "load_records", "save_records"]
 
 FORMAT = "graphopt-cuts"
-VERSION = 1
+VERSION = 2
+"""Files without parts are written as version 1, which older versions of graphopt read too."""
 
 AxisCut: TypeAlias = "tuple[int, tuple[int, ...]]"
 """An axis, and the positions of it that are kept, rising."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartRecord:
+    """A part of a graph that was taken out, by the names of values: what read `exit` reads `entry`."""
+
+    name: str
+    entry: str
+    exit: str
 
 
 @dataclass(frozen=True)
@@ -30,16 +40,23 @@ class CutRecord:
     - `shapes`: the shape that each of these states had before.
     - `attributes`: by node name, the attributes that changed and their new values.
     - `groups`: for each group that lost units: how many of how many.
+    - `parts`: blocks and layers that were taken out, in order, before anything else of the record.
     """
 
     states: Mapping[str, tuple[AxisCut, ...]]
     shapes: Mapping[str, tuple[int, ...]]
     attributes: Mapping[str, Mapping[str, Attribute]]
     groups: Mapping[str, tuple[int, int]]
+    parts: tuple[PartRecord, ...] = ()
+
+    @staticmethod
+    def of_parts(parts: Sequence[PartRecord]) -> CutRecord:
+        """The record of a pass that takes out whole blocks or layers."""
+        return CutRecord({}, {}, {}, {}, tuple(parts))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `json.dumps`; attributes are in the words of IR text."""
-        return {
+        found: dict[str, Any] = {
             "states": {
                 name: {"shape": list(self.shapes[name]), "kept": {str(axis): list(kept) for axis, kept in axes}}
                 for name, axes in self.states.items()
@@ -49,6 +66,9 @@ class CutRecord:
             },
             "groups": {name: list(counts) for name, counts in self.groups.items()},
         }
+        if self.parts:
+            found["parts"] = [{"name": part.name, "entry": part.entry, "exit": part.exit} for part in self.parts]
+        return found
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> CutRecord:
@@ -69,6 +89,7 @@ class CutRecord:
                     for node, attributes in data["attributes"].items()
                 },
                 {name: (int(removed), int(size)) for name, (removed, size) in data["groups"].items()},
+                tuple(PartRecord(str(part["name"]), str(part["entry"]), str(part["exit"])) for part in data.get("parts", ())),
             )
         except (KeyError, TypeError, ValueError, AttributeError, ParseError) as error:
             raise ArtifactError(f"this is no record of a cut: {type(error).__name__}: {error}") from error
@@ -76,7 +97,8 @@ class CutRecord:
 
 def save_records(records: Sequence[CutRecord], path: str | Path) -> None:
     """Write cuts, in the order in which they were made, as one JSON file."""
-    document = {"format": FORMAT, "version": VERSION, "cuts": [record.to_json() for record in records]}
+    version = VERSION if any(record.parts for record in records) else 1
+    document = {"format": FORMAT, "version": version, "cuts": [record.to_json() for record in records]}
     Path(path).write_text(json.dumps(document) + "\n", encoding="utf-8")
 
 
@@ -95,8 +117,10 @@ def load_records(path: str | Path) -> tuple[CutRecord, ...]:
         raise ArtifactError(f"{where} is no JSON: {error}", fix="give the file that `save_records` wrote") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT or not isinstance(document.get("cuts"), list):
         raise ArtifactError(f"{where} holds no record of cuts", fix="give the file that `save_records` wrote")
-    if document.get("version") != VERSION:
-        raise ArtifactError(f"{where} is of version {document.get('version')}, this graphopt reads {VERSION}", fix="use a newer graphopt")
+    if document.get("version") not in range(1, VERSION + 1):
+        raise ArtifactError(
+            f"{where} is of version {document.get('version')}, this graphopt reads 1 to {VERSION}", fix="use a newer graphopt"
+        )
     try:
         return tuple(CutRecord.from_json(record) for record in document["cuts"])
     except ArtifactError as error:

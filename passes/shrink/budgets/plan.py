@@ -16,6 +16,7 @@ from graphopt.backends.base import Executable
 from graphopt.backends.reference.binding import bind_dims
 from graphopt.errors import PassError, PassOptionError
 from graphopt.ir.graph import Graph
+from graphopt.passes.finished import Finished
 from graphopt.passes.shrink.budgets.choices import Choice, least_important, narrowed, widths_of
 from graphopt.passes.shrink.budgets.costs import FlopsGoal, MemoryGoal, ParametersGoal, Shapes
 from graphopt.passes.shrink.budgets.decisions import decisions, goal_note
@@ -101,6 +102,8 @@ class Planner:
         self.device = device or Device(options.target, options.threads)
         self.skipped: list[tuple[str, str]] = []
         self.limits = dict(options.goals)
+        self.read: tuple[str, ...] = ()
+        """Notes on what was read from the checkpoint."""
 
     def run(self) -> Plan:
         """Measure and search.
@@ -208,14 +211,24 @@ class Planner:
     def _curves(self, choices: Sequence[Choice], scores: Mapping[AxisGroup, NDArray[numpy.float64]]) -> list[Curve]:
         options, metric = self.options, self.context.metric
         few = first_batches(self.calibration, options.samples)
+        finished = None
         if options.sensitivity == "metric" and metric is not None:
-            measure = metric_falls(self.graph, metric)
+            measure = metric_falls(self.graph, metric)  # not kept for another run: nothing tells one metric from another
         else:
             measure = output_errors(self.graph, few)
+            finished = self._finished()
         start = 0.45 if "latency" in self.limits else 0.0
         tell = self._part("measuring sensitivity", start, 0.9)
         mend = mending(self.graph, few, options.compensation, self.context.seed)
-        return sensitivities(self.graph, choices, scores, measure, points=options.points, tell=tell, mend=mend)
+        curves = sensitivities(self.graph, choices, scores, measure, points=options.points, tell=tell, mend=mend, finished=finished)
+        self.read = () if finished is None else finished.notes
+        return curves
+
+    def _finished(self) -> Finished:
+        """Sensitivities that an earlier run has measured; goals and times have no part in them."""
+        options: dict[str, object] = {name: getattr(self.options, name) for name in ("importance", "samples", "points", "compensation")}
+        options["groups"] = tuple((group.name, group.kind, group.size) for group in self.groups)
+        return Finished(self.context, "shrink-to-budget", options, self.graph, self.calibration)
 
     def _part(self, what: str, start: float, stop: float) -> Callable[[float], None]:
         return lambda fraction: self._tell(what, start + (stop - start) * fraction)
@@ -324,7 +337,7 @@ class Planner:
             goal_note(name, fraction, self.limits[name], found.milliseconds if name == "latency" else None, self.device.text)
             for name, fraction in found.fractions.items()
         )
-        return (*reached, *decisions(choices, measured.curves, found.widths, goals, what))
+        return (*reached, *decisions(choices, measured.curves, found.widths, goals, what), *self.read)
 
 
 def _ratio(after: object, before: object) -> float:

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 import numpy
 from numpy.typing import NDArray
 
-from graphopt.analysis.axes.groups import AxisGroup
+from graphopt.analysis.axes.groups import AxisGroup, Removal
 from graphopt.errors import PassError
 from graphopt.ir.graph import Graph
+from graphopt.passes.finished import Finished
 from graphopt.passes.shrink.budgets.choices import Choice, least_important, narrowed
 from graphopt.passes.shrink.budgets.search import Curve
 from graphopt.passes.shrink.compensation import compensate_readers
@@ -29,6 +30,7 @@ from graphopt.pipeline.quality import QualityGuard
 from graphopt.pipeline.recording import run_outputs
 from graphopt.rewrite.cut import CutRecord
 from graphopt.rewrite.rewriter import Rewriter
+from graphopt.train.recovery.checkpoint import fingerprint
 
 if TYPE_CHECKING:
     import torch
@@ -56,23 +58,39 @@ def sensitivities(
     points: int,
     tell: Callable[[float], None],
     mend: Mend | None = None,
+    finished: Finished | None = None,
 ) -> list[Curve]:
-    """For each choice its error curve, through `points` of its widths, the narrowest among them; `mend` is called after each cut."""
+    """For each choice its error curve, through `points` of its widths, the narrowest among them; `mend` is called after each cut.
+
+    What was measured of a group is kept in `finished`, by its name and widths: those on offer may differ from run to run
+    where they depend on measured times.
+    """
     curves: list[Curve] = []
     for number, choice in enumerate(choices):
         tell(number / len(choices))
         least = choice.widths[-1] / choice.group.size
-        widths = dict.fromkeys(choice.nearest(1 - (1 - least) * (index + 1) / points) for index in range(points))
-        measured: list[tuple[int, float]] = []
-        for width in widths:
-            gone = least_important(scores[choice.group], width)
-            copy, record = narrowed(graph, {choice.group: gone})
-            if mend is not None:
-                mend(copy, record)
-            error = measure(copy)
-            measured.append((width, 0.0 if error < _ROUNDING else error if error < _HOPELESS else math.inf))
-        curves.append(Curve.through(measured, choice.group.size))
+        widths = list(dict.fromkeys(choice.nearest(1 - (1 - least) * (index + 1) / points) for index in range(points)))
+
+        def measured(choice: Choice = choice, widths: Sequence[int] = widths) -> dict[str, list[float]]:
+            gone = (least_important(scores[choice.group], width) for width in widths)
+            return {"errors": [_error(graph, {choice.group: mask}, measure, mend) for mask in gone]}
+
+        if finished is None:
+            errors = measured()["errors"]
+        else:
+            key = fingerprint((), {"group": choice.group.name, "widths": widths})
+            errors = finished.result(f"group-{key[:16]}", measured)["errors"]
+        curves.append(Curve.through(list(zip(widths, errors, strict=True)), choice.group.size))
     return curves
+
+
+def _error(graph: Graph, removal: Removal, measure: Measure, mend: Mend | None) -> float:
+    """What one cut costs; infinite where outputs or metric are no numbers."""
+    copy, record = narrowed(graph, removal)
+    if mend is not None:
+        mend(copy, record)
+    error = measure(copy)
+    return 0.0 if error < _ROUNDING else error if error < _HOPELESS else math.inf
 
 
 def first_batches(calibration: Calibration, samples: int) -> Calibration:

@@ -9,6 +9,7 @@ import numpy
 import pytest
 import torch
 
+from graphopt.analysis import sparsity
 from graphopt.analysis.axes.groups import AxisGroups
 from graphopt.errors import PassError
 from graphopt.ir.graph import Graph, GraphEditor
@@ -19,7 +20,7 @@ from graphopt.rewrite.cut.attributes import RULES
 from graphopt.rewrite.rewriter import Rewriter
 from tests.rewrite.cut.cases import CASES, Case
 from tests.support.cutting import cut_group, group_of, removal_of, with_dead_units
-from tests.support.folding import filled, largest_difference
+from tests.support.folding import filled, largest_difference, set_state
 
 CONV = "{dilation=(1, 1), groups=1, padding=(0, 0), stride=(1, 1)}"
 CHAIN = f"""graph g(%x: f32[1,3,4,4]) {{
@@ -114,10 +115,56 @@ def test_two_groups_on_one_axis() -> None:
     verify(graph)
 
 
-def test_a_sparsity_annotation_goes_with_the_cut() -> None:
-    graph = parse(CHAIN.replace("%w2: f32[2,4,1,1]", "%w2: f32[2,4,1,1] sparse<unstructured 0.5>"))
-    cut_group(graph, group_of(graph, 4, CHAIN_MEMBERS), (0,))
-    assert graph.states["w2"].type.text == "f32[2,3,1,1]"
+SPARSE = """graph g(%x: f32[2,4]) {
+  param %w1: f32[8,4] sparse<2:4 axis=1 0.5>
+  param %w2: f32[4,8] sparse<unstructured 0.5>
+  %a: f32[2,8] = linear(%x, %w1, none)
+  %b: f32[2,8] = relu(%a)
+  %y: f32[2,4] = linear(%b, %w2, none)
+  return %y
+}
+"""
+SPARSE_CUT = """graph g(%x: f32[2,4]) {
+  param %w1: f32[6,4] sparse<2:4 axis=1 0.5>
+  param %w2: f32[4,6] sparse<unstructured 0.375>
+  %a: f32[2,6] = linear(%x, %w1, none)
+  %b: f32[2,6] = relu(%a)
+  %y: f32[2,4] = linear(%b, %w2, none)
+  return %y
+}
+"""
+SPARSE_MEMBERS = (("w1", 0), ("a", 1), ("b", 1), ("w2", 1))
+
+
+def _sparse() -> Graph:
+    """Of `w1` every second input is zero, of `w2` 16 numbers: a column and most of four more."""
+    graph = filled(SPARSE)
+    first, second = torch.randn(8, 4), torch.randn(4, 8)
+    first[:, ::2] = 0
+    second[:, 1] = 0
+    second[:3, 2:6] = 0
+    set_state(graph, "w1", first)
+    set_state(graph, "w2", second)
+    return graph
+
+
+def test_annotated_zeros_stay_annotated_with_what_is_true_of_the_rest() -> None:
+    graph = _sparse()
+    record = cut_group(graph, group_of(graph, 8, SPARSE_MEMBERS), (1, 3))
+    assert str(graph).splitlines() == SPARSE_CUT.splitlines()
+    assert all(found.holds for found in sparsity(graph))
+    verify(graph)
+    assert str(replay(_sparse(), record)) == str(graph)
+
+
+def test_no_annotation_without_zeros_or_without_numbers() -> None:
+    dense = _sparse()
+    set_state(dense, "w2", torch.ones(4, 8))
+    cut_group(dense, group_of(dense, 8, SPARSE_MEMBERS), (1,))
+    assert dense.states["w2"].type.text == "f32[4,7]"
+    graph = parse(SPARSE)
+    cut_group(graph, group_of(graph, 8, SPARSE_MEMBERS), (1,))
+    assert [state.type.text for state in graph.states.values()] == ["f32[7,4]", "f32[4,7]"]
 
 
 def test_nothing_to_remove_changes_nothing() -> None:

@@ -11,7 +11,7 @@ import torch
 from graphopt.errors import ArtifactError, PassError
 from graphopt.ir.graph import Graph
 from graphopt.ir.parser import parse
-from graphopt.rewrite.cut import CutRecord, load_records, replay, save_records
+from graphopt.rewrite.cut import CutRecord, PartRecord, load_records, replay, save_records
 from tests.rewrite.cut.cases import CASES, Case
 from tests.support.cutting import cut_group, group_of
 from tests.support.folding import filled, largest_difference
@@ -54,6 +54,12 @@ def test_files(tmp_path: Path) -> None:
     save_records(records, tmp_path / "cuts.json")
     assert json.loads((tmp_path / "cuts.json").read_text())["version"] == 1
     assert load_records(tmp_path / "cuts.json") == tuple(records)
+    records.append(CutRecord.of_parts([PartRecord("layer1", "x", "y")]))
+    save_records(records, tmp_path / "cuts.json")
+    document = json.loads((tmp_path / "cuts.json").read_text())
+    assert document["version"] == 2  # older versions would leave the parts where they are
+    assert document["cuts"][-1]["parts"] == [{"name": "layer1", "entry": "x", "exit": "y"}]
+    assert load_records(tmp_path / "cuts.json") == tuple(records)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +68,7 @@ def test_files(tmp_path: Path) -> None:
         (None, "cuts.json can't be read: No such file or directory"),
         ("{", "cuts.json is no JSON: "),
         ("[]", "cuts.json holds no record of cuts"),
-        ('{"format": "graphopt-cuts", "version": 2, "cuts": []}', "cuts.json is of version 2, this graphopt reads 1"),
+        ('{"format": "graphopt-cuts", "version": 3, "cuts": []}', "cuts.json is of version 3, this graphopt reads 1 to 2"),
         ('{"format": "graphopt-cuts", "version": 1, "cuts": [{}]}', "cuts.json is damaged: this is no record of a cut: KeyError: 'states'"),
         (
             '{"format": "graphopt-cuts", "version": 1, "cuts": [{"states": {"w": {"shape": [4], "kept": {"0": [2, 1]}}}, '

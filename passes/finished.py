@@ -1,4 +1,4 @@
-"""Layers that are finished, kept in files, so that a pass that is killed goes on behind the last one.
+"""Layers (or groups) that are finished, kept in files, so that a pass that is killed goes on behind the last one.
 
     FOLDER/sparsify-obs-<options>-<weights>-<data>/layer-00003.safetensors        one file per layer, never written again
 
