@@ -20,6 +20,7 @@ from torch import nn
 
 from graphopt.errors import UsageError
 from graphopt.train.batched.accumulate import row_count
+from graphopt.train.batched.mixing import mixing_part
 
 __all__ = ["CHUNK_BYTES", "fisher_diagonal", "per_sample_gradients"]
 
@@ -43,8 +44,12 @@ def per_sample_gradients(
     weights = {name: parameter.detach() for name, parameter in module.named_parameters() if parameter.requires_grad}
     if not weights:
         raise UsageError("no parameter of the module requires a gradient", fix="module.requires_grad_(True)")
-    if module.training and any(name.rpartition(".")[2] == "running_mean" for name, _ in module.named_buffers()):
-        raise UsageError("a batch norm in train mode mixes samples, so they have no gradients of their own", fix="call module.eval() first")
+    norm = mixing_part(module)
+    if norm is not None:
+        raise UsageError(
+            f"'{norm}' is a batch norm with statistics of the batch it sees: samples have no gradients of their own",
+            fix="call module.eval() first",
+        )
     size = sum(weight.numel() * weight.element_size() for weight in weights.values())
     chunk = max(1, min(rows, chunk_bytes // max(size, 1)))
 

@@ -19,6 +19,7 @@ from graphopt.capture.module import to_module
 from graphopt.errors import UsageError
 from graphopt.ir.data import TensorData
 from graphopt.ir.graph import Graph, GraphEditor, Value
+from graphopt.train.batched.mixing import mixing_node, mixing_part
 from graphopt.train.recovery.data import TrainingBatch
 
 __all__ = ["Network", "graph_of", "own_copy", "shared_features"]
@@ -70,6 +71,15 @@ class Network:
         flat = [leaf for leaf in pytree.tree_leaves(found) if isinstance(leaf, torch.Tensor)]
         count = len(flat) - len(self.features)
         return [tensor for tensor in flat[:count] if tensor.is_floating_point()], flat[count:]
+
+    def mixes_rows(self) -> str | None:
+        """The name of a batch norm that computes with statistics of the batch while this is trained; None where there is none."""
+        if self.graph is not None:
+            return mixing_node(self.graph)
+        mode = self.module.training
+        found = mixing_part(self.module.train())  # a module's own `train` may leave its batch norms in eval mode
+        self.module.train(mode)
+        return found
 
     @torch.no_grad()
     def publish(self) -> nn.Module:

@@ -102,7 +102,8 @@ def recover(
 
     `optimizer` is "sgd" or "adamw", the ones of this package that keep zeros, with `lr` (0.01 and 0.0001 by default),
     `momentum` and `weight_decay`; or a function of the named parameters. `lr` falls to zero as a cosine over the run.
-    Batches are worked on in pieces of `micro_batch` rows, which changes memory and not the gradients. `layerwise`
+    Batches are worked on in pieces of `micro_batch` rows, which changes memory and not the gradients (dropout draws other
+    numbers, and a `loss` of your own has to be a mean over rows); with batch norms there is no such thing. `layerwise`
     first fits each layer to the teacher's by least squares, which needs no labels; then `steps=0` is allowed.
 
     `metric` (of a module, higher is better) is measured at the start, every `evaluate_every` steps (an epoch by default)
@@ -124,6 +125,8 @@ def recover(
     losses = Losses(distillation, temperature, distillation_weight, feature_weight, label_weight, loss)
     batches = check_data(data)
     student, tutor, taught = _networks(model, teacher, features, layerwise)
+    if micro_batch is not None:
+        _check_micro_batch(student)
     devices = runtime(accelerate=accelerate)
     made = _optimizer(optimizer, student.module, lr, momentum, weight_decay)
     training = Training(
@@ -217,6 +220,15 @@ def _reconstruct(training: Training, taught: Graph) -> None:
     reconstruct_layers(
         training.student, taught, training.data, seed=training.seed, start=training.layers_done, done=done, progress=training.progress
     )
+
+
+def _check_micro_batch(student: Network) -> None:
+    norm = student.mixes_rows()
+    if norm is not None:
+        raise UsageError(
+            f"micro_batch was given, and '{norm}' is a batch norm: it computes with the statistics of all rows that it sees at once",
+            fix="leave micro_batch out and use smaller batches, or fold batch norms into their layers first: fold-batch-norm",
+        )
 
 
 def _original(model: object) -> Graph | None:
