@@ -25,7 +25,7 @@ from graphopt.errors import UsageError
 from graphopt.ir.graph import Graph
 from graphopt.train.masks import annotations_of, mask_of, masks_of, pack, unpack
 
-__all__ = ["Masks", "SparseAdamW", "SparseOptimizer", "SparseSGD"]
+__all__ = ["Masks", "SparseAdamW", "SparseOptimizer", "SparseSGD", "keep_zeros"]
 
 Masks: TypeAlias = (
     "Mapping[str, torch.Tensor] | Mapping[torch.Tensor, torch.Tensor] | Mapping[nn.Parameter, torch.Tensor] | nn.Module | Graph | None"
@@ -234,3 +234,20 @@ class SparseAdamW(SparseOptimizer, torch.optim.AdamW):
         self._prepare(masks)
         torch.optim.AdamW.__init__(self, params, lr, **options)
         self._start(masks)
+
+
+def keep_zeros(optimizer: torch.optim.Optimizer, module: nn.Module) -> None:
+    """Make every step of any optimizer leave +0.0 where `masks_of(module)` says so now.
+
+    What the optimizer remembers of these weights is its own affair, unlike with a `SparseOptimizer`.
+    """
+    masks = masks_of(module)
+    zeros = [(parameter, ~masks[name]) for name, parameter in module.named_parameters() if name in masks]
+
+    def write(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        del optimizer, args, kwargs
+        with torch.no_grad():
+            for parameter, places in zeros:
+                parameter.masked_fill_(places.to(parameter.device), 0)
+
+    optimizer.register_step_post_hook(write)

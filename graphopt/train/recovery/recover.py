@@ -20,7 +20,7 @@ from torch import nn
 from graphopt.errors import UsageError
 from graphopt.ir.graph import Graph
 from graphopt.pipeline.context import Metric
-from graphopt.train.optimizers import SparseAdamW, SparseSGD
+from graphopt.train.optimizers import SparseAdamW, SparseOptimizer, SparseSGD, keep_zeros
 from graphopt.train.recovery.checkpoint import Checkpoint, fingerprint
 from graphopt.train.recovery.data import check_data
 from graphopt.train.recovery.device import runtime
@@ -41,6 +41,7 @@ class Recovery:
     `module` is the trained network in eval mode, called as before; `graph` its graph, None where a module was given.
     `steps` were taken in all, the first `resumed_at` of them by a run that was stopped; the weights are those of step
     `best_step`. `history` has what was measured. `reconstructed` are the layers that were fitted to the teacher.
+    `corrected` are annotations of sparsity that the training has made untrue, and what stands in the graph instead.
     """
 
     module: nn.Module
@@ -51,11 +52,12 @@ class Recovery:
     stopped_early: bool
     history: tuple[Evaluation, ...]
     reconstructed: tuple[str, ...] = ()
+    corrected: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         early = ", stopped early" if self.stopped_early else ""
         head = f"{self.steps} steps{early}, weights of step {self.best_step}"
-        return "\n".join([head, *(f"  {evaluation}" for evaluation in self.history)])
+        return "\n".join([head, *(f"  {line}" for line in (*self.history, *self.corrected))])
 
 
 _DECIDING = ("steps", "epochs", "cosine", "micro_batch", "evaluate_every", "patience", "seed")
@@ -101,7 +103,8 @@ def recover(
     have in one shape), and labels (`loss(outputs, labels)`, or cross-entropy and squared error); each has a weight.
 
     `optimizer` is "sgd" or "adamw", the ones of this package that keep zeros, with `lr` (0.01 and 0.0001 by default),
-    `momentum` and `weight_decay`; or a function of the named parameters. `lr` falls to zero as a cosine over the run.
+    `momentum` and `weight_decay`; or a function of the named parameters that returns any of torch's, after whose steps
+    zeros are written again (a `SparseOptimizer` follows its own masks). `lr` falls to zero as a cosine over the run.
     Batches are worked on in pieces of `micro_batch` rows, which changes memory and not the gradients (dropout draws other
     numbers, and a `loss` of your own has to be a mean over rows); with batch norms there is no such thing. `layerwise`
     first fits each layer to the teacher's by least squares, which needs no labels; then `steps=0` is allowed.
@@ -160,15 +163,18 @@ def recover(
     if layerwise and not training.history and isinstance(taught, Graph):
         _reconstruct(training, taught)
     training.run()
+    graph = student.publish_graph()
+    corrected = student.correct_annotations()
     return Recovery(
         student.publish(),
-        student.publish_graph(),
+        graph,
         training.step,
         resumed_at,
         training.best_step,
         training.stopped_early,
         tuple(training.history),
         tuple(training.reconstructed),
+        corrected,
     )
 
 
@@ -260,7 +266,10 @@ def _optimizer(choice: OptimizerChoice, module: nn.Module, lr: float | None, mom
         return SparseAdamW(named, 1e-4 if lr is None else lr, weight_decay=weight_decay, masks=module)
     if not callable(choice):
         raise UsageError(f"optimizer is {choice!r}, needs 'sgd', 'adamw' or a function of the named parameters")
-    return choice(named)
+    made = choice(named)
+    if not isinstance(made, SparseOptimizer):  # one of these has masks of its own, which schedules may move
+        keep_zeros(made, module)
+    return made
 
 
 def _check(
