@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from graphopt.errors import GraphoptError, UsageError
 from graphopt.pipeline.context import Metric
+from graphopt.train.batched.measure import watched_memory
 from graphopt.train.recovery.batch_norm import reestimate_batch_norm
 from graphopt.train.recovery.checkpoint import Checkpoint
 from graphopt.train.recovery.data import TrainingBatch, fixed_rows, items, read_batch
@@ -74,6 +76,7 @@ class Training:
     batch_norm_batches: int
     seed: int
     progress: bool | None
+    measure_memory: bool | None = None
     checkpoint: Checkpoint | None = None
 
     step: int = 0
@@ -86,6 +89,9 @@ class Training:
     layers_done: int = 0
     reconstructed: list[str] = field(default_factory=list[str])
     history: list[Evaluation] = field(default_factory=list[Evaluation])
+    seconds: list[float] = field(default_factory=list[float])
+    """Of the steps that this process has taken, but for the one whose memory was measured."""
+    peak_bytes: int | None = None
     _best: dict[str, torch.Tensor] | None = None
     _best_metric: float = -math.inf
     _stale: int = 0
@@ -152,7 +158,7 @@ class Training:
                 continue
             used += 1
             torch.manual_seed(_seed(self.seed, self.epoch, index, -1 - self.runtime.rank))
-            self._step(network, optimizer, group[self.runtime.rank if share > 1 else 0], total)
+            self._measured_step(network, optimizer, group[self.runtime.rank if share > 1 else 0], total)
             group.clear()
             self.step += 1
             self.index = index + 1
@@ -178,6 +184,19 @@ class Training:
             if spent
             else "give at least one batch",
         )
+
+    def _measured_step(self, network: torch.nn.Module, optimizer: Any, batches: list[TrainingBatch], total: int) -> None:
+        """A step and its time; of the second one the memory in place of that, as the first one makes what the optimizer remembers."""
+        wanted = self.runtime.device.type == "cuda" if self.measure_memory is None else self.measure_memory
+        if wanted and len(self.seconds) == 1 and self.peak_bytes is None:
+            optimizer.zero_grad()
+            with watched_memory(self.runtime.device) as memory:
+                self._step(network, optimizer, batches, total)
+            self.peak_bytes = memory.peak_bytes
+            return
+        begin = time.perf_counter()
+        self._step(network, optimizer, batches, total)
+        self.seconds.append(time.perf_counter() - begin)
 
     def _step(self, network: torch.nn.Module, optimizer: Any, batches: list[TrainingBatch], total: int) -> None:
         if self.cosine:
@@ -314,6 +333,7 @@ class Training:
                 "flags": [self.stopped_early, self.finished],
                 "numbers": [self._best_metric, self._loss_sum],
                 "best": self._best,
+                "planned": {} if self.student.planned is None else self.student.planned.sizes,
                 "reconstructed": self.reconstructed,
                 "history": [asdict(evaluation) for evaluation in self.history],
             }
@@ -334,6 +354,8 @@ class Training:
         self._best_metric, self._loss_sum = found["numbers"]
         self._best = found["best"]
         self.reconstructed = found["reconstructed"]
+        if self.student.planned is not None and (found.get("planned") or self.step):
+            self.student.planned.prepare(found.get("planned", {}))  # the same plan adds gradients in the same order
         self.history = [Evaluation(**entry) for entry in found["history"]]
         return self.step
 

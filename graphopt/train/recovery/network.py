@@ -25,6 +25,7 @@ from graphopt.ir.types import Sparsity
 from graphopt.ops import TRANSPOSED_CONVOLUTIONS
 from graphopt.train.batched.mixing import mixing_node, mixing_part
 from graphopt.train.recovery.data import TrainingBatch
+from graphopt.train.recovery.planned import ActivationMemory, Planned
 
 __all__ = ["Network", "graph_of", "own_copy", "shared_features"]
 
@@ -62,11 +63,22 @@ def own_copy(graph: Graph) -> Graph:
 class Network:
     """A module called with batches. `graph` is None where the caller gave a module."""
 
-    def __init__(self, source: Graph | nn.Module, features: Sequence[str] = (), *, copied: bool = True) -> None:
+    def __init__(
+        self,
+        source: Graph | nn.Module,
+        features: Sequence[str] = (),
+        *,
+        copied: bool = True,
+        activation_memory: ActivationMemory = None,
+    ) -> None:
         self.features = tuple(features)
+        self.planned: Planned | None = None
         if isinstance(source, Graph):
             self.graph: Graph | None = own_copy(source) if copied else source
-            self.module: nn.Module = to_module(_with_outputs(self.graph, features), flat=True)
+            computed = _with_outputs(self.graph, features)
+            self.module: nn.Module = to_module(computed, flat=True)
+            if activation_memory is not None:
+                self.planned = Planned(computed, self.module, activation_memory)
             self.public: nn.Module = to_module(self.graph)
         else:
             self.graph = None
