@@ -24,8 +24,8 @@ from graphopt.ir.graph import Graph, GraphEditor, State, Value
 from graphopt.ir.types import Sparsity
 from graphopt.ops import TRANSPOSED_CONVOLUTIONS
 from graphopt.train.batched.mixing import mixing_node, mixing_part
+from graphopt.train.batched.planned import ActivationMemory, Planned
 from graphopt.train.recovery.data import TrainingBatch
-from graphopt.train.recovery.planned import ActivationMemory, Planned
 
 __all__ = ["Network", "graph_of", "own_copy", "shared_features"]
 

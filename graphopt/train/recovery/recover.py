@@ -23,6 +23,7 @@ from graphopt.errors import UsageError
 from graphopt.ir.graph import Graph
 from graphopt.pipeline.context import Metric
 from graphopt.train.batched.checkpointing import CheckpointPlan
+from graphopt.train.batched.planned import ActivationMemory
 from graphopt.train.optimizers import SparseAdamW, SparseOptimizer, SparseSGD, keep_zeros
 from graphopt.train.recovery.checkpoint import Checkpoint, fingerprint
 from graphopt.train.recovery.data import check_data
@@ -31,7 +32,6 @@ from graphopt.train.recovery.layers import reconstruct_layers
 from graphopt.train.recovery.loop import Evaluation, Training
 from graphopt.train.recovery.losses import Distillation, Loss, Losses
 from graphopt.train.recovery.network import Network, graph_of, shared_features
-from graphopt.train.recovery.planned import ActivationMemory
 
 __all__ = ["OptimizerChoice", "Recovery", "recover"]
 
