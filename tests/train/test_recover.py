@@ -464,6 +464,65 @@ def test_layers_that_are_done_are_not_done_again(tmp_path: Path, student: grapho
     assert bits(resumed.module) == bits(whole.module)
 
 
+LAYERS = """
+import sys, time, torch
+from torch import nn
+import graphopt
+from graphopt.train import recover
+from graphopt.train.recovery import layers
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+x = torch.randn(256, 8)
+teacher = nn.Sequential(*[part for _ in range(6) for part in (nn.Linear(8, 8), nn.Tanh())]).eval()
+passes = ["sparsify-magnitude{ratio=0.5, dense_ends=false}"]
+result = graphopt.optimize(teacher, passes, example_inputs=(x[:4],), dynamic={"input": {0: "batch"}})
+fit, fitted = layers._fit, []
+
+def slow(student, node, *rest):
+    time.sleep(float(sys.argv[2]))
+    fitted.append(node.name)
+    return fit(student, node, *rest)
+
+layers._fit = slow
+found = recover(result, list(x.split(32)), layerwise=True, steps=4, checkpoint=sys.argv[1], accelerate=False)
+torch.save({"weights": found.module.state_dict(), "fitted": fitted, "reconstructed": list(found.reconstructed)}, sys.argv[1] + ".result")
+"""
+
+
+def test_a_kill_between_layers_loses_at_most_one(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(LAYERS)
+
+    def start(name: str, pause: float) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, str(script), str(tmp_path / name), str(pause)], stderr=subprocess.PIPE)
+
+    whole_run = start("whole.pt", 0.0)
+    killed = start("killed.pt", 0.3)
+    file = tmp_path / "killed.pt"
+    deadline = time.monotonic() + 200
+    seen = 0
+    while seen < 2 and time.monotonic() < deadline and killed.poll() is None:
+        if file.exists():
+            seen = int(read(file)[2]["place"][6])
+        time.sleep(0.01)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert killed.returncode == -signal.SIGKILL
+    assert 2 <= seen < 6
+
+    for process in (whole_run, start("killed.pt", 0.0)):
+        _, error = process.communicate(timeout=200)
+        assert process.returncode == 0, error.decode()
+    resumed, whole = (torch.load(tmp_path / f"{name}.pt.result", weights_only=True) for name in ("killed", "whole"))
+    assert len(whole["fitted"]) == 6
+    assert 1 <= len(resumed["fitted"]) <= 6 - seen
+    assert resumed["fitted"] == whole["fitted"][-len(resumed["fitted"]) :]
+    assert resumed["reconstructed"] == whole["reconstructed"]
+    assert len(whole["reconstructed"]) >= 3
+    assert all(torch.equal(value, whole["weights"][name]) for name, value in resumed["weights"].items())
+
+
 def test_a_finished_run_returns_at_once(tmp_path: Path, student: graphopt.Graph, teacher: graphopt.Graph) -> None:
     options: dict[str, Any] = {"teacher": teacher, "steps": 3, "checkpoint": tmp_path / "done.pt", "accelerate": False}
     other: dict[str, Any] = {**options, "steps": 4}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from typing import Any
 
 import pytest
@@ -106,6 +107,86 @@ def test_regrowing_keeps_the_number_of_zeros_and_resumes(method: Any, make: Any)
     run(other, again, resumed, 20, 50)
     assert torch.equal(other, weight)
     assert torch.equal(again.masks[other], optimizer.masks[weight])
+
+
+LONG: dict[str, Any] = {
+    "gradual": lambda optimizer: GradualPruning(optimizer, ratio=0.9, end=800, every=50, pattern=Block(2, 1)),
+    "rigl": lambda optimizer: RigL(optimizer, end=900, every=20),
+    "set": lambda optimizer: SET(optimizer, end=900, every=20),
+    "proximal": lambda optimizer: Proximal(optimizer, l1=0.02, group_lasso=0.01),
+}
+OPTIMIZERS = {
+    "sgd": (SparseSGD, {"lr": 0.02, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
+    "adamw": (SparseAdamW, {"lr": 0.01, "weight_decay": 0.1}),
+}
+
+
+def is_positive_zero(tensor: torch.Tensor) -> bool:
+    return bool((tensor.detach().view(torch.int32) == 0).all())
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("name", LONG)
+def test_zeros_are_positive_zero_in_a_thousand_steps(name: str, optimizer: str) -> None:
+    make, options = OPTIMIZERS[optimizer]
+    weight = weights(8, 12, ratio=0.5)
+    first = weight.detach() != 0
+    made = make([weight], **options)
+    schedule = LONG[name](made)
+    for step in range(1000):
+        run(weight, made, schedule, step, step + 1)
+        mask = made.masks[weight]
+        assert is_positive_zero(weight[~mask]), step
+        for value in made.state[weight].values():
+            assert value.shape != mask.shape or is_positive_zero(value[~mask]), step
+    if name in ("rigl", "set"):
+        assert int(mask.sum()) == int(first.sum())
+        assert not torch.equal(mask, first)
+    else:
+        assert not (mask & ~first).any()
+    zeros = weight.detach() == 0
+    assert is_positive_zero(weight[zeros])  # those of the soft threshold too
+    assert not zeros.all()
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW])
+def test_straight_through_zeros_are_positive_zero_in_a_thousand_steps(make: Any) -> None:
+    weight = weights(8, 12)
+    options = {"momentum": 0.9} if make is torch.optim.SGD else {}
+    optimizer = make([weight], lr=0.01, weight_decay=0.01, **options)
+    trainer = StraightThrough(optimizer, NM(2, 4))
+    seen = trainer.masks[weight].clone()
+    for step in range(1000):
+        run(weight, optimizer, trainer, step, step + 1)
+        mask = trainer.masks[weight]
+        assert is_positive_zero(weight[~mask]), step
+        seen |= mask
+    assert bool((mask.unflatten(1, (3, 4)).sum(-1) == 2).all())
+    assert int(seen.sum()) > int(mask.sum())  # masked weights came back
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("name", ["gradual", "proximal"])
+def test_resuming_from_state_dicts_changes_no_bit(name: str, optimizer: str) -> None:
+    make, options = OPTIMIZERS[optimizer]
+    weight, other = weights(8, 12, ratio=0.3), weights(8, 12, seed=1)
+    made, again = make([weight], **options), make([other], **options)
+    schedule, resumed = LONG[name](made), LONG[name](again)
+    run(weight, made, schedule, 0, 130)
+    file = io.BytesIO()
+    torch.save({"weight": weight.detach(), "optimizer": made.state_dict(), "schedule": schedule.state_dict()}, file)
+    run(weight, made, schedule, 130, 300)
+
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    with torch.no_grad():
+        other.copy_(saved["weight"])
+    again.load_state_dict(saved["optimizer"])
+    resumed.load_state_dict(saved["schedule"])
+    run(other, again, resumed, 130, 300)
+    assert other.detach().numpy().tobytes() == weight.detach().numpy().tobytes()
+    assert torch.equal(again.masks[other], made.masks[weight])
+    assert not torch.equal(weight.detach(), saved["weight"])
 
 
 def test_set_grows_only_where_nothing_was() -> None:
