@@ -88,8 +88,7 @@ def annotated() -> graphopt.Graph:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Flatten(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
     passes = ['sparsify-block{block=(4, 1), ratio=0.5, only=("1",), dense_ends=false}', 'sparsify-n-m{n=2, m=4, only=("3",)}']
-    options = {"example_inputs": (torch.randn(ROWS, 1, 4, 4),), "dynamic": {"input": {0: "batch"}}}
-    return graphopt.optimize(module, passes, **options).graph
+    return graphopt.optimize(module, passes, example_inputs=(torch.randn(ROWS, 1, 4, 4),), dynamic={"input": {0: "batch"}}).graph
 
 
 @pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.Adam])
