@@ -82,7 +82,7 @@ def watched_memory(device: torch.device) -> Generator[Memory]:
 
 
 def _profiled() -> bool:
-    return bool(torch.autograd._profiler_enabled())  # pyright: ignore[reportPrivateImportUsage]
+    return bool(torch.autograd._profiler_enabled())  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
 
 
 def _peak(profiler: Any) -> int:
