@@ -23,9 +23,10 @@ from torch import nn
 
 from graphopt.errors import UsageError
 from graphopt.ir.graph import Graph
+from graphopt.ir.types import Sparsity
 from graphopt.train.masks import annotations_of, mask_of, masks_of, pack, unpack
 
-__all__ = ["Masks", "SparseAdamW", "SparseOptimizer", "SparseSGD"]
+__all__ = ["Masks", "SparseAdamW", "SparseOptimizer", "SparseSGD", "keep_zeros"]
 
 Masks: TypeAlias = (
     "Mapping[str, torch.Tensor] | Mapping[torch.Tensor, torch.Tensor] | Mapping[nn.Parameter, torch.Tensor] | nn.Module | Graph | None"
@@ -43,12 +44,16 @@ class SparseOptimizer(torch.optim.Optimizer):
         """To be called before the constructor of torch's optimizer, which adds the groups."""
         self._zeros: dict[torch.Tensor, torch.Tensor] = {}
         self._wanted: dict[str | torch.Tensor, torch.Tensor] | None = None
+        self._annotated: dict[str | torch.Tensor, Sparsity] = {}
+        self._annotations: dict[torch.Tensor, Sparsity] = {}
         if isinstance(masks, nn.Module):
             annotations = annotations_of(masks)
+            self._annotated = {parameter: annotations[name] for name, parameter in masks.named_parameters() if name in annotations}
             found = ((parameter, mask_of(parameter, annotations.get(name))) for name, parameter in masks.named_parameters())
             self._wanted = {parameter: mask for parameter, mask in found if mask is not None}
         elif isinstance(masks, Graph):
             self._wanted = {**masks_of(masks)}
+            self._annotated = {name: state.type.sparsity for name, state in masks.states.items() if state.type.sparsity is not None}
         elif masks is not None:
             self._wanted = dict(cast("Mapping[str | torch.Tensor, torch.Tensor]", masks))
 
@@ -111,6 +116,11 @@ class SparseOptimizer(torch.optim.Optimizer):
                     mask = self._wanted.get(self._plain(name))
             if mask is not None:
                 self.set_mask(parameter, mask)
+            annotation = self._annotated.get(parameter)
+            if annotation is None and name is not None:
+                annotation = self._annotated.get(self._plain(name))
+            if annotation is not None:
+                self._annotations[parameter] = annotation
 
     @property
     def masks(self) -> dict[torch.Tensor, torch.Tensor]:
@@ -121,6 +131,10 @@ class SparseOptimizer(torch.optim.Optimizer):
         """The mask of one parameter, None for a dense one."""
         zeros = self._zeros.get(parameter)
         return None if zeros is None else ~zeros
+
+    def annotation(self, parameter: torch.Tensor) -> Sparsity | None:
+        """How zeros of a parameter were annotated in the module or graph that masks came from; None where nothing is known."""
+        return self._annotations.get(parameter)
 
     @torch.no_grad()
     def set_mask(self, parameter: torch.Tensor, mask: torch.Tensor | None) -> None:
@@ -189,7 +203,8 @@ class SparseOptimizer(torch.optim.Optimizer):
         self.write_zeros()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_zeros": self._zeros, "_wanted": self._wanted}
+        own = ("_zeros", "_wanted", "_annotated", "_annotations")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in own}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -234,3 +249,20 @@ class SparseAdamW(SparseOptimizer, torch.optim.AdamW):
         self._prepare(masks)
         torch.optim.AdamW.__init__(self, params, lr, **options)
         self._start(masks)
+
+
+def keep_zeros(optimizer: torch.optim.Optimizer, module: nn.Module) -> None:
+    """Make every step of any optimizer leave +0.0 where `masks_of(module)` says so now.
+
+    What the optimizer remembers of these weights is its own affair, unlike with a `SparseOptimizer`.
+    """
+    masks = masks_of(module)
+    zeros = [(parameter, ~masks[name]) for name, parameter in module.named_parameters() if name in masks]
+
+    def write(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        del optimizer, args, kwargs
+        with torch.no_grad():
+            for parameter, places in zeros:
+                parameter.masked_fill_(places.to(parameter.device), 0)
+
+    optimizer.register_step_post_hook(write)

@@ -13,14 +13,12 @@ Where a trainer calls the optimizer (Lightning, HF Trainer), `schedule.attach()`
 | class | does | source |
 |---|---|---|
 | `GradualPruning` | masks the smallest weights, ever more of them | Zhu & Gupta 2017 |
-| `RigL` | drops small weights, grows those with large gradients | Evci et al. 2020 |
-| `SET` | drops small weights, grows random ones | Mocanu et al. 2018 |
 | `Proximal` | pulls weights, or blocks of them, to exactly zero | Parikh & Boyd 2014; Yuan & Lin 2006 |
+| `RigL`, `SET` (regrow.py) | drop small weights, grow others | Evci et al. 2020; Mocanu et al. 2018 |
 """
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -31,7 +29,7 @@ from graphopt.errors import UsageError
 from graphopt.train.optimizers import SparseOptimizer
 from graphopt.train.patterns import Block, Pattern, Scope, Unstructured, keep_largest
 
-__all__ = ["SET", "GradualPruning", "Proximal", "RigL", "Schedule"]
+__all__ = ["GradualPruning", "Proximal", "Schedule", "chosen_weights", "sparse_optimizer"]
 
 
 class Schedule(ABC):
@@ -67,8 +65,12 @@ class Schedule(ABC):
         self.steps = int(state["steps"])
 
 
-def _weights(optimizer: torch.optim.Optimizer, parameters: Iterable[torch.Tensor] | None) -> list[torch.Tensor]:
-    """The parameters of the optimizer that are to be sparse: those given, or all with two axes or more."""
+def chosen_weights(optimizer: torch.optim.Optimizer, parameters: Iterable[torch.Tensor] | None) -> list[torch.Tensor]:
+    """The parameters of the optimizer that are to be sparse: those given, or all with two axes or more.
+
+    Raises:
+        UsageError: one that was given is not the optimizer's.
+    """
     known = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if parameters is None:
         return [parameter for parameter in known if parameter.dim() >= 2]
@@ -82,7 +84,12 @@ def _weights(optimizer: torch.optim.Optimizer, parameters: Iterable[torch.Tensor
     return chosen
 
 
-def _sparse(optimizer: torch.optim.Optimizer, what: str) -> SparseOptimizer:
+def sparse_optimizer(optimizer: torch.optim.Optimizer, what: str) -> SparseOptimizer:
+    """The optimizer as one that keeps zeros.
+
+    Raises:
+        UsageError: it is none; `what` needs it.
+    """
     if not isinstance(optimizer, SparseOptimizer):
         raise UsageError(f"{what} needs SparseSGD or SparseAdamW, got {type(optimizer).__name__}", fix="masks are kept by the optimizer")
     return optimizer
@@ -119,8 +126,8 @@ class GradualPruning(Schedule):
             raise UsageError(f"ratios go from {initial:g} to {ratio:g}, need 0 <= initial <= ratio < 1")
         if not 0 <= begin < end or every < 1:
             raise UsageError(f"pruning goes from step {begin} to {end}, every {every}, needs 0 <= begin < end and every >= 1")
-        self._masker = _sparse(optimizer, "GradualPruning")
-        self._parameters = _weights(optimizer, parameters)
+        self._masker = sparse_optimizer(optimizer, "GradualPruning")
+        self._parameters = chosen_weights(optimizer, parameters)
         self._ratios, self._span, self._every = (initial, ratio), (begin, end), every
         self._pattern: Pattern = pattern or Unstructured()
         self._scope: Scope = scope
@@ -148,113 +155,6 @@ class GradualPruning(Schedule):
         masks = keep_largest(sizes, self.ratio, self._pattern, self._scope)
         for parameter, mask, old in zip(self._parameters, masks, known, strict=True):
             self._masker.set_mask(parameter, mask if old is None else mask & old)
-
-
-class _Regrow(Schedule):
-    """Drops the smallest kept weights of each layer and grows as many elsewhere; the number of zeros stays.
-
-    At step t a fraction `fraction / 2 (1 + cos(pi t / end))` of the kept weights is exchanged, every `every` steps until
-    `end`. Grown weights start at zero, and so does what the optimizer remembers of them.
-    """
-
-    def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        *,
-        end: int,
-        fraction: float = 0.3,
-        every: int = 100,
-        parameters: Iterable[torch.Tensor] | None = None,
-    ) -> None:
-        super().__init__(optimizer)
-        if not 0 < fraction <= 1 or end < 1 or every < 1:
-            raise UsageError(
-                f"fraction {fraction:g} is exchanged every {every} steps until {end}, needs 0 < fraction <= 1 and at least 1 step each"
-            )
-        self._masker = _sparse(optimizer, type(self).__name__)
-        self._given = None if parameters is None else _weights(optimizer, parameters)
-        self._end, self._fraction, self._every = end, fraction, every
-
-    @property
-    def fraction(self) -> float:
-        """The fraction of kept weights that is exchanged at this step."""
-        return self._fraction / 2 * (1 + math.cos(math.pi * min(self.steps, self._end) / self._end))
-
-    def _update(self) -> None:
-        if self.steps % self._every or self.steps >= self._end:
-            return
-        masks = self._masker.masks
-        for index, parameter in enumerate(self._given if self._given is not None else list(masks)):
-            if parameter in masks:
-                self._masker.set_mask(parameter, self._exchange(parameter, masks[parameter], index))
-
-    def _exchange(self, parameter: torch.Tensor, mask: torch.Tensor, index: int) -> torch.Tensor:
-        kept = int(mask.sum())
-        flat = mask.flatten()
-        sizes = parameter.detach().abs().flatten().float()
-        dropped = sizes.masked_fill(~flat, math.inf).argsort(stable=True)[: round(self.fraction * kept)]
-        staying = flat.clone()
-        staying[dropped] = False
-        scores = self._scores(parameter, flat, staying, index)
-        grown = scores.argsort(descending=True, stable=True)[: min(len(dropped), int((scores >= 0).sum()))]
-        made = staying.clone()
-        made[grown] = True
-        missing = kept - int(made.sum())
-        if missing:  # fewer places than dropped weights: the largest of these stay
-            made[dropped[len(dropped) - missing :]] = True
-        return self._restarted(parameter, flat, staying, made).reshape(mask.shape)
-
-    def _restarted(self, parameter: torch.Tensor, old: torch.Tensor, staying: torch.Tensor, made: torch.Tensor) -> torch.Tensor:
-        """Weights that were dropped and grown at once begin anew like the others: they are masked for a moment."""
-        again = made & old & ~staying
-        if bool(again.any()):
-            self._masker.set_mask(parameter, (made & ~again).reshape(parameter.shape))
-        return made
-
-    @abstractmethod
-    def _scores(self, parameter: torch.Tensor, old: torch.Tensor, staying: torch.Tensor, index: int) -> torch.Tensor:
-        """How much each weight wants to grow, flat; -1 where it may not."""
-
-
-class RigL(_Regrow):
-    """Drops small weights and grows those whose gradients are largest, dropped ones among them.
-
-    Needs the gradients of the step, so call `step` before `zero_grad`. Unlike in the paper, the optimizer steps at those
-    iterations too.
-
-    Source: Evci et al., "Rigging the Lottery", ICML 2020, algorithm 1.
-
-    Raises:
-        UsageError: options out of range, an optimizer that keeps no zeros, or gradients that are gone.
-    """
-
-    def _scores(self, parameter: torch.Tensor, old: torch.Tensor, staying: torch.Tensor, index: int) -> torch.Tensor:
-        if parameter.grad is None:
-            raise UsageError(
-                f"RigL found no gradient for a sparse parameter of shape {list(parameter.shape)}",
-                fix="call schedule.step() after optimizer.step() and before zero_grad(), or schedule.attach()",
-            )
-        sizes = parameter.grad.detach().abs().flatten().float()
-        return torch.nan_to_num(sizes, nan=0.0).masked_fill(staying, -1.0)
-
-
-class SET(_Regrow):
-    """Drops small weights and grows random ones that were not there before. Every rank draws the same from `seed`.
-
-    Source: Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse connectivity inspired
-    by network science", Nature Communications 2018. The paper exchanges a constant fraction; here it decays as in RigL.
-
-    Raises:
-        UsageError: options out of range, or an optimizer that keeps no zeros.
-    """
-
-    def __init__(self, optimizer: torch.optim.Optimizer, *, seed: int = 0, end: int, fraction: float = 0.3, every: int = 100) -> None:
-        super().__init__(optimizer, end=end, fraction=fraction, every=every)
-        self._seed = seed
-
-    def _scores(self, parameter: torch.Tensor, old: torch.Tensor, staying: torch.Tensor, index: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(hash((self._seed, self.steps, index)) & (2**63 - 1))
-        return torch.rand(parameter.numel(), generator=generator).to(parameter.device).masked_fill(old, -1.0)
 
 
 class Proximal(Schedule):
@@ -288,7 +188,7 @@ class Proximal(Schedule):
             raise UsageError(
                 "blocks were given without group_lasso, which alone looks at them", fix="leave blocks out, or give group_lasso too"
             )
-        self._parameters = _weights(optimizer, parameters)
+        self._parameters = chosen_weights(optimizer, parameters)
         self._l1, self._group_lasso, self._blocks = l1, group_lasso, blocks
 
     def _update(self) -> None:

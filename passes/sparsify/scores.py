@@ -11,7 +11,8 @@ Network Pruning, CVPR 2019, equation 8; Sanh et al., Movement Pruning, NeurIPS 2
 The loss is that of `graphopt.passes.shrink.importance.loss`. Weights that are zero already have the lowest score.
 
 Gradients are those of batches, as in the sources: movement is a sum, which single samples would give too, and the square of Taylor is
-that of a batch's gradient. One backward pass per batch is all that they take, so there is nothing for `torch.func.vmap` to save.
+that of a batch's gradient. One backward pass per batch is all that they take, so there is nothing for `torch.func.vmap` to save;
+where its activations are large, parts of the graph are run again (`graphopt.train.batched.planned`).
 """
 
 from __future__ import annotations

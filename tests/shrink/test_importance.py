@@ -7,15 +7,18 @@ from collections.abc import Callable
 import numpy
 import pytest
 import torch
+from torch import nn
 
+from graphopt import capture
 from graphopt.analysis.axes import AxisGroup, AxisGroups
 from graphopt.errors import PassError, PassOptionError
 from graphopt.ir.graph import Graph
 from graphopt.ir.parser import parse
-from graphopt.passes.shrink.importance import METHODS, needs_data, score
+from graphopt.passes.shrink.importance import METHODS, gradients, needs_data, score
 from graphopt.passes.shrink.importance.unit_losses import UnitLosses
 from graphopt.pipeline.calibration import Batch, Calibration
 from graphopt.pipeline.context import Context
+from graphopt.train.batched.measure import watched_memory
 from tests.support.folding import filled, set_state
 from tests.support.groups import grouped, hand_made_group
 
@@ -196,6 +199,35 @@ def test_hessian_without_vmap_runs_sample_by_sample() -> None:
     torch.testing.assert_close(_only(score(other, _channels(other), "hessian", context)), wanted, rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("method", ["taylor", "hessian"])
+def test_large_activations_are_computed_again(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, context = filled(TEXT), _context()
+    wanted = _only(score(graph, _channels(graph), method, context))
+    monkeypatch.setattr(gradients, "ACTIVATION_BYTES", 1)
+    torch.testing.assert_close(_only(score(graph, _channels(graph), method, context)), wanted, rtol=1e-6, atol=0)
+
+
+def test_gradients_computed_again_are_the_same_in_less_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    blocks = [nn.Sequential(nn.Linear(8, 64), nn.BatchNorm1d(64), nn.GELU(), nn.Linear(64, 8)) for _ in range(6)]
+    x = torch.randn(64, 8, dtype=torch.float64)
+    graph = capture(nn.Sequential(*blocks).double().eval(), (x,), dynamic={"input": {0: "batch"}})
+    names = [name for name, state in graph.states.items() if state.kind == "param"]
+    found: list[tuple[dict[str, torch.Tensor], int]] = []
+    for limit in (1 << 30, 1):
+        monkeypatch.setattr(gradients, "ACTIVATION_BYTES", limit)
+        model = gradients.Differentiable(graph, names, 0)
+        signs = model.signs(Batch((x,)), 0)
+        with watched_memory(torch.device("cpu")) as memory:
+            computed = model.gradients((x,), None, signs)
+        assert memory.peak_bytes is not None
+        found.append((computed, memory.peak_bytes))
+    (plain, much), (again, little) = found
+    for name, gradient in plain.items():
+        torch.testing.assert_close(again[name], gradient, rtol=1e-12, atol=1e-15)
+    assert little < 0.8 * much
+
+
 def test_a_graph_of_fixed_batch_counts_a_batch_as_a_sample() -> None:
     graph = filled(TEXT.replace(" where n in [1, 64]", "").replace("[n,", "[4,").replace("(n,", "(4,"))
     context = _context()
@@ -304,9 +336,9 @@ def test_targets_that_are_no_classes(method: str) -> None:
 def test_squares_of_half_precision_are_not_lost() -> None:
     graph = filled("graph g(%x: f16[2,3]) { param %w: f16[4,3] %y: f16[2,4] = linear(%x, %w, none) return %y }")
     groups = grouped(hand_made_group(graph, "y", 4, [("w", 0, "written"), ("y", 1, "carried")], "neuron"))
-    gradients = {"w": torch.full((4, 3), 1e-4, dtype=torch.float16)}
+    small = {"w": torch.full((4, 3), 1e-4, dtype=torch.float16)}
     wanted = (_state(graph, "w") * 1e-4).square().sum(1)  # 1e-8 is zero in float16
-    torch.testing.assert_close(_only(UnitLosses(graph, groups).squared_changes(gradients)), wanted, rtol=1e-2, atol=0)
+    torch.testing.assert_close(_only(UnitLosses(graph, groups).squared_changes(small)), wanted, rtol=1e-2, atol=0)
 
 
 ENDING = """graph g(%x: f32[n,3]) where n in [1, 8] {{

@@ -77,11 +77,16 @@ def test_gradients_of_single_samples(make: Callable[[], nn.Module], chunk_bytes:
 
 def test_what_mixes_rows_is_refused() -> None:
     module, (x, y) = network().train(), batch()
-    with pytest.raises(UsageError, match=r"1.running_mean belongs to a batch norm in train mode.*\n  fix: call module.eval\(\) first"):
+    with pytest.raises(UsageError, match=r"'1' is a batch norm with statistics of the batch it sees.*\n  fix: call module.eval\(\) first"):
         accumulate_gradients(module, functional.cross_entropy, (x,), y, micro_batch=2)
     accumulate_gradients(module, functional.cross_entropy, (x,), y, micro_batch=7)
-    with pytest.raises(UsageError, match=r"a batch norm in train mode mixes samples"):
+    with pytest.raises(UsageError, match=r"'1' is a batch norm with statistics of the batch it sees: samples have"):
         next(per_sample_gradients(module, functional.cross_entropy, (x,), y))
+    stateless = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16, track_running_stats=False), nn.Linear(16, 3)).double().eval()
+    with pytest.raises(UsageError, match=r"'1' is a batch norm with statistics"):
+        accumulate_gradients(stateless, functional.cross_entropy, (x,), y, micro_batch=2)
+    by_rows = nn.Sequential(nn.InstanceNorm2d(1, track_running_stats=True), nn.Flatten(), nn.Linear(16, 3)).double().train()
+    accumulate_gradients(by_rows, functional.cross_entropy, (x,), y, micro_batch=2)
 
 
 def test_batches_that_do_not_fit_say_so() -> None:

@@ -50,8 +50,8 @@ class Fragile:
             self.left -= 1
             yield item
 
-def run(data, file=None, **options):
-    return recover(student, data, teacher=teacher, metric=metric, epochs=3, evaluate_every=3, lr=0.05, batch_norm_batches=0,
+def run(data, file=None, model=student, **options):
+    return recover(model, data, teacher=teacher, metric=metric, epochs=3, evaluate_every=3, lr=0.05, batch_norm_batches=0,
                    checkpoint=file and f"{folder}/{file}", checkpoint_every=2, **options)
 
 whole = run(Fragile(1000))
@@ -60,12 +60,14 @@ try:
 except Stopped:
     pass
 resumed = run(Fragile(1000), "shared.safetensors")
-run(loader, f"of{rank}.safetensors", micro_batch=2)
+pieces = {"model": nn.Sequential(student[0], *student[2:]), "micro_batch": 2}  # a batch norm would need whole batches
+run(loader, f"of{rank}.safetensors", **pieces)
 try:
-    run(loader, f"of{rank}.safetensors", micro_batch=2)
+    run(loader, f"of{rank}.safetensors", **pieces)
 except UsageError as error:
     text = str(error)
-torch.save({"whole": whole.module.state_dict(), "resumed": resumed.module.state_dict(), "history": str(whole), "again": str(resumed),
+torch.save({"whole": whole.module.state_dict(), "resumed": resumed.module.state_dict(),
+            "history": list(map(str, whole.history)), "again": list(map(str, resumed.history)),
             "start": resumed.resumed_at, "steps": whole.steps, "text": text}, f"{folder}/{rank}.pt")
 """
 

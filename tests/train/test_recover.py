@@ -17,8 +17,10 @@ import torch
 from torch import nn
 
 import graphopt
+from graphopt.analysis.sparsity import sparsity
 from graphopt.errors import ArtifactError, UsageError
-from graphopt.train import masks_of, recover
+from graphopt.ir.verifier import verify_structure
+from graphopt.train import SparseSGD, masks_of, recover
 from graphopt.train.recovery.checkpoint import read
 
 ROWS = 8
@@ -78,6 +80,51 @@ def test_the_outputs_come_back_and_zeros_stay(student: graphopt.Graph, teacher: 
     assert bits(found.graph.to_module()) == bits(found.module)
     assert found.steps == 40
     assert str(found).startswith("40 steps, weights of step 40\n  step 40  loss ")
+
+
+@pytest.fixture(scope="module")
+def annotated() -> graphopt.Graph:
+    """A graph with a weight in blocks of zeros and one 2:4 sparse, annotated."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    passes = ['sparsify-block{block=(4, 1), ratio=0.5, only=("1",), dense_ends=false}', 'sparsify-n-m{n=2, m=4, only=("3",)}']
+    return graphopt.optimize(module, passes, example_inputs=(torch.randn(ROWS, 1, 4, 4),), dynamic={"input": {0: "batch"}}).graph
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.Adam])
+def test_any_optimizer_keeps_zeros_and_annotations_true(make: Any, annotated: graphopt.Graph) -> None:
+    def optimizer(named: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+        return make([parameter for _, parameter in named], lr=0.05, weight_decay=0.01)
+
+    found = recover(annotated, batches(labels=True), epochs=2, optimizer=optimizer, accelerate=False)
+    assert found.graph is not None
+    assert found.corrected == ()
+    masks = masks_of(annotated)
+    assert sorted(masks) == ["1.weight", "3.weight"]
+    for name, mask in masks.items():
+        assert found.graph.states[name].type == annotated.states[name].type
+        weight = found.module.get_parameter(name).detach()
+        assert (weight[~mask].view(torch.int32) == 0).all()
+        assert not torch.equal(weight, annotated.to_module().get_parameter(name))
+    assert [statistics.holds for statistics in sparsity(found.graph) if statistics.holds is not None] == [True, True]
+
+
+def test_annotations_that_are_trained_away_are_corrected(annotated: graphopt.Graph) -> None:
+    def dense(named: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+        masks = {name: mask for name, mask in masks_of(annotated).items() if name == "3.weight"}
+        masks["3.weight"] = masks["3.weight"] & (torch.rand(8, 16, generator=torch.Generator().manual_seed(0)) < 0.9)
+        masks["3.weight"][0, :4] = True  # not 2:4 any more, and still sparse
+        return SparseSGD(named, lr=0.05, masks=masks)
+
+    found = recover(annotated, batches(labels=True), epochs=2, optimizer=dense, accelerate=False)
+    assert found.graph is not None
+    assert found.graph.states["1.weight"].type.sparsity is None
+    kept = found.graph.states["3.weight"].type.sparsity
+    assert kept is not None and kept.pattern.value == "unstructured"  # noqa: PT018  # one statement about one thing
+    assert [line.split(" now, was ")[0] for line in found.corrected] == ["%1.weight is dense", f"%3.weight is {kept.text}"]
+    assert found.corrected[0] in str(found)
+    assert list(masks_of(found.module)) == ["3.weight"]
+    verify_structure(found.graph)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -157,11 +204,127 @@ def test_two_processes_share_the_batches_and_end_with_the_same_bits(tmp_path: Pa
     assert first.startswith(f"4 steps, {zeros} zeros, "), "half of the steps that one process takes: 4 batches, 2 epochs"
 
 
-def test_micro_batches_compute_the_same(teacher: graphopt.Graph) -> None:
-    module = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).double()
-    data = [(x.double(), y) for x, y in batches(labels=True)]
-    found = [recover(module, data, epochs=2, micro_batch=rows, accelerate=False).module for rows in (None, 3)]
-    assert torch.allclose(found[0][1].weight, found[1][1].weight, atol=1e-14)  # pyright: ignore[reportIndexIssue, reportArgumentType]
+class Labelled(nn.Module):
+    """A token classifier: one prediction for each of four positions."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first, self.second = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
+        return self.second(self.first(input).tanh())
+
+
+@pytest.mark.parametrize("own_loss", [False, True])
+@pytest.mark.parametrize("distillation", ["kl", "mse"])
+def test_micro_batches_have_the_gradients_of_the_whole(distillation: Any, own_loss: bool) -> None:
+    """Features of very different sizes, and rows with few labels or none, so that equal weights of pieces would be wrong."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(7, 4, 4, generator=generator, dtype=torch.float64) * torch.logspace(-2, 1, 7, dtype=torch.float64)[:, None, None]
+    labels = torch.randint(0, 3, (7, 4), generator=generator)
+    labels[torch.rand(7, 4, generator=generator) < 0.5] = -100
+    labels[:3] = -100
+    both = [graphopt.capture(Labelled(seed).double().eval(), (x,), dynamic={"input": {0: "batch"}}) for seed in (0, 1)]
+
+    def loss(outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return ((outputs.sum((1, 2)) - target.clamp(min=0).sum(1)) ** 2).mean()
+
+    options: dict[str, Any] = {"teacher": both[1], "steps": 2, "features": ("first", "tanh*"), "distillation": distillation}
+    options |= {"optimizer": lambda named: torch.optim.SGD([p for _, p in named], lr=0.5), "accelerate": False}  # pyright: ignore[reportUnknownLambdaType, reportUnknownVariableType]
+    options |= {"loss": loss} if own_loss else {}
+    whole = recover(both[0], [(x, labels)], **options)
+    for rows in (1, 3, 7):
+        pieces = recover(both[0], [(x, labels)], micro_batch=rows, **options)
+        for name, weight in whole.module.named_parameters():
+            assert torch.allclose(pieces.module.get_parameter(name), weight, rtol=1e-12, atol=1e-14), (rows, name)
+        assert pieces.history[-1].loss == pytest.approx(whole.history[-1].loss, rel=1e-12)
+
+
+def test_a_batch_without_any_label_teaches_nothing() -> None:
+    module = Labelled(0)
+    nothing = torch.full((2, 4), -100)
+    found = recover(module, [(torch.randn(2, 4, 4), nothing)], steps=1, accelerate=False)
+    assert bits(found.module) == bits(module)
+
+
+def test_micro_batches_of_what_mixes_rows_are_refused(student: graphopt.Graph, teacher: graphopt.Graph) -> None:
+    for model, name in ((student, "batch_norm|1"), (sparse(), "1"), (student.to_module(), "1")):
+        with pytest.raises(UsageError, match=rf"micro_batch was given, and '({name})' is a batch norm: .*\n  fix: leave micro_batch out"):
+            recover(model, batches(), teacher=network(), micro_batch=4, accelerate=False)
+
+    class Frozen(nn.Sequential):
+        """Leaves its batch norm in eval mode, as fine-tuning often does."""
+
+        def train(self, mode: bool = True) -> Frozen:
+            super().train(mode)
+            self[1].eval()
+            return self
+
+    recover(Frozen(*sparse()), batches(), teacher=network(), micro_batch=4, batch_norm_batches=0, steps=1, accelerate=False)
+    fixed = graphopt.capture(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval(), (torch.randn(8, 1, 4, 4),))
+    with pytest.raises(UsageError, match=r"micro_batch is 4, and the graph was captured for batches of 8 rows alone\n  fix: capture with"):
+        recover(fixed, batches(), teacher=network(), micro_batch=4, accelerate=False)
+
+
+class Deep(nn.Module):
+    """Blocks with a path around each, batch norms and dropout."""
+
+    def __init__(self, seed: int, blocks: int = 6) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(8, 64), nn.BatchNorm1d(64), nn.GELU(), nn.Linear(64, 8)) for _ in range(blocks))
+        self.dropout = nn.Dropout(0.2)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
+        for block in self.blocks:
+            input = input + self.dropout(block(input))  # noqa: A001
+        return input
+
+
+def deep(seed: int) -> graphopt.Graph:
+    x = torch.randn(4, 8, dtype=torch.float64)
+    return graphopt.capture(Deep(seed).double().eval(), (x,), dynamic={"input": {0: "batch"}})
+
+
+def test_activations_are_computed_again_with_the_same_gradients(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    data = [torch.randn(rows, 8, generator=generator, dtype=torch.float64) for rows in (64, 32, 96, 64)]
+    options: dict[str, Any] = {"teacher": deep(1), "epochs": 2, "distillation": "mse", "features": ("add*",), "accelerate": False}
+    options |= {"measure_memory": True, "lr": 0.02}
+    plain = recover(deep(0), data, **options)
+    least = recover(deep(0), data, activation_memory="least", **options)
+    assert plain.plan is None
+    assert least.plan is not None
+    assert least.plan.again >= 2
+    assert f"  {least.plan}" in str(least)
+    for name, tensor in plain.module.state_dict().items():
+        assert torch.allclose(least.module.state_dict()[name], tensor, rtol=1e-11, atol=1e-13), name
+    assert plain.peak_bytes is not None
+    assert least.peak_bytes is not None
+    assert least.peak_bytes < 0.75 * plain.peak_bytes
+    budget = (least.plan.bytes + least.plan.without) // 2
+    some = recover(deep(0), data, activation_memory=budget, checkpoint=tmp_path / "some", **options)
+    assert some.plan is not None
+    assert least.plan.bytes < some.plan.bytes <= budget
+    assert recover(deep(0), data, activation_memory=budget, checkpoint=tmp_path / "some", **options).plan == some.plan
+    with pytest.raises(UsageError, match=r"need .* at least with checkpoints, 1.* are allowed\n  fix: use smaller batches"):
+        recover(deep(0), data, activation_memory=1, **options)
+
+
+def test_time_and_memory_of_steps_are_reported(student: graphopt.Graph, teacher: graphopt.Graph, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"teacher": teacher, "steps": 4, "accelerate": False, "checkpoint": tmp_path / "done"}
+    found = recover(student, batches(), measure_memory=True, **options)
+    assert found.seconds_per_step is not None
+    assert found.seconds_per_step > 0
+    assert found.peak_bytes is not None
+    weights = sum(parameter.numel() * 4 for parameter in found.module.parameters())
+    assert weights < found.peak_bytes < 100 * weights + 4 * ROWS * 64 * 40  # gradients at least, and activations of both networks
+    assert f"  {found.seconds_per_step:.3g} s per step, " in str(found)
+    assert str(found).endswith(" of memory at its peak")
+    again = recover(student, batches(), **options)  # finished: no step is taken
+    assert (again.seconds_per_step, again.peak_bytes) == (None, None)
+    assert " s per step" not in str(again)
 
 
 def test_a_graph_of_fixed_rows_takes_larger_batches() -> None:
@@ -300,6 +463,65 @@ def test_layers_that_are_done_are_not_done_again(tmp_path: Path, student: grapho
     assert bits(resumed.module) == bits(whole.module)
 
 
+LAYERS = """
+import sys, time, torch
+from torch import nn
+import graphopt
+from graphopt.train import recover
+from graphopt.train.recovery import layers
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+x = torch.randn(256, 8)
+teacher = nn.Sequential(*[part for _ in range(6) for part in (nn.Linear(8, 8), nn.Tanh())]).eval()
+passes = ["sparsify-magnitude{ratio=0.5, dense_ends=false}"]
+result = graphopt.optimize(teacher, passes, example_inputs=(x[:4],), dynamic={"input": {0: "batch"}})
+fit, fitted = layers._fit, []
+
+def slow(student, node, *rest):
+    time.sleep(float(sys.argv[2]))
+    fitted.append(node.name)
+    return fit(student, node, *rest)
+
+layers._fit = slow
+found = recover(result, list(x.split(32)), layerwise=True, steps=4, checkpoint=sys.argv[1], accelerate=False)
+torch.save({"weights": found.module.state_dict(), "fitted": fitted, "reconstructed": list(found.reconstructed)}, sys.argv[1] + ".result")
+"""
+
+
+def test_a_kill_between_layers_loses_at_most_one(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(LAYERS)
+
+    def start(name: str, pause: float) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, str(script), str(tmp_path / name), str(pause)], stderr=subprocess.PIPE)
+
+    whole_run = start("whole.pt", 0.0)
+    killed = start("killed.pt", 0.3)
+    file = tmp_path / "killed.pt"
+    deadline = time.monotonic() + 200
+    seen = 0
+    while seen < 2 and time.monotonic() < deadline and killed.poll() is None:
+        if file.exists():
+            seen = int(read(file)[2]["place"][6])
+        time.sleep(0.01)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert killed.returncode == -signal.SIGKILL
+    assert 2 <= seen < 6
+
+    for process in (whole_run, start("killed.pt", 0.0)):
+        _, error = process.communicate(timeout=200)
+        assert process.returncode == 0, error.decode()
+    resumed, whole = (torch.load(tmp_path / f"{name}.pt.result", weights_only=True) for name in ("killed", "whole"))
+    assert len(whole["fitted"]) == 6
+    assert 1 <= len(resumed["fitted"]) <= 6 - seen
+    assert resumed["fitted"] == whole["fitted"][-len(resumed["fitted"]) :]
+    assert resumed["reconstructed"] == whole["reconstructed"]
+    assert len(whole["reconstructed"]) >= 3
+    assert all(torch.equal(value, whole["weights"][name]) for name, value in resumed["weights"].items())
+
+
 def test_a_finished_run_returns_at_once(tmp_path: Path, student: graphopt.Graph, teacher: graphopt.Graph) -> None:
     options: dict[str, Any] = {"teacher": teacher, "steps": 3, "checkpoint": tmp_path / "done.pt", "accelerate": False}
     other: dict[str, Any] = {**options, "steps": 4}
@@ -383,6 +605,10 @@ def test_arguments_that_make_no_sense_say_so(tmp_path: Path, student: graphopt.G
         sparse(), teacher=nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
     )
     assert "can't be written\n  fix: give a file in a folder that exists" in error(teacher=teacher, checkpoint=tmp_path / "no" / "c.pt")
+    assert "activation_memory is 0, needs bytes or 'least'" in error(teacher=teacher, activation_memory=0)
+    assert "activation_memory is planned by a graph, and the student is a module" in error(
+        sparse(), teacher=network(), activation_memory="least"
+    )
     assert "the student has no parameter that could be trained" in error(nn.ReLU(), teacher=network())
     assert "the loss became inf at step 1\n  fix: use a smaller lr" in error(teacher=teacher, lr=1e30, distillation="mse", epochs=5)
     assert "the metric raised ZeroDivisionError" in error(teacher=teacher, metric=lambda _: 1 / 0)  # pyright: ignore[reportUnknownLambdaType]

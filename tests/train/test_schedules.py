@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import copy
+import io
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+import graphopt
 from graphopt.errors import UsageError
+from graphopt.ir.types import Sparsity, SparsityPattern
+from graphopt.rewrite.rewriter import Rewriter
 from graphopt.train import NM, SET, Block, GradualPruning, Proximal, RigL, Schedule, SparseAdamW, SparseSGD, StraightThrough
+from graphopt.train.patterns import keep_largest, keep_n_of_m
 
 
 def weights(*shape: int, seed: int = 0, ratio: float = 0.0) -> nn.Parameter:
@@ -104,6 +110,97 @@ def test_regrowing_keeps_the_number_of_zeros_and_resumes(method: Any, make: Any)
     assert torch.equal(again.masks[other], optimizer.masks[weight])
 
 
+def gradual(optimizer: torch.optim.Optimizer) -> Schedule:
+    return GradualPruning(optimizer, ratio=0.9, end=800, every=50, pattern=Block(2, 1))
+
+
+def rigl(optimizer: torch.optim.Optimizer) -> Schedule:
+    return RigL(optimizer, end=900, every=20)
+
+
+def set_(optimizer: torch.optim.Optimizer) -> Schedule:
+    return SET(optimizer, end=900, every=20)
+
+
+def proximal(optimizer: torch.optim.Optimizer) -> Schedule:
+    return Proximal(optimizer, l1=0.02, group_lasso=0.01)
+
+
+OPTIMIZERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "sgd": (SparseSGD, {"lr": 0.02, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
+    "adamw": (SparseAdamW, {"lr": 0.01, "weight_decay": 0.1}),
+}
+
+
+def is_positive_zero(tensor: torch.Tensor) -> bool:
+    return bool((tensor.detach().view(torch.int32) == 0).all())
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("start", [gradual, rigl, set_, proximal])
+def test_zeros_are_positive_zero_in_a_thousand_steps(start: Callable[[Any], Schedule], optimizer: str) -> None:
+    make, options = OPTIMIZERS[optimizer]
+    weight = weights(8, 12, ratio=0.5)
+    mask = first = weight.detach() != 0
+    made = make([weight], **options)
+    schedule = start(made)
+    for step in range(1000):
+        run(weight, made, schedule, step, step + 1)
+        mask = made.masks[weight]
+        assert is_positive_zero(weight[~mask]), step
+        for value in made.state[weight].values():
+            assert value.shape != mask.shape or is_positive_zero(value[~mask]), step
+    if start in (rigl, set_):
+        assert int(mask.sum()) == int(first.sum())
+        assert not torch.equal(mask, first)
+    else:
+        assert not (mask & ~first).any()
+    zeros = weight.detach() == 0
+    assert is_positive_zero(weight[zeros])  # those of the soft threshold too
+    assert not zeros.all()
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW])
+def test_straight_through_zeros_are_positive_zero_in_a_thousand_steps(make: Any) -> None:
+    weight = weights(8, 12)
+    options: dict[str, Any] = {"momentum": 0.9} if make is torch.optim.SGD else {}
+    optimizer = make([weight], lr=0.01, weight_decay=0.01, **options)
+    trainer = StraightThrough(optimizer, NM(2, 4))
+    mask = trainer.masks[weight]
+    seen = mask.clone()
+    for step in range(1000):
+        run(weight, optimizer, trainer, step, step + 1)
+        mask = trainer.masks[weight]
+        assert is_positive_zero(weight[~mask]), step
+        seen |= mask
+    assert bool((mask.unflatten(1, (3, 4)).sum(-1) == 2).all())
+    assert int(seen.sum()) > int(mask.sum())  # masked weights came back
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("start", [gradual, proximal])
+def test_resuming_from_state_dicts_changes_no_bit(start: Callable[[Any], Schedule], optimizer: str) -> None:
+    make, options = OPTIMIZERS[optimizer]
+    weight, other = weights(8, 12, ratio=0.3), weights(8, 12, seed=1)
+    made, again = make([weight], **options), make([other], **options)
+    schedule, resumed = start(made), start(again)
+    run(weight, made, schedule, 0, 130)
+    file = io.BytesIO()
+    torch.save({"weight": weight.detach(), "optimizer": made.state_dict(), "schedule": schedule.state_dict()}, file)
+    run(weight, made, schedule, 130, 300)
+
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    with torch.no_grad():
+        other.copy_(saved["weight"])
+    again.load_state_dict(saved["optimizer"])
+    resumed.load_state_dict(saved["schedule"])
+    run(other, again, resumed, 130, 300)
+    assert other.detach().numpy().tobytes() == weight.detach().numpy().tobytes()
+    assert torch.equal(again.masks[other], made.masks[weight])
+    assert not torch.equal(weight.detach(), saved["weight"])
+
+
 def test_set_grows_only_where_nothing_was() -> None:
     weight = weights(4, 4, ratio=0.5)
     optimizer = SparseSGD([weight], lr=0.0)
@@ -114,6 +211,95 @@ def test_set_grows_only_where_nothing_was() -> None:
     assert int(after.sum()) == int(before.sum())
     free = int((~before).sum())
     assert int((after & ~before).sum()) == min(free, int(before.sum()))
+
+
+def in_blocks(weight: torch.Tensor, rows: int, columns: int) -> bool:
+    kept = weight.detach() != 0
+    blocks = kept.flatten(1).unflatten(0, (-1, rows)).unflatten(2, (-1, columns))
+    return torch.equal(blocks.any(3).any(1), blocks.all(3).all(1))
+
+
+PATTERNS = [
+    pytest.param((16, 12, 3, 3), Block(4, 1), id="4x1"),
+    pytest.param((12, 20), Block(3, 2), id="3x2"),  # a block that is not looked for
+    pytest.param((8, 16), NM(2, 4), id="2:4"),
+    pytest.param((8, 6, 3), NM(1, 3, axis=1), id="1:3"),
+    pytest.param((8, 6), NM(1, 4, axis=0), id="1:4 of outputs"),
+]
+
+
+def patterned(shape: tuple[int, ...], pattern: Block | NM) -> nn.Parameter:
+    weight = weights(*shape)
+    with torch.no_grad():
+        if isinstance(pattern, NM):
+            weight.mul_(keep_n_of_m(weight, pattern))
+        else:
+            weight.mul_(keep_largest([weight.abs()], 0.6, pattern, "layer")[0])
+    return weight
+
+
+@pytest.mark.parametrize("method", [RigL, SET])
+@pytest.mark.parametrize(("shape", "pattern"), PATTERNS)
+def test_regrowing_keeps_the_pattern(method: Any, shape: tuple[int, ...], pattern: Block | NM) -> None:
+    weight = patterned(shape, pattern)
+    before = weight.detach() != 0
+    optimizer = SparseSGD([weight], lr=0.05, momentum=0.9)
+    schedule = method(optimizer, end=60, fraction=0.5, every=3, pattern=pattern)
+    run(weight, optimizer, schedule, 0, 40)
+    after = optimizer.masks[weight]
+    assert torch.equal(weight.detach() != 0, after)
+    assert int(after.sum()) == int(before.sum())
+    assert int((after & ~before).sum()) > 0.1 * int(before.sum())
+    if isinstance(pattern, Block):
+        assert in_blocks(weight, pattern.rows, pattern.columns)
+    else:
+        groups = after.movedim(pattern.axis, -1).unflatten(-1, (-1, pattern.m)).sum(-1)
+        assert bool((groups == pattern.n).all())
+
+
+@pytest.mark.parametrize("method", [RigL, SET])
+@pytest.mark.parametrize(("shape", "pattern"), [PATTERNS[0], PATTERNS[2]])
+def test_regrowing_sees_patterns_by_itself(method: Any, shape: tuple[int, ...], pattern: Block | NM) -> None:
+    """By the mask alone, and the mask stays what it would be with the pattern given."""
+    found: list[torch.Tensor] = []
+    for given in (None, pattern):
+        weight = patterned(shape, pattern)
+        optimizer = SparseSGD([weight], lr=0.05)
+        run(weight, optimizer, method(optimizer, end=60, fraction=0.5, every=3, pattern=given), 0, 20)
+        found.append(optimizer.masks[weight])
+    assert torch.equal(*found)
+
+
+def test_regrowing_follows_annotations() -> None:
+    layer = nn.Linear(20, 12)
+    with torch.no_grad():
+        layer.weight.copy_(patterned((12, 20), Block(3, 2)))
+    graph = graphopt.capture(nn.Sequential(layer).eval(), (torch.randn(1, 20),))
+    Rewriter(graph).annotate("0.weight", Sparsity(SparsityPattern.BLOCK, 0.5, (3, 2)))
+    module = graph.to_module()
+    weight = module.get_parameter("0.weight")
+    for optimizer in (SparseSGD(module.parameters(), lr=0.1, masks=module), SparseSGD(module.named_parameters(), lr=0.1, masks=graph)):
+        copied, other = copy.deepcopy((module, optimizer))
+        for made, parameter in ((optimizer, weight), (other, copied.get_parameter("0.weight"))):
+            assert made.annotation(parameter) == Sparsity(SparsityPattern.BLOCK, 0.5, (3, 2))
+        before = optimizer.masks[weight]
+        schedule = RigL(optimizer, end=60, fraction=0.5, every=1)
+        for step in range(5):
+            gradient(weight, step)
+            optimizer.step()
+            schedule.step()
+        assert in_blocks(weight, 3, 2)
+        assert not torch.equal(optimizer.masks[weight], before)
+
+
+def test_blocks_are_exchanged_by_their_means() -> None:
+    weight = nn.Parameter(torch.tensor([[1.0, 9.0, 0.0, 0.0, 0.0], [6.0, 9.0, 0.0, 0.0, 0.0]]))
+    optimizer = SparseSGD([weight], lr=0.0, momentum=0.9)
+    schedule = RigL(optimizer, end=1000, fraction=0.5, every=1, pattern=Block(2, 1))
+    weight.grad = torch.tensor([[1.0, 0.0, 5.0, 0.0, 3.0], [1.0, 0.0, 0.0, 2.0, 3.0]])
+    optimizer.step()
+    schedule.step()  # the first block goes though it has a larger weight than 1; the last one comes, with 3 on average
+    assert optimizer.masks[weight].tolist() == [[False, True, False, False, True]] * 2
 
 
 def test_the_fraction_that_is_exchanged_follows_a_cosine() -> None:
@@ -257,6 +443,12 @@ def test_what_makes_no_sense_says_so() -> None:
         SET(optimizer, end=10, fraction=2)
     with pytest.raises(UsageError, match=r"RigL found no gradient for a sparse parameter of shape \[4, 4\]\n  fix: call schedule.step"):
         RigL(optimizer, end=10, every=1).step()
+    weight.grad = torch.ones(4, 4)
+    text = r"RigL exchanges weights in the pattern Block\(rows=2, columns=2\), and the mask of a parameter of shape \[4, 4\] does not"
+    with pytest.raises(UsageError, match=text):
+        RigL(optimizer, end=10, every=1, pattern=Block(2, 2)).step()
+    with pytest.raises(UsageError, match=r"SET exchanges weights in the pattern NM\(n=1, m=4, axis=1\).*\n  fix: pass pattern=Unstr"):
+        SET(optimizer, end=10, every=1, pattern=NM(1, 4)).step()
     with pytest.raises(UsageError, match=r"the penalties are l1=0 and group_lasso=0, one has to be > 0"):
         Proximal(plain)
     with pytest.raises(UsageError, match=r"blocks were given without group_lasso"):

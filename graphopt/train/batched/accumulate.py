@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from graphopt.errors import UsageError
+from graphopt.train.batched.mixing import mixing_part
 
 __all__ = ["accumulate_gradients", "row_count"]
 
@@ -30,16 +31,16 @@ def accumulate_gradients(
     """Add the gradients of `loss(module(*inputs), target)` to the parameters, `micro_batch` rows at a time; returns the loss.
 
     Raises:
-        UsageError: rows differ, there are none, or the module is in train mode and has batch norms.
+        UsageError: rows differ, there are none, or the module has batch norms that compute with the batch's own statistics.
     """
     rows = row_count(inputs, target)
     if micro_batch < 1:
         raise UsageError(f"micro_batch is {micro_batch}, needs at least 1")
-    if module.training and micro_batch < rows:
-        norm = next((name for name, _ in module.named_buffers() if name.rpartition(".")[2] == "running_mean"), None)
+    if micro_batch < rows:
+        norm = mixing_part(module)
         if norm is not None:
             raise UsageError(
-                f"{norm} belongs to a batch norm in train mode, which makes the gradients of a batch other than those of its pieces",
+                f"'{norm}' is a batch norm with statistics of the batch it sees, whose gradients are other than those of pieces of it",
                 fix="call module.eval() first, or give the whole batch at once",
             )
     total: torch.Tensor | None = None

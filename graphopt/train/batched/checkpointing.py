@@ -35,7 +35,7 @@ from graphopt.capture.module import to_module
 from graphopt.errors import UsageError
 from graphopt.ir.graph import Graph, GraphEditor, Node, Value
 
-__all__ = ["CheckpointPlan", "Segment", "checkpointed", "plan_checkpoints"]
+__all__ = ["CheckpointPlan", "PlannedParts", "Segment", "checkpointed", "plan_checkpoints"]
 
 _LIMITS = 48
 """Sizes of segments that are tried, evenly spaced on a logarithmic scale."""
@@ -111,29 +111,46 @@ def checkpointed(graph: Graph, plan: CheckpointPlan) -> nn.Module:
         LoweringError: a segment can't be run by itself, because a symbolic size follows from none of its inputs.
         UsageError: the plan is that of another graph.
     """
-    nodes = list(graph.nodes)
-    if plan.segments and plan.segments[-1].last != len(nodes) - 1:
-        raise UsageError(
-            f"the plan is for {plan.segments[-1].last + 1} nodes, graph '{graph.name}' has {len(nodes)}",
-            fix="make one for this graph: plan_checkpoints(graph)",
-        )
-    parts = [_part(graph, nodes[segment.first : segment.last + 1], segment.again) for segment in plan.segments]
+    parts = PlannedParts(graph, plan)
     made = to_module(graph)
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        values: dict[Value, Any] = dict(zip(graph.inputs, flatten_call(graph.structure, len(graph.inputs), args, kwargs), strict=True))
-        tensors = {**dict(self.named_parameters(remove_duplicate=False)), **dict(self.named_buffers(remove_duplicate=False))}
-        for part in parts:
-            found = part.run([values[value] for value in part.reads], tensors, self.training)
-            values.update(zip(part.writes, found, strict=True))
-        outputs = [_output(graph, operand, values, tensors) for operand in graph.outputs]
+        outputs = parts.run(self, flatten_call(graph.structure, len(graph.inputs), args, kwargs))
         return restore_output(graph.structure, outputs)
 
     made.__class__ = type(type(made).__name__, (type(made),), {"forward": forward})
     return made
 
 
-def _output(graph: Graph, operand: Any, values: Mapping[Value, Any], tensors: Mapping[str, torch.Tensor]) -> Any:
+class PlannedParts:
+    """The segments of a plan, ready to run with the states of a module.
+
+    Raises:
+        LoweringError: a segment can't be run by itself, because a symbolic size follows from none of its inputs.
+        UsageError: the plan is that of another graph.
+    """
+
+    def __init__(self, graph: Graph, plan: CheckpointPlan) -> None:
+        nodes = list(graph.nodes)
+        if plan.segments and plan.segments[-1].last != len(nodes) - 1:
+            raise UsageError(
+                f"the plan is for {plan.segments[-1].last + 1} nodes, graph '{graph.name}' has {len(nodes)}",
+                fix="make one for this graph: plan_checkpoints(graph)",
+            )
+        self._graph = graph
+        self._parts = [_part(graph, nodes[segment.first : segment.last + 1], segment.again) for segment in plan.segments]
+
+    def run(self, module: nn.Module, inputs: Sequence[Any]) -> list[Any]:
+        """The graph's outputs for its flat inputs."""
+        values: dict[Value, Any] = dict(zip(self._graph.inputs, inputs, strict=True))
+        tensors = {**dict(module.named_parameters(remove_duplicate=False)), **dict(module.named_buffers(remove_duplicate=False))}
+        for part in self._parts:
+            found = part.run([values[value] for value in part.reads], tensors, module.training)
+            values.update(zip(part.writes, found, strict=True))
+        return [_output(operand, values, tensors) for operand in self._graph.outputs]
+
+
+def _output(operand: Any, values: Mapping[Value, Any], tensors: Mapping[str, torch.Tensor]) -> Any:
     if not isinstance(operand, Value):
         return operand
     return values[operand] if operand in values else tensors[operand.name]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-__all__ = ["TrainingCost", "measure_training"]
+__all__ = ["Memory", "TrainingCost", "measure_training", "watched_memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,25 +48,45 @@ def measure_training(module: nn.Module, *inputs: torch.Tensor, repeats: int = 5)
         run()
         times.append((time.perf_counter() - begin) * 1e3)
     device = inputs[0].device if inputs else torch.device("cpu")
-    peak = _cuda_peak(run, module, device) if device.type == "cuda" else _cpu_peak(run, module)
     module.zero_grad(set_to_none=True)
-    return TrainingCost(statistics.median(times), peak)
-
-
-def _cuda_peak(run: Callable[[], None], module: nn.Module, device: torch.device) -> int:
-    module.zero_grad(set_to_none=True)
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    run()
-    return torch.cuda.max_memory_allocated(device) - before
-
-
-def _cpu_peak(run: Callable[[], None], module: nn.Module) -> int:
-    module.zero_grad(set_to_none=True)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    with watched_memory(device) as memory:
         run()
-    found: Any = profile.profiler
-    events = [event for event in found.kineto_results.events() if event.name() == "[memory]"]
+    module.zero_grad(set_to_none=True)
+    return TrainingCost(statistics.median(times), memory.peak_bytes or 0)
+
+
+@dataclass(slots=True)
+class Memory:
+    """Bytes that were allocated at most at once beyond what was there before; None before the end, and where nothing counts them."""
+
+    peak_bytes: int | None = None
+
+
+@contextmanager
+def watched_memory(device: torch.device) -> Generator[Memory]:
+    """Measure what runs inside: by the allocator itself on CUDA, by torch's profiler on the CPU, where no other one is active."""
+    memory = Memory()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        yield memory
+        torch.cuda.synchronize(device)
+        memory.peak_bytes = torch.cuda.max_memory_allocated(device) - before
+    elif device.type == "cpu" and not _profiled():
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+            yield memory
+        memory.peak_bytes = _peak(profile.profiler)
+    else:
+        yield memory
+
+
+def _profiled() -> bool:
+    return bool(torch.autograd._profiler_enabled())  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
+
+
+def _peak(profiler: Any) -> int:
+    events = [event for event in profiler.kineto_results.events() if event.name() == "[memory]"]
     events.sort(key=lambda event: event.start_ns())
     current = peak = 0
     for event in events:

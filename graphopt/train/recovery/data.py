@@ -17,7 +17,7 @@ from graphopt.errors import GraphoptError, UsageError
 from graphopt.ir.graph import Graph
 from graphopt.pipeline.batches import LABELS, read_item
 
-__all__ = ["TrainingBatch", "check_data", "items", "read_batch"]
+__all__ = ["TrainingBatch", "check_data", "fixed_rows", "items", "read_batch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ def read_batch(graph: Graph | None, item: object, index: int) -> list[TrainingBa
             _check_finite("labels", batch.target)
         if graph is None:
             return [batch]
-        fixed = _fixed_rows(graph, batch)
+        fixed = fixed_rows(graph, batch)
         if fixed is not None and fixed != batch.rows:
             pieces = [piece for piece in batch.split(fixed) if piece.rows == fixed] if fixed < batch.rows else []
         else:
@@ -165,7 +165,7 @@ def _rows(tensors: Sequence[torch.Tensor]) -> int:
     return int(tensors[0].shape[0]) if tensors and tensors[0].dim() else 1
 
 
-def _fixed_rows(graph: Graph, batch: TrainingBatch) -> int | None:
+def fixed_rows(graph: Graph, batch: TrainingBatch) -> int | None:
     """The number of rows that the graph was captured with, where all inputs share it and the batch has one number for all."""
     sizes = {value.shape[0] if value.type.rank else None for value in graph.inputs}
     rows = {given.shape[0] if given.dim() else None for given in batch.args}

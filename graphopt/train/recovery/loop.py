@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -17,11 +18,12 @@ from torch.utils.data.distributed import DistributedSampler
 
 from graphopt.errors import GraphoptError, UsageError
 from graphopt.pipeline.context import Metric
+from graphopt.train.batched.measure import watched_memory
 from graphopt.train.recovery.batch_norm import reestimate_batch_norm
 from graphopt.train.recovery.checkpoint import Checkpoint
-from graphopt.train.recovery.data import TrainingBatch, items, read_batch
+from graphopt.train.recovery.data import TrainingBatch, fixed_rows, items, read_batch
 from graphopt.train.recovery.device import Runtime
-from graphopt.train.recovery.losses import Losses
+from graphopt.train.recovery.losses import WHOLE, Losses, Share, mean_squares
 from graphopt.train.recovery.network import Network
 from graphopt.train.recovery.progress import ProgressBar
 
@@ -74,6 +76,7 @@ class Training:
     batch_norm_batches: int
     seed: int
     progress: bool | None
+    measure_memory: bool | None = None
     checkpoint: Checkpoint | None = None
 
     step: int = 0
@@ -86,6 +89,9 @@ class Training:
     layers_done: int = 0
     reconstructed: list[str] = field(default_factory=list[str])
     history: list[Evaluation] = field(default_factory=list[Evaluation])
+    seconds: list[float] = field(default_factory=list[float])
+    """Of the steps that this process has taken, but for the one whose memory was measured."""
+    peak_bytes: int | None = None
     _best: dict[str, torch.Tensor] | None = None
     _best_metric: float = -math.inf
     _stale: int = 0
@@ -152,7 +158,7 @@ class Training:
                 continue
             used += 1
             torch.manual_seed(_seed(self.seed, self.epoch, index, -1 - self.runtime.rank))
-            self._step(network, optimizer, group[self.runtime.rank if share > 1 else 0], total)
+            self._measured_step(network, optimizer, group[self.runtime.rank if share > 1 else 0], total)
             group.clear()
             self.step += 1
             self.index = index + 1
@@ -179,6 +185,19 @@ class Training:
             else "give at least one batch",
         )
 
+    def _measured_step(self, network: torch.nn.Module, optimizer: Any, batches: list[TrainingBatch], total: int) -> None:
+        """A step and its time; of the second one the memory in place of that, as the first one makes what the optimizer remembers."""
+        wanted = self.runtime.device.type == "cuda" if self.measure_memory is None else self.measure_memory
+        if wanted and len(self.seconds) == 1 and self.peak_bytes is None:
+            optimizer.zero_grad()
+            with watched_memory(self.runtime.device) as memory:
+                self._step(network, optimizer, batches, total)
+            self.peak_bytes = memory.peak_bytes
+            return
+        begin = time.perf_counter()
+        self._step(network, optimizer, batches, total)
+        self.seconds.append(time.perf_counter() - begin)
+
     def _step(self, network: torch.nn.Module, optimizer: Any, batches: list[TrainingBatch], total: int) -> None:
         if self.cosine:
             factor = 0.5 * (1 + math.cos(math.pi * min(self.step / max(total, 1), 1.0)))
@@ -186,13 +205,12 @@ class Training:
                 group["lr"] = rate * factor
         self.student.module.train()
         optimizer.zero_grad()
-        pieces = [piece for batch in batches for piece in (batch.split(self.micro_batch) if self.micro_batch else [batch])]
-        rows = sum(piece.rows for piece in pieces)
+        pieces = [piece for batch in batches for piece in self._pieces(batch)]
         summed = 0.0
-        for number, piece in enumerate(pieces):
+        for number, (piece, share) in enumerate(zip(pieces, self._shares(pieces), strict=True)):
             moved = piece.to(self.runtime.device)
             with self.runtime.local(network, number == len(pieces) - 1), self.runtime.precision():
-                loss = self._loss(network, moved) * (piece.rows / rows)
+                loss = self._loss(network, moved, share)
                 self.runtime.backward(loss)
             summed += loss.item()
         summed = self.runtime.mean(summed)
@@ -204,13 +222,46 @@ class Training:
         optimizer.step()
         self._loss_sum, self._loss_count = self._loss_sum + summed, self._loss_count + 1
 
-    def _loss(self, network: torch.nn.Module, batch: TrainingBatch) -> torch.Tensor:
+    def _pieces(self, batch: TrainingBatch) -> list[TrainingBatch]:
+        if self.micro_batch is None:
+            return [batch]
+        fixed = None if self.student.graph is None else fixed_rows(self.student.graph, batch)
+        if fixed is not None and self.micro_batch < fixed:
+            raise UsageError(
+                f"micro_batch is {self.micro_batch}, and the graph was captured for batches of {fixed} rows alone",
+                fix="capture with a symbolic size: dynamic={'x': {0: 'batch'}}; or leave micro_batch out",
+            )
+        return batch.split(self.micro_batch)
+
+    def _shares(self, pieces: list[TrainingBatch]) -> list[Share]:
+        """What part of the batch each piece is; the teacher's features are computed once more for it, as nothing is kept."""
+        if len(pieces) == 1:
+            return [WHOLE]
+        rows = sum(piece.rows for piece in pieces)
+        labels = [0 if piece.target is None else self.losses.counted(piece.target) for piece in pieces]
+        counted = max(sum(labels), 1)
+        squares = self._squares(pieces, rows) if self.student.features and self.losses.feature_weight else None
+        return [Share(piece.rows / rows, count / counted, squares) for piece, count in zip(pieces, labels, strict=True)]
+
+    @torch.no_grad()
+    def _squares(self, pieces: list[TrainingBatch], rows: int) -> tuple[torch.Tensor, ...] | None:
+        if self.teacher is None:
+            return None
+        sums: list[torch.Tensor] = []
+        for piece in pieces:
+            with self.runtime.precision():
+                features = self.teacher.call(self.teacher.module, piece.to(self.runtime.device))[1]
+            found = [square * (piece.rows / rows) for square in mean_squares(features)]
+            sums = [total + square for total, square in zip(sums, found, strict=True)] if sums else found
+        return tuple(sums)
+
+    def _loss(self, network: torch.nn.Module, batch: TrainingBatch, share: Share) -> torch.Tensor:
         taught = None
         if self.teacher is not None:
             with torch.no_grad():
                 taught = self.teacher.call(self.teacher.module, batch)
         outputs, features = self.student.call(network, batch)
-        return self.losses.total(outputs, features, taught, batch.target)
+        return self.losses.total(outputs, features, taught, batch.target, share)
 
     def _after_step(self, total: int, bar: ProgressBar) -> None:
         if self.evaluate_every is not None and self.step % self.evaluate_every == 0:
@@ -282,6 +333,7 @@ class Training:
                 "flags": [self.stopped_early, self.finished],
                 "numbers": [self._best_metric, self._loss_sum],
                 "best": self._best,
+                "planned": {} if self.student.planned is None else self.student.planned.sizes,
                 "reconstructed": self.reconstructed,
                 "history": [asdict(evaluation) for evaluation in self.history],
             }
@@ -302,6 +354,8 @@ class Training:
         self._best_metric, self._loss_sum = found["numbers"]
         self._best = found["best"]
         self.reconstructed = found["reconstructed"]
+        if self.student.planned is not None and (found.get("planned") or self.step):
+            self.student.planned.prepare(found.get("planned", {}))  # the same plan adds gradients in the same order
         self.history = [Evaluation(**entry) for entry in found["history"]]
         return self.step
 

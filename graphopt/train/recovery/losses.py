@@ -4,6 +4,9 @@
          + feature_weight * mean over features f of  |s_f - t_f|^2 / |t_f|^2
          + label_weight * cross-entropy (or mean squared error, or the caller's loss)
 
+A piece of a batch has a share in each part, so that the sum over pieces is the loss of the whole: distances and the
+caller's loss are means over rows, cross-entropy is one over the labels that are not -100, and |t_f|^2 is that of the batch.
+
 Classes are on axis 1, in outputs of three axes (language models) on the last one.
 
 Source: Hinton et al., "Distilling the knowledge in a neural network", 2015, section 2 (the factor T^2 keeps the gradients'
@@ -21,7 +24,7 @@ from torch.nn import functional
 
 from graphopt.errors import UsageError
 
-__all__ = ["Distillation", "Loss", "Losses"]
+__all__ = ["WHOLE", "Distillation", "Loss", "Losses", "Share", "mean_squares"]
 
 Loss: TypeAlias = Callable[[Any, torch.Tensor], torch.Tensor]
 """(the only output, or the list of outputs; labels) -> the loss, a mean over rows."""
@@ -29,6 +32,25 @@ Loss: TypeAlias = Callable[[Any, torch.Tensor], torch.Tensor]
 Distillation: TypeAlias = Literal["kl", "mse"]
 
 _SMALL = 1e-12
+
+_UNLABELLED = -100
+"""The class of a position without a label, as in torch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What part of a batch a piece is, from 0 to 1: of its rows, and of its labels that count.
+
+    `squares` are the means of the squares of the teacher's features over the batch; None, those over the piece itself.
+    """
+
+    rows: float = 1.0
+    labels: float = 1.0
+    squares: tuple[torch.Tensor, ...] | None = None
+
+
+WHOLE = Share()
+"""The batch itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,26 +77,34 @@ class Losses:
         features: Sequence[torch.Tensor],
         taught: tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]] | None,
         target: torch.Tensor | None,
+        share: Share = WHOLE,
     ) -> torch.Tensor:
-        """The loss of one batch, a mean over its rows.
+        """The loss of one batch, a mean over its rows, or what a piece of it adds to that.
 
         Raises:
             UsageError: labels or the teacher's outputs do not fit the student's, or nothing is there to learn from.
         """
         terms: list[torch.Tensor] = []
         if taught is not None and self.distillation_weight:
-            terms.append(self.distillation_weight * self._distil(outputs, taught[0]))
+            terms.append(self.distillation_weight * share.rows * self._distil(outputs, taught[0]))
         if taught is not None and features and self.feature_weight:
-            distances = [_relative(mine, theirs) for mine, theirs in zip(features, taught[1], strict=True)]
-            terms.append(self.feature_weight * torch.stack(distances).mean())
+            squares = mean_squares(taught[1]) if share.squares is None else share.squares
+            distances = [_relative(*three) for three in zip(features, taught[1], squares, strict=True)]
+            terms.append(self.feature_weight * share.rows * torch.stack(distances).mean())
         if target is not None and self.label_weight:
-            terms.append(self.label_weight * self._labels(outputs, target))
+            terms.append(self.label_weight * share.labels * self._labels(outputs, target))
         if not terms:
             raise UsageError(
                 "there is nothing to learn from: no teacher, and no labels in the data",
                 fix="pass teacher=original, or (input, labels) batches",
             )
         return torch.stack(terms).sum()
+
+    def counted(self, target: torch.Tensor) -> int:
+        """How many labels the loss of labels is a mean over, or a number in proportion to it."""
+        if self.loss is None and not target.is_floating_point():
+            return int((target != _UNLABELLED).sum())
+        return int(target.shape[0]) if target.dim() else 1
 
     def _distil(self, outputs: Sequence[torch.Tensor], taught: Sequence[torch.Tensor]) -> torch.Tensor:
         mine, theirs = [list(output.shape) for output in outputs], [list(output.shape) for output in taught]
@@ -104,11 +134,13 @@ class Losses:
             for axis in (1, output.dim() - 1) if output.dim() >= 2 else ():
                 if (*output.shape[:axis], *output.shape[axis + 1 :]) == tuple(target.shape):
                     classes = output.shape[axis]
-                    if target.numel() and not -100 <= int(target.min()) <= int(target.max()) < classes:
+                    if target.numel() and not _UNLABELLED <= int(target.min()) <= int(target.max()) < classes:
                         raise UsageError(
                             f"labels go from {int(target.min())} to {int(target.max())}, the output has {classes} classes",
                             fix=f"number the classes from 0 to {classes - 1}, and give -100 to positions without a label",
                         )
+                    if not self.counted(target):
+                        return output.sum() * 0.0  # torch's mean over no label is NaN
                     return functional.cross_entropy(output.movedim(axis, 1), target.long())
         shown = ", ".join(str(list(output.shape)) for output in outputs)
         raise UsageError(
@@ -117,5 +149,10 @@ class Losses:
         )
 
 
-def _relative(mine: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
-    return functional.mse_loss(mine, theirs) / (theirs.square().mean() + _SMALL)
+def mean_squares(features: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """What the distances of features are divided by, as `Share.squares` has them."""
+    return tuple(feature.square().mean() for feature in features)
+
+
+def _relative(mine: torch.Tensor, theirs: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
+    return functional.mse_loss(mine, theirs) / (square + _SMALL)

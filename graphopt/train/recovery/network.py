@@ -15,13 +15,22 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from graphopt.analysis.sparsity import annotation_holds
+from graphopt.analysis.sparsity_patterns import fitting_pattern
 from graphopt.capture.module import to_module
 from graphopt.errors import UsageError
 from graphopt.ir.data import TensorData
-from graphopt.ir.graph import Graph, GraphEditor, Value
+from graphopt.ir.graph import Graph, GraphEditor, State, Value
+from graphopt.ir.types import Sparsity
+from graphopt.ops import TRANSPOSED_CONVOLUTIONS
+from graphopt.train.batched.mixing import mixing_node, mixing_part
+from graphopt.train.batched.planned import ActivationMemory, Planned
 from graphopt.train.recovery.data import TrainingBatch
 
 __all__ = ["Network", "graph_of", "own_copy", "shared_features"]
+
+_LEAST = 0.3
+"""Fraction of zeros from which on a weight counts as sparse, as in `annotate-sparsity`."""
 
 
 def graph_of(source: object, role: str) -> Graph | nn.Module:
@@ -54,11 +63,22 @@ def own_copy(graph: Graph) -> Graph:
 class Network:
     """A module called with batches. `graph` is None where the caller gave a module."""
 
-    def __init__(self, source: Graph | nn.Module, features: Sequence[str] = (), *, copied: bool = True) -> None:
+    def __init__(
+        self,
+        source: Graph | nn.Module,
+        features: Sequence[str] = (),
+        *,
+        copied: bool = True,
+        activation_memory: ActivationMemory = None,
+    ) -> None:
         self.features = tuple(features)
+        self.planned: Planned | None = None
         if isinstance(source, Graph):
             self.graph: Graph | None = own_copy(source) if copied else source
-            self.module: nn.Module = to_module(_with_outputs(self.graph, features), flat=True)
+            computed = _with_outputs(self.graph, features)
+            self.module: nn.Module = to_module(computed, flat=True)
+            if activation_memory is not None:
+                self.planned = Planned(computed, self.module, activation_memory)
             self.public: nn.Module = to_module(self.graph)
         else:
             self.graph = None
@@ -70,6 +90,15 @@ class Network:
         flat = [leaf for leaf in pytree.tree_leaves(found) if isinstance(leaf, torch.Tensor)]
         count = len(flat) - len(self.features)
         return [tensor for tensor in flat[:count] if tensor.is_floating_point()], flat[count:]
+
+    def mixes_rows(self) -> str | None:
+        """The name of a batch norm that computes with statistics of the batch while this is trained; None where there is none."""
+        if self.graph is not None:
+            return mixing_node(self.graph)
+        mode = self.module.training
+        found = mixing_part(self.module.train())  # a module's own `train` may leave its batch norms in eval mode
+        self.module.train(mode)
+        return found
 
     @torch.no_grad()
     def publish(self) -> nn.Module:
@@ -99,6 +128,26 @@ class Network:
                 editor.update_state(replace(state, data=data, digest=None))
         return self.graph
 
+    def correct_annotations(self) -> tuple[str, ...]:
+        """Make annotations of the published graph true where an optimizer with other masks has left them untrue.
+
+        Returns what was changed, a line for each.
+        """
+        if self.graph is None:
+            return ()
+        corrected: list[str] = []
+        editor = GraphEditor(self.graph)
+        for state in list(self.graph.states.values()):
+            old = state.type.sparsity
+            if old is None or state.data is None or annotation_holds(state.data.tensor(), old):
+                continue
+            found = _annotation(state)
+            editor.exchange_state(replace(state, value=Value(state.name, replace(state.type, sparsity=found))))
+            corrected.append(f"%{state.name} is {found.text if found is not None else 'dense'} now, was {old.text}")
+        if corrected:
+            self.public = to_module(self.graph)  # modules have annotations too
+        return tuple(corrected)
+
 
 def shared_features(student: Graph, teacher: Graph, patterns: Sequence[str]) -> tuple[str, ...]:
     """Names of floating-point results of both graphs with equal shapes that match a pattern (`fnmatch`), in the student's order.
@@ -124,6 +173,15 @@ def shared_features(student: Graph, teacher: Graph, patterns: Sequence[str]) -> 
                 f"features='{pattern}' is no value that student and teacher have in the same shape", fix=f"such values are {shown}, ..."
             )
     return tuple(name for name in both if any(fnmatchcase(name, pattern) for pattern in patterns))
+
+
+def _annotation(state: State) -> Sparsity | None:
+    """What is true of a parameter's zeros, by the rules of `annotate-sparsity`."""
+    assert state.data is not None, "the caller looked at its numbers"
+    numbers = state.data.tensor().detach()
+    if float((numbers == 0).double().mean()) < _LEAST:
+        return None
+    return fitting_pattern(numbers, 0 if any(use.node.op in TRANSPOSED_CONVOLUTIONS for use in state.value.uses) else 1)
 
 
 def _with_outputs(graph: Graph, names: Sequence[str]) -> Graph:

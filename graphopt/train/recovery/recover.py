@@ -10,17 +10,21 @@ The original is the teacher; zeros of sparse parameters stay zero. docs/training
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import torch
 from torch import nn
 
+from graphopt.analysis.table import scaled
 from graphopt.errors import UsageError
 from graphopt.ir.graph import Graph
 from graphopt.pipeline.context import Metric
-from graphopt.train.optimizers import SparseAdamW, SparseSGD
+from graphopt.train.batched.checkpointing import CheckpointPlan
+from graphopt.train.batched.planned import ActivationMemory
+from graphopt.train.optimizers import SparseAdamW, SparseOptimizer, SparseSGD, keep_zeros
 from graphopt.train.recovery.checkpoint import Checkpoint, fingerprint
 from graphopt.train.recovery.data import check_data
 from graphopt.train.recovery.device import runtime
@@ -41,6 +45,11 @@ class Recovery:
     `module` is the trained network in eval mode, called as before; `graph` its graph, None where a module was given.
     `steps` were taken in all, the first `resumed_at` of them by a run that was stopped; the weights are those of step
     `best_step`. `history` has what was measured. `reconstructed` are the layers that were fitted to the teacher.
+    `corrected` are annotations of sparsity that the training has made untrue, and what stands in the graph instead.
+
+    `seconds_per_step` is the median of this process, `peak_bytes` what one step allocates at most at once (activations and
+    gradients) beyond what was there before. Both are None where no step was measured. `plan` is what was run again in the
+    backward pass, for the largest batch, where there was an `activation_memory`.
     """
 
     module: nn.Module
@@ -51,11 +60,22 @@ class Recovery:
     stopped_early: bool
     history: tuple[Evaluation, ...]
     reconstructed: tuple[str, ...] = ()
+    corrected: tuple[str, ...] = ()
+    seconds_per_step: float | None = None
+    peak_bytes: int | None = None
+    plan: CheckpointPlan | None = None
 
     def __str__(self) -> str:
         early = ", stopped early" if self.stopped_early else ""
         head = f"{self.steps} steps{early}, weights of step {self.best_step}"
-        return "\n".join([head, *(f"  {evaluation}" for evaluation in self.history)])
+        return "\n".join([head, *(f"  {line}" for line in (*self.history, *self.corrected, *self._costs()))])
+
+    def _costs(self) -> Iterator[str]:
+        if self.seconds_per_step is not None:
+            memory = "" if self.peak_bytes is None else f", {scaled(self.peak_bytes, 'B')} of memory at its peak"
+            yield f"{self.seconds_per_step:.3g} s per step{memory}"
+        if self.plan is not None:
+            yield str(self.plan)
 
 
 _DECIDING = ("steps", "epochs", "cosine", "micro_batch", "evaluate_every", "patience", "seed")
@@ -83,6 +103,7 @@ def recover(
     weight_decay: float = 0.0,
     lr_schedule: Literal["cosine", "constant"] = "cosine",
     micro_batch: int | None = None,
+    activation_memory: ActivationMemory = None,
     layerwise: bool = False,
     batch_norm_batches: int = 100,
     evaluate_every: int | None = None,
@@ -90,6 +111,7 @@ def recover(
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: int = 100,
     progress: bool | None = None,
+    measure_memory: bool | None = None,
     seed: int = 0,
     accelerate: bool | None = None,
 ) -> Recovery:
@@ -101,8 +123,12 @@ def recover(
     have in one shape), and labels (`loss(outputs, labels)`, or cross-entropy and squared error); each has a weight.
 
     `optimizer` is "sgd" or "adamw", the ones of this package that keep zeros, with `lr` (0.01 and 0.0001 by default),
-    `momentum` and `weight_decay`; or a function of the named parameters. `lr` falls to zero as a cosine over the run.
-    Batches are worked on in pieces of `micro_batch` rows, which changes memory and not the gradients. `layerwise`
+    `momentum` and `weight_decay`; or a function of the named parameters that returns any of torch's, after whose steps
+    zeros are written again (a `SparseOptimizer` follows its own masks). `lr` falls to zero as a cosine over the run.
+    Batches are worked on in pieces of `micro_batch` rows, which changes memory and not the gradients (dropout draws other
+    numbers, and a `loss` of your own has to be a mean over rows); with batch norms there is no such thing. With
+    `activation_memory`, bytes or "least", parts of the graph are run again in the backward pass in place of keeping their
+    activations, with the same gradients (`plan_checkpoints`); the bytes are for a batch, or piece, of the largest size. `layerwise`
     first fits each layer to the teacher's by least squares, which needs no labels; then `steps=0` is allowed.
 
     `metric` (of a module, higher is better) is measured at the start, every `evaluate_every` steps (an epoch by default)
@@ -111,6 +137,9 @@ def recover(
 
     With `checkpoint`, a file, the state is written every `checkpoint_every` steps. The same call again goes on from
     there and computes what it would have without the interruption, to the bit; a finished one returns at once.
+
+    The time of steps is always measured. The memory of one is with `measure_memory`: None does it on CUDA, where it costs nothing,
+    true also on the CPU, by torch's profiler.
 
     It runs through `accelerate` where that is installed (`accelerate launch` for several processes), and alone on one
     device otherwise. `seed` decides everything that is random: torch's generator is seeded for each batch, and put back.
@@ -121,9 +150,12 @@ def recover(
         ArtifactError: the checkpoint is damaged.
     """
     _check(epochs, steps, layerwise, checkpoint_every, evaluate_every, patience, metric, micro_batch, lr_schedule, batch_norm_batches)
+    _check_memory(activation_memory)
     losses = Losses(distillation, temperature, distillation_weight, feature_weight, label_weight, loss)
     batches = check_data(data)
-    student, tutor, taught = _networks(model, teacher, features, layerwise)
+    student, tutor, taught = _networks(model, teacher, features, layerwise, activation_memory)
+    if micro_batch is not None:
+        _check_micro_batch(student)
     devices = runtime(accelerate=accelerate)
     made = _optimizer(optimizer, student.module, lr, momentum, weight_decay)
     training = Training(
@@ -144,6 +176,7 @@ def recover(
         batch_norm_batches=batch_norm_batches,
         seed=seed,
         progress=progress,
+        measure_memory=measure_memory,
     )
     if checkpoint is not None:
         chosen = {
@@ -152,25 +185,32 @@ def recover(
             "momentum": momentum,
             "weight_decay": weight_decay,
         }
+        chosen |= {} if activation_memory is None else {"activation_memory": activation_memory}
         training.checkpoint = Checkpoint(checkpoint, _run(training, {**chosen, "layerwise": layerwise}))
     resumed_at = training.resume()
     if layerwise and not training.history and isinstance(taught, Graph):
         _reconstruct(training, taught)
     training.run()
+    graph = student.publish_graph()
+    corrected = student.correct_annotations()
     return Recovery(
         student.publish(),
-        student.publish_graph(),
+        graph,
         training.step,
         resumed_at,
         training.best_step,
         training.stopped_early,
         tuple(training.history),
         tuple(training.reconstructed),
+        corrected,
+        statistics.median(training.seconds) if training.seconds else None,
+        training.peak_bytes,
+        None if student.planned is None else student.planned.plan,
     )
 
 
 def _networks(
-    model: object, teacher: object, features: Sequence[str], layerwise: bool
+    model: object, teacher: object, features: Sequence[str], layerwise: bool, activation_memory: ActivationMemory
 ) -> tuple[Network, Network | None, Graph | nn.Module | None]:
     """The student, and the teacher as a network and as it was given, where there is one."""
     source = graph_of(model, "student")
@@ -179,8 +219,13 @@ def _networks(
     names = _feature_names(source, taught, features)
     if layerwise and not (isinstance(source, Graph) and isinstance(taught, Graph)):
         raise UsageError("layerwise compares layers of two graphs", fix="give a result of optimize, or graphs as model and teacher")
+    if activation_memory is not None and not isinstance(source, Graph):
+        raise UsageError(
+            "activation_memory is planned by a graph, and the student is a module",
+            fix="give a result of optimize, or graphopt.capture(model, ...)",
+        )
     tutor = None if taught is None else Network(taught, names, copied=isinstance(taught, nn.Module))
-    return Network(source, names), tutor, taught
+    return Network(source, names, activation_memory=activation_memory), tutor, taught
 
 
 def _run(training: Training, options: Mapping[str, object]) -> str:
@@ -219,6 +264,21 @@ def _reconstruct(training: Training, taught: Graph) -> None:
     )
 
 
+def _check_memory(memory: object) -> None:
+    if memory is None or memory == "least" or (isinstance(memory, int) and not isinstance(memory, bool) and memory >= 1):
+        return
+    raise UsageError(f"activation_memory is {memory!r}, needs bytes or 'least'", fix="activation_memory=2 << 30")
+
+
+def _check_micro_batch(student: Network) -> None:
+    norm = student.mixes_rows()
+    if norm is not None:
+        raise UsageError(
+            f"micro_batch was given, and '{norm}' is a batch norm: it computes with the statistics of all rows that it sees at once",
+            fix="leave micro_batch out and use smaller batches, or fold batch norms into their layers first: fold-batch-norm",
+        )
+
+
 def _original(model: object) -> Graph | None:
     found = getattr(model, "original", None) if not isinstance(model, nn.Module | Graph) else None
     return found if isinstance(found, Graph) else None
@@ -248,7 +308,10 @@ def _optimizer(choice: OptimizerChoice, module: nn.Module, lr: float | None, mom
         return SparseAdamW(named, 1e-4 if lr is None else lr, weight_decay=weight_decay, masks=module)
     if not callable(choice):
         raise UsageError(f"optimizer is {choice!r}, needs 'sgd', 'adamw' or a function of the named parameters")
-    return choice(named)
+    made = choice(named)
+    if not isinstance(made, SparseOptimizer):  # one of these has masks of its own, which schedules may move
+        keep_zeros(made, module)
+    return made
 
 
 def _check(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -13,24 +14,38 @@ from graphopt.ir.graph import Graph
 from graphopt.passes.shrink.importance.loss import loss_of, random_signs
 from graphopt.pipeline.calibration import Batch
 from graphopt.pipeline.randomness import seeded
+from graphopt.train.batched.per_sample import SampleGradients
+from graphopt.train.batched.planned import Planned
 
-__all__ = ["Differentiable"]
+__all__ = ["ACTIVATION_BYTES", "Differentiable"]
+
+ACTIVATION_BYTES = 1 << 30
+"""Activations of a batch that are kept for its backward pass at most, where the graph can do with that."""
 
 
 class Differentiable:
     """A graph as a function of some of its states, by name.
 
     The numbers are shared with the graph; neither they nor their flags are changed. In eval mode: batch norms use
-    their running statistics, dropout does nothing.
+    their running statistics, dropout does nothing. Where a batch's activations take more than `ACTIVATION_BYTES`, parts of the
+    graph are run again in the backward pass. Pieces of the batch would do too, but only for graphs that treat rows apart.
     """
 
     def __init__(self, graph: Graph, names: Iterable[str], seed: int) -> None:
         self.module: nn.Module = to_module(graph, flat=True)
         self.module.requires_grad_(False)
+        self._graph = graph
+        self._samples = SampleGradients()
+        Planned(graph, self.module, ACTIVATION_BYTES, strict=False)
         known = dict(self.module.named_parameters()) | dict(self.module.named_buffers())
         self.weights: dict[str, torch.Tensor] = {name: known[name] for name in names}
         self._output_count = len(graph.outputs)
         self._seed = seed
+
+    @cached_property
+    def _plain(self) -> nn.Module:
+        """The same numbers for vmap, which can't run parts again."""
+        return to_module(self._graph, flat=True).requires_grad_(False)
 
     def outputs(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         """The flat outputs, without gradients."""
@@ -73,19 +88,22 @@ class Differentiable:
 
     def per_sample(
         self, inputs: Sequence[torch.Tensor], target: torch.Tensor | None, signs: Sequence[torch.Tensor | None]
-    ) -> dict[str, torch.Tensor]:
-        """The gradients of each sample's own loss, with samples on axis 0, by torch.func (vmap over grad).
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        """The gradients of each sample's own loss, with samples on axis 0, in chunks; see `graphopt.train.batched.per_sample`.
 
         Raises:
-            RuntimeError: vmap can't do an op of the graph.
+            PassError: as `gradients`.
         """
-        given = [*inputs, *([] if target is None else [target]), *(sign for sign in signs if sign is not None)]
 
-        def loss(weights: dict[str, torch.Tensor], *sample: torch.Tensor) -> torch.Tensor:
-            parts = iter([tensor[None] for tensor in sample])
+        def taken(given: Iterable[torch.Tensor]) -> tuple[tuple[torch.Tensor, ...], torch.Tensor | None, list[torch.Tensor | None]]:
+            parts = iter(given)
             arguments = tuple(next(parts) for _ in inputs)
             wanted = None if target is None else next(parts)
-            chosen = [None if sign is None else next(parts) for sign in signs]
-            return loss_of(torch.func.functional_call(self.module, weights, arguments), wanted, chosen)
+            return arguments, wanted, [None if sign is None else next(parts) for sign in signs]
 
-        return torch.func.vmap(torch.func.grad(loss), in_dims=(None, *[0] * len(given)))(dict(self.weights), *given)
+        def loss(weights: dict[str, torch.Tensor], *sample: torch.Tensor) -> torch.Tensor:
+            arguments, wanted, chosen = taken(tensor[None] for tensor in sample)
+            return loss_of(torch.func.functional_call(self._plain, weights, arguments), wanted, chosen)
+
+        given = [*inputs, *([] if target is None else [target]), *(sign for sign in signs if sign is not None)]
+        return self._samples.chunks(loss, dict(self.weights), given, lambda *rows: self.gradients(*taken(rows)))
