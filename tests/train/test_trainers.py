@@ -89,7 +89,7 @@ def test_a_gradient_scaler_skips_steps_without_harm() -> None:
     assert torch.equal(module.first.weight != 0, mask)
 
 
-@pytest.mark.skipif(find_spec("lightning") is None, reason="lightning is not installed")
+@pytest.mark.skipif(find_spec("lightning") is None, reason="lightning is not installed: pip install -e '.[lightning]'")
 def test_lightning_trains_and_saves_masks(tmp_path: Path) -> None:
     import lightning  # pyright: ignore[reportMissingImports]
 
