@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
+from torch.utils import deterministic
 
+from graphopt.backends.cuda.precision import float32_products
 from graphopt.errors import BackendError
 
 __all__ = ["device_name", "has_device", "require_device", "settings"]
+
+_TURNS = threading.RLock()
+_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
 def has_device() -> bool:
@@ -51,29 +57,62 @@ def require_device(device: str) -> torch.device:
 
 
 @contextmanager
-def settings(*, tf32: bool) -> Generator[None]:
+def settings(*, tf32: bool, autotune: bool = False) -> Generator[None]:
     """Torch's settings while a program runs for the first time and is captured: no gradients, no autocast, deterministic
-    algorithms, tf32 only where it was asked for. All are as they were afterwards."""
-    before = (
-        torch.backends.cuda.matmul.allow_tf32,
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
-    if workspace is None:
-        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it cuBLAS is not deterministic, and torch says so
+    algorithms, tf32 only where it was asked for. All are as they were afterwards. With `autotune` cuDNN times its deterministic algorithms
+    for each convolution that is new to this thread, and keeps the fastest; without, its heuristics choose.
+
+    They are those of the whole process, so one thread at a time has them.
+    """
+    with (
+        _TURNS,
+        _cublas_workspace(),
+        float32_products(tf32=tf32),
+        _deterministic(),
+        _cudnn(autotune=autotune),
+        torch.no_grad(),
+        torch.autocast("cuda", enabled=False),
+        torch.autocast("cpu", enabled=False),
+    ):
+        yield
+
+
+@contextmanager
+def _deterministic() -> Generator[None]:
+    """Deterministic algorithms; memory is not filled, which each allocation of a library call would be, in a kernel that is captured."""
+    before = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled())
+    filled = deterministic.fill_uninitialized_memory
     try:
-        torch.backends.cuda.matmul.allow_tf32 = tf32
         torch.use_deterministic_algorithms(True, warn_only=True)
-        with (
-            torch.no_grad(),
-            torch.autocast("cuda", enabled=False),
-            torch.autocast("cpu", enabled=False),
-            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=tf32),
-        ):
-            yield
+        deterministic.fill_uninitialized_memory = False
+        yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before[0]
-        torch.use_deterministic_algorithms(before[1], warn_only=before[2])
-        if workspace is None:
-            del os.environ["CUBLAS_WORKSPACE_CONFIG"]
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        deterministic.fill_uninitialized_memory = filled
+
+
+@contextmanager
+def _cudnn(*, autotune: bool) -> Generator[None]:
+    """How cuDNN chooses. `torch.backends.cudnn.flags` would read and write how it multiplies float32, too."""
+    wanted = {"enabled": True, "benchmark": autotune, "deterministic": True}
+    before = {name: getattr(torch.backends.cudnn, name) for name in wanted}
+    try:
+        for name, value in wanted.items():
+            setattr(torch.backends.cudnn, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(torch.backends.cudnn, name, value)
+
+
+@contextmanager
+def _cublas_workspace() -> Generator[None]:
+    """A workspace of a size with which cuBLAS is deterministic, where the process has named none; without, torch warns."""
+    if _WORKSPACE in os.environ:
+        yield
+        return
+    os.environ[_WORKSPACE] = ":4096:8"
+    try:
+        yield
+    finally:
+        os.environ.pop(_WORKSPACE, None)
