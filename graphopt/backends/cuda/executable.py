@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from graphopt.backends.cuda.lowering import Program, plan_graph
 from graphopt.backends.cuda.options import CudaOptions
 from graphopt.backends.cuda.plan import Plan
 from graphopt.backends.cuda.runner import Runner
+from graphopt.backends.cuda.states import Weights
 from graphopt.backends.reference.binding import bind_dims, check_inputs
 from graphopt.backends.reference.interpreter import Interpreter
 from graphopt.ir.data import TensorData
@@ -38,6 +40,8 @@ class CudaExecutable(Executable):
         self._saved = saved or {}
         self._programs: dict[Sizes, Program] = {}
         self._runners: dict[Sizes, Runner] = {}
+        self._weights: dict[torch.device, Weights] = {}
+        self._lock = threading.RLock()
         self._whole: Interpreter | None = None
         if not graph.symbols:
             self.program({})
@@ -65,6 +69,11 @@ class CudaExecutable(Executable):
         return dict(self._programs)
 
     @property
+    def runners(self) -> Mapping[Sizes, Runner]:
+        """What has run so far, by sizes of the symbols."""
+        return dict(self._runners)
+
+    @property
     def plan(self) -> str:
         """The text of every plan so far."""
         return "".join(program.text for program in self._programs.values())
@@ -77,10 +86,11 @@ class CudaExecutable(Executable):
     def program(self, sizes: Mapping[str, int]) -> Program:
         """The program for those sizes, made where it is new."""
         key = tuple(sorted(sizes.items()))
-        found = self._programs.get(key)
-        if found is None:
-            found = self._programs[key] = self._planned(key, sizes)
-        return found
+        with self._lock:
+            found = self._programs.get(key)
+            if found is None:
+                found = self._programs[key] = self._planned(key, sizes)
+            return found
 
     def _planned(self, key: Sizes, sizes: Mapping[str, int]) -> Program:
         from graphopt.backends.cuda.planner.measure import Replay, measured_choice
@@ -96,7 +106,7 @@ class CudaExecutable(Executable):
         return plan_graph(self.graph, sizes, self.options)
 
     def run(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """The flat outputs for flat inputs, on the device of the first input.
+        """The flat outputs for flat inputs, on the device of the first input. Runs take turns.
 
         Raises:
             RunInputError: number, dtype or shape of the inputs do not fit.
@@ -107,14 +117,11 @@ class CudaExecutable(Executable):
         sizes = bind_dims(self.graph, inputs)
         device = require_device(self.options.device)
         home = inputs[0].device if inputs else device
-        program = self.program(sizes)
-        if program.plan is None:
-            return tuple(output.to(home) for output in self._reference(device).run(*[given.to(device) for given in inputs]))
-        key = tuple(sorted(sizes.items()))
-        runner = self._runners.get(key)
-        if runner is None:
-            runner = self._runners[key] = Runner(self.graph, program, self.options, device, sizes)
-        results = iter(runner.run(inputs))
+        with self._lock:
+            program = self.program(sizes)
+            if program.plan is None:
+                return tuple(output.to(home) for output in self._reference(device).run(*[given.to(device) for given in inputs]))
+            results = iter(self._runner(program, sizes, device).run(inputs))
         outputs: list[torch.Tensor] = []
         for operand in self.graph.outputs:
             if isinstance(operand, Value):
@@ -123,6 +130,15 @@ class CudaExecutable(Executable):
                 number = operand if operand is None or isinstance(operand, (bool, int, float)) else evaluate_dim(operand, sizes)
                 outputs.append(torch.tensor(number, device=home))
         return tuple(outputs)
+
+    def _runner(self, program: Program, sizes: Mapping[str, int], device: torch.device) -> Runner:
+        """What runs a program; its weights are those of the programs for other sizes."""
+        key = tuple(sorted(sizes.items()))
+        found = self._runners.get(key)
+        if found is None:
+            weights = self._weights.setdefault(device, Weights(self.graph, device))
+            found = self._runners[key] = Runner(self.graph, program, self.options, device, sizes, weights)
+        return found
 
     def _reference(self, device: torch.device) -> Interpreter:
         """The graph with its numbers on the device, for the reference interpreter."""

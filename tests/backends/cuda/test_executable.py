@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +92,52 @@ def test_sizes_that_vary_have_a_program_each() -> None:
         with torch.no_grad():
             expect_close(executable(given), model(given), 1e-6)
     assert [dict(sizes) for sizes in executable.programs] == [{"batch": 2}, {"batch": 3}]
+
+
+def test_programs_for_several_sizes_share_their_weights() -> None:
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8)]
+    model = torch.nn.Sequential(*layers).eval()
+    graph = graphopt.capture(model, (torch.randn(4, 64),), dynamic={"input": {0: "batch"}})
+    graph = graphopt.optimize(graph, ["sparsify-block{block=(16, 16), ratio=0.5}"], check="off").graph
+    dense = lower(graph, device="cpu")
+    dense.program({"batch": 2})
+    ways = ["block sparse" if index == 1 else way for index, way in enumerate(dense.programs[("batch", 2),].chosen)]
+    executable = CudaExecutable(graph, dense.options, {(("batch", size),): ways for size in (2, 3)})
+    for batch in (2, 3):
+        executable(torch.randn(batch, 64))
+    two, three = (executable.runners[("batch", size),].memory for size in (2, 3))
+    states = [name for name in two if name.startswith("s")]
+    assert len(states) == len([name for name in three if name.startswith("s")]) == 8, "three biases, two weights, a packed one of three"
+    assert {two[name].data_ptr() for name in states} == {three[name].data_ptr() for name in states}
+    assert not {two[name].data_ptr() for name in two if name not in states} & {three[name].data_ptr() for name in three}
+
+
+def test_constants_that_follow_a_size_are_not_shared() -> None:
+    class Counted(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + torch.full((4,), x.shape[0], dtype=torch.float32)
+
+    graph = graphopt.capture(Counted().eval(), (torch.ones(2, 4),), dynamic={"x": {0: "batch"}})
+    executable = lower(graph, device="cpu")
+    for batch in (2, 3, 2):
+        assert torch.equal(executable(torch.ones(batch, 4)), torch.full((batch, 4), 1.0 + batch))
+
+
+def test_runs_of_several_threads_take_turns() -> None:
+    model, x = make()
+    executable = lower(graphopt.capture(model, (x,), dynamic={"x": {0: "batch"}}), device="cpu")
+    given = [torch.randn(1 + number % 2, 3, 9, 7) for number in range(6)]
+    found: dict[int, Sequence[torch.Tensor]] = {}
+    threads = [threading.Thread(target=lambda n=n: found.update({n: executable.run([given[n]])})) for n in range(len(given))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with torch.no_grad():
+        for number, tensor in enumerate(given):
+            expect_close(found[number], model(tensor), 1e-6)
+    assert len(executable.runners) == 2
 
 
 def test_a_size_that_only_the_run_knows_runs_op_by_op() -> None:

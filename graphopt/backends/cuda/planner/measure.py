@@ -85,7 +85,7 @@ def measured_choice(options: CudaOptions, cache: TimingCache | None = None) -> C
 def _key(plan: Plan, options: CudaOptions, patterns: Mapping[str, torch.Tensor]) -> str:
     from triton import __version__ as triton_version
 
-    parts = [device_name(), torch.__version__, triton_version, options.dtype, canonical_text(emit(plan))]
+    parts = [device_name(), torch.__version__, triton_version, options.dtype, f"autotune {options.measure}", canonical_text(emit(plan))]
     parts += [hashlib.sha256(numbers.contiguous().numpy().tobytes()).hexdigest() for numbers in patterns.values()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
@@ -147,7 +147,7 @@ def seconds_of(
     def step() -> object:
         return module.run(memory, None)
 
-    with settings(tf32=options.dtype == "tf32"):
+    with settings(tf32=options.dtype == "tf32", autotune=options.measure):
         step()
         return _captured(step, device) if device.type == "cuda" else _clocked(step)
 
