@@ -60,6 +60,29 @@ graph tokens(%x: f32[1,3,8,8]) {
     assert steps_of(text) == ["library: convolution 4x4 stride 4x4 3->16 @2x2", "normalize: layer_norm over (2) of f32[1,4,16]"]
 
 
+def test_an_activation_behind_a_group_norm_is_its_epilogue() -> None:
+    text = """\
+graph block(%x: f32[2,8,6,6], %r: f32[2,8,6,6]) {
+  param %weight: f32[8,8,3,3]
+  param %scale: f32[8]
+  param %shift: f32[8]
+  %a: f32[2,8,6,6] = conv2d(%x, %weight, none) {dilation=(1, 1), groups=1, padding=(1, 1), stride=(1, 1)}
+  %b: f32[2,8,6,6] = group_norm(%a, %scale, %shift) {eps=1e-05, groups=4}
+  %c: f32[2,8,6,6] = silu(%b)
+  %d: f32[2,8,6,6] = add(%c, %r)
+  %e: f32[2,8,6,6] = instance_norm(%d, none, none, none, none) {eps=1e-05, mode="train", momentum=0.1}
+  %f: f32[2,8,6,6] = relu(%e)
+  return %f
+}
+"""
+    split = "f32[2,4,2,6,6] strides(288,2,1,48,8)"
+    assert steps_of(text) == [
+        "library: convolution 3x3 8->8 @6x6",
+        f"normalize: group_norm over (2, 3, 4) of {split} + silu + add",
+        "normalize: instance_norm over (2, 3, 4) of f32[2,8,1,6,6] channels last + relu",
+    ]
+
+
 def test_what_no_kernel_does_is_a_torch_step_with_its_reason() -> None:
     text = """\
 graph sums(%x: f32[2,8]) {
