@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch.utils import deterministic
 
+from graphopt.backends.cuda.module import require_triton
 from graphopt.backends.cuda.precision import float32_products
 from graphopt.errors import BackendError
 
@@ -36,9 +37,10 @@ def require_device(device: str) -> torch.device:
     """The device to run on.
 
     Raises:
-        BackendError: there is no GPU, or the CPU was asked for and Triton compiles instead of interpreting.
+        BackendError: there is no GPU or no Triton, or the CPU was asked for and Triton compiles instead of interpreting.
     """
     if device == "cpu":
+        require_triton()
         from triton import knobs  # pyright: ignore[reportMissingImports]
 
         if not knobs.runtime.interpret:

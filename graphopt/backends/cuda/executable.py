@@ -13,7 +13,6 @@ from graphopt.backends.base import Executable
 from graphopt.backends.cuda.device import device_name, require_device
 from graphopt.backends.cuda.lowering import Program, plan_graph
 from graphopt.backends.cuda.options import CudaOptions
-from graphopt.backends.cuda.plan import Plan
 from graphopt.backends.cuda.runner import Runner
 from graphopt.backends.cuda.states import Weights
 from graphopt.backends.reference.binding import bind_dims, check_inputs
@@ -39,6 +38,7 @@ class CudaExecutable(Executable):
         self.options = options
         self._saved = saved or {}
         self._programs: dict[Sizes, Program] = {}
+        self._replayed: set[Sizes] = set()
         self._runners: dict[Sizes, Runner] = {}
         self._weights: dict[torch.device, Weights] = {}
         self._lock = threading.RLock()
@@ -57,7 +57,7 @@ class CudaExecutable(Executable):
                     for step in program.plan.steps
                 ]
             lines += [f"%{name} = {op} runs by the reference lowering on the device: {reason}" for name, op, reason in program.foreign]
-            lines += _sparse_notes(self.graph, program.plan)
+            lines += _sparse_notes(self.graph, program, is_saved=sizes in self._replayed)
             runner = self._runners.get(sizes)
             if runner is not None and runner.note:
                 lines.append(runner.note)
@@ -100,6 +100,7 @@ class CudaExecutable(Executable):
             replay = Replay(saved)
             program = plan_graph(self.graph, sizes, self.options, replay)
             if replay.fits:
+                self._replayed.add(key)
                 return program
         if self.options.measure and self.options.device == "cuda" and device_name():
             return plan_graph(self.graph, sizes, self.options, measured_choice(self.options))
@@ -166,19 +167,24 @@ class CudaExecutable(Executable):
         save(self, Path(path))
 
 
-def _sparse_notes(graph: Graph, plan: Plan | None) -> list[str]:
-    """Annotated parameters that run dense: those whose zeros no step of the plan skips."""
-    steps = () if plan is None else plan.steps
+def _sparse_notes(graph: Graph, program: Program, *, is_saved: bool) -> list[str]:
+    """Annotated parameters that run dense: those whose zeros no step of the plan skips; and why."""
+    steps = () if program.plan is None else program.plan.steps
     sparse = {name for step in steps if step.work.skips_zeros for name in step.values}
-    skipped = {
-        state.name
-        for node in graph.nodes
-        if any(result.name in sparse for result in node.results)
-        for operand in node.operands
-        if isinstance(operand, Value) and (state := graph.state_of(operand)) is not None
-    }
-    return [
-        f"%{state.name} is annotated {state.type.sparsity.text} and runs dense: no sparse kernel was measured to be faster here"
-        for state in graph.states.values()
-        if state.type.sparsity is not None and state.name not in skipped
-    ]
+    notes: list[str] = []
+    for state in graph.states.values():
+        readers = [node for node in graph.nodes if any(operand is state.value for operand in node.operands)]
+        names = {result.name for node in readers for result in node.results}
+        if state.type.sparsity is None or names & sparse:
+            continue
+        reasons = [program.sparse_offers[name] for name in sorted(names) if name in program.sparse_offers]
+        if not reasons:
+            why = "no sparse kernel takes its op, shape, pattern and dtype"
+        elif is_saved:
+            why = "that is how it was chosen where it was saved"
+        elif not any(reasons):
+            why = "nothing was measured, and dense is the default"
+        else:
+            why = "no sparse kernel was measured to be faster here"
+        notes.append(f"%{state.name} is annotated {state.type.sparsity.text} and runs dense: {why}")
+    return notes

@@ -22,7 +22,7 @@ __all__ = ["Program", "plan_graph"]
 class Program:
     """What runs for one set of sizes. `plan` is None where the graph can't be planned, for the reason in `whole`: then all
     of it runs in the reference lowering on the device. `fills` and `identities` are those of state buffers; `chosen` are the names of the
-    ways that were taken, in order."""
+    ways that were taken, in order; `sparse_offers` has the values that a way could have made which skips zeros, and why which was taken."""
 
     plan: Plan | None
     source: str = ""
@@ -30,6 +30,7 @@ class Program:
     identities: Mapping[str, Identity] = field(default_factory=dict[str, Identity])
     foreign: tuple[tuple[str, str, str], ...] = ()
     chosen: tuple[str, ...] = ()
+    sparse_offers: Mapping[str, str] = field(default_factory=dict[str, str])
     whole: str = ""
 
     @property
@@ -60,7 +61,7 @@ def plan_graph(graph: Graph, sizes: Mapping[str, int], options: CudaOptions, cho
     foreign = tuple((node.name, node.op, reason) for node, reason in builder.reasons.items())
     fills = {name: fill for name, fill in builder.fills.items() if name in plan.buffers}
     identities = {name: builder.identities[name] for name in fills}
-    return Program(plan, emit(plan), fills, identities, foreign, tuple(chosen))
+    return Program(plan, emit(plan), fills, identities, foreign, tuple(chosen), builder.sparse_offers)
 
 
 def _obstacle(node: Node, shapes: Shapes) -> str | None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +22,9 @@ _PLACES = [
     ("generic", "all"), ("cuda", "all"), ("cuda", "matmul"), ("cuda", "conv"), ("cuda", "rnn"), ("mkldnn", "all"), ("mkldnn", "matmul"),
 ]  # fmt: skip
 _BACKENDS: Any = torch.backends
+_OLD = (torch.get_float32_matmul_precision, lambda: _BACKENDS.cuda.matmul.allow_tf32, lambda: _BACKENDS.cudnn.allow_tf32)
+_get: Callable[[str, str], str] = _C._get_fp32_precision_getter
+_set: Callable[[str, str, str], None] = _C._set_fp32_precision_setter
 
 
 def shown(read: Callable[[], object]) -> object:
@@ -30,9 +36,19 @@ def shown(read: Callable[[], object]) -> object:
 
 
 def precisions() -> list[object]:
-    """All that tells how float32 is multiplied."""
-    old = (torch.get_float32_matmul_precision, lambda: _BACKENDS.cuda.matmul.allow_tf32, lambda: _BACKENDS.cudnn.allow_tf32)
-    return [*(_C._get_fp32_precision_getter(*place) for place in _PLACES), *map(shown, old)]
+    """All that tells how float32 is multiplied, now and once the setting above all others changes."""
+    found: list[object] = [shown(read) for read in _OLD]
+    above = _get("generic", "all")
+    for word in (above, "none", "ieee", "tf32"):
+        _set("generic", "all", word)
+        found += [_get(*place) for place in _PLACES[1:]]
+    _set("generic", "all", above)
+    return found
+
+
+def products() -> list[str]:
+    """What libraries read: of matrix products, of convolutions, of recurrent layers."""
+    return [_get(*place) for place in _PLACES[2:5]]
 
 
 def others() -> list[object]:
@@ -49,7 +65,7 @@ def others() -> list[object]:
 def as_it_was() -> Iterator[None]:
     yield
     for place in _PLACES:
-        _C._set_fp32_precision_setter(*place, "none")
+        _set(*place, "none")
     torch.set_float32_matmul_precision("highest")
     _BACKENDS.cudnn.allow_tf32 = True
 
@@ -85,7 +101,7 @@ def test_the_old_setting_of_products_is_kept(precision: str, tf32: bool) -> None
     torch.set_float32_matmul_precision(precision)
     before = precisions()
     with settings(tf32=tf32):
-        assert _BACKENDS.cuda.matmul.allow_tf32 is tf32
+        assert products() == ["tf32" if tf32 else "ieee"] * 3
     assert precisions() == before
     assert torch.get_float32_matmul_precision() == precision
 
@@ -95,9 +111,9 @@ def test_new_settings_mix_with_old_ones() -> None:
     _BACKENDS.fp32_precision = "tf32"
     _BACKENDS.cudnn.conv.fp32_precision = "none"
     before = precisions()
-    assert before[-2] == "raises"
+    assert "raises" in before
     with settings(tf32=False):
-        assert [_BACKENDS.cuda.matmul.fp32_precision, _BACKENDS.cudnn.conv.fp32_precision] == ["ieee", "ieee"]
+        assert products() == ["ieee", "ieee", "ieee"]
     assert precisions() == before
     _BACKENDS.fp32_precision = "ieee"
     assert _BACKENDS.cudnn.conv.fp32_precision == "ieee", "what followed the setting above it still does"
@@ -110,15 +126,28 @@ def test_whatever_was_set_is_what_is_set_afterwards() -> None:
         lambda: torch.set_float32_matmul_precision(draw.choice(["highest", "high", "medium"])),
         lambda: setattr(_BACKENDS.cuda.matmul, "allow_tf32", draw.random() < 0.5),
         lambda: setattr(_BACKENDS.cudnn, "allow_tf32", draw.random() < 0.5),
-        *(lambda place=place: _C._set_fp32_precision_setter(*place, draw.choice(words)) for place in _PLACES),
+        *(lambda place=place: _set(*place, draw.choice(words)) for place in _PLACES),
     ]
     for _ in range(300):
         draw.choice(changes)()
         before, tf32 = precisions(), draw.random() < 0.5
         with settings(tf32=tf32):
-            assert {precisions()[index] for index in (2, 3, 4)} == {"tf32" if tf32 else "ieee"}
-            assert precisions()[-3:] == ["high" if tf32 else "highest", tf32, tf32]
+            assert products() == ["tf32" if tf32 else "ieee"] * 3
         assert precisions() == before
+
+
+def test_a_fresh_process_is_as_it_was() -> None:
+    """What torch begins with can't be set by any setter of torch 2.14."""
+    script = """
+from tests.backends.cuda.test_device import precisions, products, settings
+before = precisions()
+assert "raises" not in before
+for tf32 in (False, True):
+    with settings(tf32=tf32):
+        assert products() == ["tf32" if tf32 else "ieee"] * 3
+    assert precisions() == before
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[3])
 
 
 def test_one_thread_at_a_time_has_the_settings() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ import torch
 
 import graphopt
 from graphopt.backends.cuda.artifact import DOCUMENT
-from graphopt.backends.cuda.device import has_device
+from graphopt.backends.cuda.device import has_device, require_device
 from graphopt.backends.cuda.executable import CudaExecutable
-from graphopt.backends.cuda.lowering import plan_graph
+from graphopt.backends.cuda.lowering import Program, plan_graph
+from graphopt.backends.cuda.module import require_triton
 from graphopt.backends.cuda.options import CudaOptions
 from graphopt.backends.cuda.planner.choice import Way
+from graphopt.backends.cuda.planner.measure import measured_choice
 from graphopt.errors import ArtifactError, BackendError
 from graphopt.ir.data import TensorData
 from graphopt.ir.graph import Graph, GraphEditor
@@ -193,11 +196,40 @@ def test_the_report_says_dense_only_of_weights_that_run_dense() -> None:
     dense = graphopt.lower(graph, "cuda")
     assert isinstance(dense, CudaExecutable)
     (note,) = (line for line in dense.report if "annotated" in line)
-    assert note == "%2.weight is annotated sparse<block 16x16 0.5> and runs dense: no sparse kernel was measured to be faster here"
+    assert note == "%2.weight is annotated sparse<block 16x16 0.5> and runs dense: nothing was measured, and dense is the default"
     ways = ["block sparse" if index == 1 else way for index, way in enumerate(dense.programs[()].chosen)]
     sparse = CudaExecutable(graph, dense.options, {(): ways})
     assert any("block sparse" in line for line in sparse.report)
     assert not any("annotated" in line for line in sparse.report)
+    again = CudaExecutable(graph, dense.options, {(): dense.programs[()].chosen})
+    assert "%2.weight is annotated sparse<block 16x16 0.5> and runs dense: that is how it was chosen where it was saved" in again.report
+
+
+def test_the_report_says_dense_was_faster_only_where_it_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8)]
+    graph = graphopt.optimize(
+        torch.nn.Sequential(*layers).eval(), ["sparsify-block{block=(16, 16), ratio=0.5}"], example_inputs=(torch.randn(4, 64),)
+    ).graph
+
+    def planned(graph: Graph, sizes: Mapping[str, int], options: CudaOptions, choose: object = None) -> Program:
+        return plan_graph(graph, sizes, options, lambda ways: (0, "measured 1.0 us; others"))
+
+    monkeypatch.setattr("graphopt.backends.cuda.executable.plan_graph", planned)
+    (note,) = (line for line in lower(graph).report if "annotated" in line)
+    assert note.endswith("runs dense: no sparse kernel was measured to be faster here")
+
+
+def test_a_program_without_triton_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = make()
+    graph = graphopt.capture(model, (x,))
+    executable = lower(graph, device="cpu")
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None if name == "triton" else found(name, package))
+    require_triton.cache_clear()
+    for wrong in (lambda: executable(x), lambda: measured_choice(CudaOptions()), lambda: require_device("cpu")):
+        with pytest.raises(BackendError, match="the backend cuda needs Triton, which is not installed"):
+            wrong()
 
 
 def two_of_four(dtype: str) -> tuple[graphopt.Graph, CudaExecutable, torch.Tensor]:
@@ -229,7 +261,7 @@ def test_weights_with_two_of_four_are_offered_as_such(dtype: str, tmp_path: Path
 def test_two_of_four_needs_sixteen_bits() -> None:
     _, dense, _ = two_of_four("float32")
     assert dense.programs[()].chosen == ()
-    assert any("runs dense" in line for line in dense.report)
+    assert any(line.endswith("runs dense: no sparse kernel takes its op, shape, pattern and dtype") for line in dense.report)
 
 
 @pytest.mark.parametrize(

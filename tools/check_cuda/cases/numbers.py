@@ -30,8 +30,8 @@ def special(dtype: torch.dtype = torch.float32) -> torch.Tensor:
 
 
 def with_holes(tensor: torch.Tensor) -> torch.Tensor:
-    """A contiguous copy whose lines along the last axis take turns: whole, with a NaN, with an infinity, with one below, with both. The last
-    one is NaN alone."""
+    """A contiguous copy whose lines along the last axis take turns: whole, with a NaN, with an infinity, with one below, with both; the
+    last one is NaN alone."""
     holed = tensor.clone(memory_format=torch.contiguous_format)
     lines = holed.view(-1, holed.shape[-1])
     for number, line in enumerate(lines):

@@ -50,6 +50,8 @@ class Builder:
         self.fills: dict[str, Fill] = {}
         self.identities: dict[str, Identity] = {}
         self.reasons: dict[Node, str] = {}
+        self.sparse_offers: dict[str, str] = {}
+        """Values that a way could have computed which skips zeros of a weight, and why the way was taken that was."""
         self._nodes = list(graph.nodes)
         self._numbers = {node: number for number, node in enumerate(self._nodes)}
         self.layouts = Layouts(self._nodes, shapes)
@@ -142,6 +144,8 @@ class Builder:
         way, part = ways[number], parts[number]
         reason = reason or self.reasons.get(group.anchor, "")
         names = tuple(result.name for node in group.nodes for result in node.results)
+        if any(work.skips_zeros for offer in ways for work in offer.works):
+            self.sparse_offers |= dict.fromkeys(names, reason)
         source = group.anchor.source.module or names[0]
         works = way.works if part is None else way.works[:-1]
         own = names if part is None else tuple(result.name for result in group.anchor.results) if works else ()
