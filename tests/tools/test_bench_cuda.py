@@ -12,7 +12,7 @@ from graphopt.backends.cuda.device import has_device
 from tools.bench_cuda.__main__ import main, make_ready
 from tools.bench_cuda.arms import CHANGED, Ready
 from tools.bench_cuda.records import Record, read, write
-from tools.bench_cuda.roofline import Ceilings, least_seconds
+from tools.bench_cuda.roofline import Ceilings, least_bytes, least_seconds
 from tools.bench_cuda.table import page
 
 RECORD = Record(
@@ -33,6 +33,34 @@ def test_the_roofline_is_the_longer_of_computing_and_moving() -> None:
     assert least_seconds(graph, Ceilings(flops=1.0, bytes=1e9), 4) == pytest.approx(64)
     assert least_seconds(graph, Ceilings(flops=1e9, bytes=1.0), 4) == pytest.approx(2 * 64 * 4)
     assert least_seconds(graph, Ceilings(flops=1e9, bytes=1.0), 2) == pytest.approx(2 * 64 * 2)
+
+
+def test_what_fused_code_keeps_in_registers_does_not_count() -> None:
+    text = """\
+graph f(%x: f32[64,8]) {
+  param %weight: f32[16,8]
+  param %unread: f32[1000]
+  %a: f32[64,16] = linear(%x, %weight, none)
+  %b: f32[64,16] = exp(%a)
+  %c: f32[64,16] = add(%b, %b)
+  return %c
+}
+"""
+    assert least_bytes(graphopt.parse(text), 2) == 2 * (64 * 8 + 16 * 8 + 64 * 16)
+    operations = 2 * 64 * 16 * 8 + 2 * 64 * 16
+    assert least_seconds(graphopt.parse(text), Ceilings(flops=1.0, bytes=1e9), 4) == pytest.approx(operations)
+
+
+def test_of_a_table_the_rows_that_are_picked_count() -> None:
+    text = """\
+graph f(%at: i64[3]) {
+  param %table: f32[1000,8]
+  %a: f32[3,8] = embedding(%table, %at) {padding_idx=none}
+  return %a
+}
+"""
+    least = 3 * 8 + 2 * 3 * 8 * 4
+    assert least <= least_bytes(graphopt.parse(text), 4) <= least + 3 * 8, "indices, rows read, rows written"
 
 
 def test_arms_are_warmed_up_after_the_last_one_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
