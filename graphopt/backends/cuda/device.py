@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch.utils import deterministic
@@ -18,6 +19,7 @@ __all__ = ["device_name", "has_device", "require_device", "settings"]
 
 _TURNS = threading.RLock()
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+_memory: Any = deterministic  # its one property belongs to a class that it gives itself when it is imported
 
 
 def has_device() -> bool:
@@ -83,14 +85,14 @@ def settings(*, tf32: bool, autotune: bool = False) -> Generator[None]:
 def _deterministic() -> Generator[None]:
     """Deterministic algorithms; memory is not filled, which each allocation of a library call would be, in a kernel that is captured."""
     before = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled())
-    filled = deterministic.fill_uninitialized_memory
+    filled = _memory.fill_uninitialized_memory
     try:
         torch.use_deterministic_algorithms(True, warn_only=True)
-        deterministic.fill_uninitialized_memory = False
+        _memory.fill_uninitialized_memory = False
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        deterministic.fill_uninitialized_memory = filled
+        _memory.fill_uninitialized_memory = filled
 
 
 @contextmanager

@@ -22,6 +22,7 @@ _PLACES = [
     ("generic", "all"), ("cuda", "all"), ("cuda", "matmul"), ("cuda", "conv"), ("cuda", "rnn"), ("mkldnn", "all"), ("mkldnn", "matmul"),
 ]  # fmt: skip
 _BACKENDS: Any = torch.backends
+_MEMORY: Any = deterministic
 _OLD = (torch.get_float32_matmul_precision, lambda: _BACKENDS.cuda.matmul.allow_tf32, lambda: _BACKENDS.cudnn.allow_tf32)
 _get: Callable[[str, str], str] = _C._get_fp32_precision_getter
 _set: Callable[[str, str, str], None] = _C._set_fp32_precision_setter
@@ -56,7 +57,7 @@ def others() -> list[object]:
     cudnn = _BACKENDS.cudnn
     return [
         cudnn.enabled, cudnn.benchmark, cudnn.deterministic, torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(), deterministic.fill_uninitialized_memory, torch.is_grad_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(), _MEMORY.fill_uninitialized_memory, torch.is_grad_enabled(),
         os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
     ]  # fmt: skip
 

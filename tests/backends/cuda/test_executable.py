@@ -132,7 +132,11 @@ def test_runs_of_several_threads_take_turns() -> None:
     executable = lower(graphopt.capture(model, (x,), dynamic={"x": {0: "batch"}}), device="cpu")
     given = [torch.randn(1 + number % 2, 3, 9, 7) for number in range(6)]
     found: dict[int, Sequence[torch.Tensor]] = {}
-    threads = [threading.Thread(target=lambda n=n: found.update({n: executable.run([given[n]])})) for n in range(len(given))]
+
+    def run(number: int) -> None:
+        found[number] = executable.run([given[number]])
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(given))]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -224,8 +228,7 @@ def test_a_program_without_triton_is_one_clear_error(monkeypatch: pytest.MonkeyP
     model, x = make()
     graph = graphopt.capture(model, (x,))
     executable = lower(graph, device="cpu")
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: None if name == "triton" else found(name, package))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # pyright: ignore[reportUnknownLambdaType]
     require_triton.cache_clear()
     for wrong in (lambda: executable(x), lambda: measured_choice(CudaOptions()), lambda: require_device("cpu")):
         with pytest.raises(BackendError, match="the backend cuda needs Triton, which is not installed"):
