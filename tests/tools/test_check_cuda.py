@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ import torch
 from graphopt.errors import BackendError, UsageError
 from tools.check_cuda.__main__ import main
 from tools.check_cuda.compiling import Compiled, compile_all
-from tools.check_cuda.networks import Outcome, read_outcomes, run_networks
+from tools.check_cuda.networks import Outcome, code_digest, read_outcomes, run_networks
 from tools.check_cuda.page import matrix, networks, resources, write_section
 from tools.check_cuda.resources import Resources
 
@@ -56,12 +56,37 @@ def test_section_of_a_page_is_replaced(tmp_path: Path) -> None:
 
 def test_a_network_that_took_the_process_with_it_has_failed(tmp_path: Path) -> None:
     file = tmp_path / "networks.jsonl"
-    done = Outcome("ops", 3, "", ("elementwise",), (), 1e-7)
-    lines = [{"started": ["ops", 3]}, asdict(done), {"started": ["convnet", 4]}]
+    code = code_digest()
+    done = Outcome("ops", 3, "", ("elementwise",), (), 1e-7, code)
+    lines = [{"started": ["ops", 3], "code": code}, asdict(done), {"started": ["convnet", 4], "code": code}]
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert read_outcomes(file) == [done, Outcome("convnet", 4, "the process ended while it ran")]
+    assert read_outcomes(file) == [done, Outcome("convnet", 4, "the process ended while it ran", code=code)]
     seen: list[Outcome] = []
     assert run_networks([("ops", 3)], file, seen.append) == seen == [done]
+
+
+def test_verdicts_on_other_code_do_not_count(tmp_path: Path) -> None:
+    file = tmp_path / "networks.jsonl"
+    old = Outcome("ops", 2, "output 0 is off", code="of other sources")
+    unnamed = {key: value for key, value in asdict(replace(old, seed=3)).items() if key != "code"}
+    file.write_text("".join(json.dumps(line) + "\n" for line in (asdict(old), unnamed, {"started": ["ops", 4]})))
+    seen: list[Outcome] = []
+    (found,) = run_networks([("ops", 2)], file, seen.append)
+    assert (found.failure, found.code) == ("", code_digest())
+    assert seen == [found]
+    assert [(outcome.seed, outcome.code) for outcome in read_outcomes(file)] == [(2, code_digest()), (3, ""), (4, "")]
+
+
+def test_a_changed_source_is_other_code(tmp_path: Path) -> None:
+    source = tmp_path / "graphopt" / "backends" / "cuda" / "kernels" / "gemm.py"
+    source.parent.mkdir(parents=True)
+    source.write_text("a = 1\n")
+    first = code_digest(tmp_path)
+    assert code_digest(tmp_path) == first
+    source.write_text("a = 2\n")
+    second = code_digest(tmp_path)
+    source.rename(source.with_name("pool.py"))
+    assert len({first, second, code_digest(tmp_path)}) == 3
 
 
 def test_a_random_network_agrees_in_the_interpreter(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,13 +20,15 @@ from tools.bench_cuda.records import Record, read, write
 from tools.bench_cuda.roofline import Ceilings, ceilings, least_seconds, milliseconds
 from tools.bench_cuda.table import page, summary
 
-__all__ = ["main"]
+__all__ = ["main", "make_ready"]
 
 _REPOSITORY = Path(__file__).parents[2]
 MODELS = ("resnet18", "resnet50", "mobilenet_v2", "efficientnet_b0", "convnext_tiny", "vit_b_16", "bert", "swin_t")
 DTYPES = ("float32", "tf32", "float16", "bfloat16")
 _TURN = 100.0
 """Milliseconds of a turn."""
+_WARM_UPS = 5
+"""Runs of each arm once all are made, before anything is timed."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,27 +52,22 @@ def _names(text: str, known: tuple[str, ...], what: str) -> list[str]:
 
 
 def measure(name: str, batch: int, dtype: str, arms: list[str], rounds: int, root: Path, limits: Ceilings) -> Record:
-    """One case: all arms made ready, then rounds in which each has a turn, in turning order."""
+    """One case: all arms made and warmed up, then rounds in which each has a turn, in turning order."""
     import graphopt
 
     module = models.load(name, root / name)
     given = tuple(tensor.cuda() for tensor in models.inputs(name, batch))
     wanted = _reference(module, given)
-    ready: dict[str, Ready] = {}
-    failures: dict[str, str] = {}
     errors: dict[str, float] = {}
-    for arm in arms:
-        try:
-            precision(dtype)
-            torch.compiler.reset()
-            made = make(arm, module, given, dtype)
-            for _ in range(3):
-                made.run()
-            goal = wanted if made.changed is None else _reference(made.changed, given)
-            errors[arm] = relative_to_largest([tensor.double().cpu().numpy() for tensor in made.outputs()], goal)
-            ready[arm] = made
-        except Exception as error:  # noqa: BLE001  # a peer that can't compile a network is reported; the others are compared
-            failures[arm] = f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
+
+    def make_arm(arm: str) -> Ready:
+        made = make(arm, module, given, dtype)
+        goal = wanted if made.changed is None else _reference(made.changed, given)
+        errors[arm] = relative_to_largest([tensor.double().cpu().numpy() for tensor in made.outputs()], goal)
+        return made
+
+    precision(dtype)
+    ready, failures = make_ready(arms, make_arm)
     counts = {arm: max(1, int(_TURN / max(milliseconds(made.run, 3), 1e-3))) for arm, made in ready.items()}
     times: dict[str, list[float]] = {arm: [] for arm in ready}
     order = list(ready)
@@ -82,6 +80,29 @@ def measure(name: str, batch: int, dtype: str, arms: list[str], rounds: int, roo
     notes = {arm: made.note for arm, made in ready.items()}
     taken = datetime.now(UTC).isoformat(timespec="seconds")
     return Record(name, batch, dtype, times, errors, failures, notes, least, environment, taken)
+
+
+def make_ready(arms: Iterable[str], make_arm: Callable[[str], Ready]) -> tuple[dict[str, Ready], dict[str, str]]:
+    """Every arm made, then every arm warmed up; and why some could not be.
+
+    What torch.compile keeps of an earlier case goes before any arm is made: a reset between two of them would have the first compile again
+    while its calls for a turn are counted.
+    """
+    torch.compiler.reset()
+    ready: dict[str, Ready] = {}
+    failures: dict[str, str] = {}
+
+    def attempt(arm: str, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001  # a peer that can't compile a network is reported; the others are compared
+            failures[arm] = f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"
+
+    for arm in arms:
+        attempt(arm, lambda arm=arm: ready.update({arm: make_arm(arm)}))
+    for arm, made in ready.items():
+        attempt(arm, lambda made=made: [made.run() for _ in range(_WARM_UPS)])
+    return {arm: made for arm, made in ready.items() if arm not in failures}, failures
 
 
 def _reference(module: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> list[numpy.ndarray[Any, Any]]:

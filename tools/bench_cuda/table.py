@@ -21,7 +21,8 @@ events. Inputs are on the device. A cell is `median ms (quartiles) error`; the e
 relative to the largest value, of the worst output. The ratio is the time of the best peer over ours, per round: median (quartiles); above
 1 ours is faster. The last three are ours of a network with two of four weights, with blocks of zeros, and with half of its channels: no
 peers of the dense one.
-*Roofline* is the least time by measured ceilings of this GPU and our own count of operations and bytes, over our time.
+*Roofline* is a lower bound over our time: the longer of all operations, and of reading inputs and weights and writing outputs once, at the
+ceilings that were measured on this GPU. What lies between nodes counts nothing, so fused code stays below 100%.
 """
 
 

@@ -1,16 +1,18 @@
 """Whole random networks through the interpreter, compared with float64: the planner, the emitter and every kernel at once.
 
 The networks and the comparison are those of `tools.check_cpu`. Verdicts are lines of a file, so that a run that was cut off goes on where
-it stopped; a network that took the process with it is found started and not finished, and has failed.
+it stopped; a network that took the process with it is found started and not finished, and has failed. Verdicts count only for the code that
+they were made with: once a source of the backend or of the networks has changed, networks run anew.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,24 @@ from graphopt.pipeline.probes import probe_dims, random_inputs
 from tools.check_cpu.compare import Judge
 from tools.check_cpu.networks import make
 
-__all__ = ["Outcome", "read_outcomes", "run_networks"]
+__all__ = ["Outcome", "code_digest", "read_outcomes", "run_networks"]
+
+_REPOSITORY = Path(__file__).parents[2]
+_SOURCES = (
+    "graphopt/backends/cuda/**/*.py",
+    "graphopt/backends/planning/**/*.py",
+    "graphopt/backends/arena.py",
+    "tools/check_cuda/networks.py",
+    "tools/check_cpu/*.py",
+    "tests/support/*.py",
+)
+"""What verdicts depend on: the backend with what it shares, this file, the networks and how they are judged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a network: `failure` is empty when all is well. `kernels` were emitted, `others` are steps that torch runs."""
+    """What came of a network: `failure` is empty when all is well. `kernels` were emitted, `others` are steps that torch runs.
+    `code` is the digest of the sources it was made with."""
 
     kind: str
     seed: int
@@ -36,19 +50,30 @@ class Outcome:
     kernels: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     error: float = 0.0
+    code: str = ""
+
+
+def code_digest(repository: Path = _REPOSITORY) -> str:
+    """One for the names and texts of all sources that verdicts depend on."""
+    digest = hashlib.sha256()
+    for file in sorted({file for pattern in _SOURCES for file in repository.glob(pattern)}):
+        for part in (file.relative_to(repository).as_posix().encode(), file.read_bytes()):
+            digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()[:16]
 
 
 def run_networks(trials: Sequence[tuple[str, int]], file: Path, report: Callable[[Outcome], None]) -> list[Outcome]:
-    """Verdicts of networks by kind and seed, those that `file` already has among them; new ones are added to it."""
-    known = {(outcome.kind, outcome.seed): outcome for outcome in read_outcomes(file)}
+    """Verdicts of networks by kind and seed, those that `file` already has of this code among them; new ones are added to it."""
+    code = code_digest()
+    known = {(outcome.kind, outcome.seed): outcome for outcome in read_outcomes(file) if outcome.code == code}
     file.parent.mkdir(parents=True, exist_ok=True)
     found: list[Outcome] = []
     with file.open("a") as log:
         for kind, seed in trials:
             outcome = known.get((kind, seed))
             if outcome is None:
-                print(json.dumps({"started": [kind, seed]}), file=log, flush=True)
-                outcome = _try(kind, seed)
+                print(json.dumps({"started": [kind, seed], "code": code}), file=log, flush=True)
+                outcome = replace(_try(kind, seed), code=code)
                 print(json.dumps(asdict(outcome)), file=log, flush=True)
             found.append(outcome)
             report(outcome)
@@ -56,7 +81,7 @@ def run_networks(trials: Sequence[tuple[str, int]], file: Path, report: Callable
 
 
 def read_outcomes(file: Path) -> list[Outcome]:
-    """What a file of verdicts says."""
+    """What a file of verdicts says last of each network."""
     if not file.exists():
         return []
     found: dict[tuple[str, int], Outcome] = {}
@@ -64,7 +89,7 @@ def read_outcomes(file: Path) -> list[Outcome]:
         entry: dict[str, Any] = json.loads(line)
         if "started" in entry:
             kind, seed = entry["started"]
-            found[kind, seed] = Outcome(kind, seed, "the process ended while it ran")
+            found[kind, seed] = Outcome(kind, seed, "the process ended while it ran", code=str(entry.get("code", "")))
         else:
             entry |= {key: tuple(entry[key]) for key in ("kernels", "others")}
             found[entry["kind"], entry["seed"]] = Outcome(**entry)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from graphopt.backends.cuda.chain import Chain, FromOperand, FromOperation, Operation, TheValue, unary
+from graphopt.backends.cuda.chain import Chain, Constant, FromOperand, FromOperation, Operation, TheValue, unary
 from graphopt.backends.cuda.kernel import Work
 from graphopt.backends.cuda.kernels.block_sparse import BlockSparse
 from graphopt.backends.cuda.kernels.depthwise import Depthwise
@@ -55,11 +55,25 @@ def _of(dtype: DType) -> Iterator[tuple[str, str, Work]]:
     yield "reduce", "sum of rows", Reduce("sum", tokens, contiguous("y", dtype, (4096,)), (1,))
     yield "softmax", "BERT attention", Softmax(contiguous("x", dtype, (384, 128, 128)), contiguous("y", dtype, (384, 128, 128)), 2)
     yield "softmax", "vocabulary", Softmax(contiguous("x", dtype, (128, 30522)), contiguous("y", dtype, (128, 30522)), 1, True)
+    scores = contiguous("x", dtype, (32, 12, 128, 128))
+    mask = Storage("mask", dtype, scores.shape, (128, 0, 0, 1))
+    masked = Chain((Operation("mul", (TheValue(), Constant(0.125))), Operation("add", (FromOperation(0), FromOperand(0)))), (mask,))
+    yield "softmax", "scaled and masked attention", Softmax(scores, scores.moved("y"), 3, before=masked)
     scale = _bias(dtype, _TOKENS, 1)
     yield "normalize", "layer_norm BERT", Normalize("layer_norm", tokens, tokens.moved("y"), (1,), 1e-12, scale, scale.moved("shift"))
     groups = (32, 32, 2, 56, 56)
     seen = contiguous("x", dtype, groups)
     yield "normalize", "group_norm", Normalize("group_norm", seen, seen.moved("y"), (2, 3, 4), 1e-5)
+    image_groups = channels_last("x", dtype, _IMAGE).reshape(groups)
+    assert image_groups is not None, "one axis is split"
+    affine = Storage("scale", dtype, groups, (0, 2, 1, 0, 0))
+    yield (
+        "normalize",
+        "group_norm NHWC + silu",
+        Normalize(
+            "group_norm", image_groups, image_groups.moved("y"), (2, 3, 4), 1e-5, affine, affine.moved("shift"), chain=unary(("silu",))
+        ),
+    )
     stem = (32, 64, 112, 112)
     for name, make in (("NCHW", contiguous), ("NHWC", channels_last)):
         yield "pool", f"ResNet stem {name}", Pool("max", make("x", dtype, stem), make("y", dtype, _IMAGE), (3, 3), (2, 2), (1, 1))
@@ -76,6 +90,8 @@ def _of(dtype: DType) -> Iterator[tuple[str, str, Work]]:
     weight, y = contiguous("w", dtype, (3072, 768)), contiguous("y", dtype, (4096, 3072))
     gelu = Chain((Operation("gelu", (TheValue(),), attrs=(("approximate", "none"),)),))
     yield "gemm", "BERT MLP", Gemm(tokens, weight.permute((1, 0)), y, _bias(dtype, y.shape, 1), chain=gelu)
+    gate = Chain((Operation("silu", (TheValue(),)), Operation("mul", (FromOperation(0), FromOperand(0)))), (tokens.moved("z"),))
+    yield "gemm", "gated MLP", Gemm(tokens, weight.permute((1, 0)), y, before=gate)
     for block, entries, width in (((32, 32), 460, 32), ((16, 1), 29491, 1)):
         height = block[0]
         values, columns = contiguous("v", dtype, (entries, width, height)), contiguous("c", DType.i32, (entries,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,8 @@ from graphopt.backends.base import Executable
 from graphopt.backends.cuda.device import device_name, require_device
 from graphopt.backends.cuda.lowering import Program, plan_graph
 from graphopt.backends.cuda.options import CudaOptions
-from graphopt.backends.cuda.plan import Plan
 from graphopt.backends.cuda.runner import Runner
+from graphopt.backends.cuda.states import Weights
 from graphopt.backends.reference.binding import bind_dims, check_inputs
 from graphopt.backends.reference.interpreter import Interpreter
 from graphopt.ir.data import TensorData
@@ -37,7 +38,10 @@ class CudaExecutable(Executable):
         self.options = options
         self._saved = saved or {}
         self._programs: dict[Sizes, Program] = {}
+        self._replayed: set[Sizes] = set()
         self._runners: dict[Sizes, Runner] = {}
+        self._weights: dict[torch.device, Weights] = {}
+        self._lock = threading.RLock()
         self._whole: Interpreter | None = None
         if not graph.symbols:
             self.program({})
@@ -53,7 +57,7 @@ class CudaExecutable(Executable):
                     for step in program.plan.steps
                 ]
             lines += [f"%{name} = {op} runs by the reference lowering on the device: {reason}" for name, op, reason in program.foreign]
-            lines += _sparse_notes(self.graph, program.plan)
+            lines += _sparse_notes(self.graph, program, is_saved=sizes in self._replayed)
             runner = self._runners.get(sizes)
             if runner is not None and runner.note:
                 lines.append(runner.note)
@@ -63,6 +67,11 @@ class CudaExecutable(Executable):
     def programs(self) -> Mapping[Sizes, Program]:
         """The programs so far, by sizes of the symbols."""
         return dict(self._programs)
+
+    @property
+    def runners(self) -> Mapping[Sizes, Runner]:
+        """What has run so far, by sizes of the symbols."""
+        return dict(self._runners)
 
     @property
     def plan(self) -> str:
@@ -77,10 +86,11 @@ class CudaExecutable(Executable):
     def program(self, sizes: Mapping[str, int]) -> Program:
         """The program for those sizes, made where it is new."""
         key = tuple(sorted(sizes.items()))
-        found = self._programs.get(key)
-        if found is None:
-            found = self._programs[key] = self._planned(key, sizes)
-        return found
+        with self._lock:
+            found = self._programs.get(key)
+            if found is None:
+                found = self._programs[key] = self._planned(key, sizes)
+            return found
 
     def _planned(self, key: Sizes, sizes: Mapping[str, int]) -> Program:
         from graphopt.backends.cuda.planner.measure import Replay, measured_choice
@@ -90,13 +100,14 @@ class CudaExecutable(Executable):
             replay = Replay(saved)
             program = plan_graph(self.graph, sizes, self.options, replay)
             if replay.fits:
+                self._replayed.add(key)
                 return program
         if self.options.measure and self.options.device == "cuda" and device_name():
             return plan_graph(self.graph, sizes, self.options, measured_choice(self.options))
         return plan_graph(self.graph, sizes, self.options)
 
     def run(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """The flat outputs for flat inputs, on the device of the first input.
+        """The flat outputs for flat inputs, on the device of the first input. Runs take turns.
 
         Raises:
             RunInputError: number, dtype or shape of the inputs do not fit.
@@ -107,14 +118,11 @@ class CudaExecutable(Executable):
         sizes = bind_dims(self.graph, inputs)
         device = require_device(self.options.device)
         home = inputs[0].device if inputs else device
-        program = self.program(sizes)
-        if program.plan is None:
-            return tuple(output.to(home) for output in self._reference(device).run(*[given.to(device) for given in inputs]))
-        key = tuple(sorted(sizes.items()))
-        runner = self._runners.get(key)
-        if runner is None:
-            runner = self._runners[key] = Runner(self.graph, program, self.options, device, sizes)
-        results = iter(runner.run(inputs))
+        with self._lock:
+            program = self.program(sizes)
+            if program.plan is None:
+                return tuple(output.to(home) for output in self._reference(device).run(*[given.to(device) for given in inputs]))
+            results = iter(self._runner(program, sizes, device).run(inputs))
         outputs: list[torch.Tensor] = []
         for operand in self.graph.outputs:
             if isinstance(operand, Value):
@@ -123,6 +131,15 @@ class CudaExecutable(Executable):
                 number = operand if operand is None or isinstance(operand, (bool, int, float)) else evaluate_dim(operand, sizes)
                 outputs.append(torch.tensor(number, device=home))
         return tuple(outputs)
+
+    def _runner(self, program: Program, sizes: Mapping[str, int], device: torch.device) -> Runner:
+        """What runs a program; its weights are those of the programs for other sizes."""
+        key = tuple(sorted(sizes.items()))
+        found = self._runners.get(key)
+        if found is None:
+            weights = self._weights.setdefault(device, Weights(self.graph, device))
+            found = self._runners[key] = Runner(self.graph, program, self.options, device, sizes, weights)
+        return found
 
     def _reference(self, device: torch.device) -> Interpreter:
         """The graph with its numbers on the device, for the reference interpreter."""
@@ -150,19 +167,24 @@ class CudaExecutable(Executable):
         save(self, Path(path))
 
 
-def _sparse_notes(graph: Graph, plan: Plan | None) -> list[str]:
-    """Annotated parameters that run dense: those whose zeros no step of the plan skips."""
-    steps = () if plan is None else plan.steps
+def _sparse_notes(graph: Graph, program: Program, *, is_saved: bool) -> list[str]:
+    """Annotated parameters that run dense: those whose zeros no step of the plan skips; and why."""
+    steps = () if program.plan is None else program.plan.steps
     sparse = {name for step in steps if step.work.skips_zeros for name in step.values}
-    skipped = {
-        state.name
-        for node in graph.nodes
-        if any(result.name in sparse for result in node.results)
-        for operand in node.operands
-        if isinstance(operand, Value) and (state := graph.state_of(operand)) is not None
-    }
-    return [
-        f"%{state.name} is annotated {state.type.sparsity.text} and runs dense: no sparse kernel was measured to be faster here"
-        for state in graph.states.values()
-        if state.type.sparsity is not None and state.name not in skipped
-    ]
+    notes: list[str] = []
+    for state in graph.states.values():
+        readers = [node for node in graph.nodes if any(operand is state.value for operand in node.operands)]
+        names = {result.name for node in readers for result in node.results}
+        if state.type.sparsity is None or names & sparse:
+            continue
+        reasons = [program.sparse_offers[name] for name in sorted(names) if name in program.sparse_offers]
+        if not reasons:
+            why = "no sparse kernel takes its op, shape, pattern and dtype"
+        elif is_saved:
+            why = "that is how it was chosen where it was saved"
+        elif not any(reasons):
+            why = "nothing was measured, and dense is the default"
+        else:
+            why = "no sparse kernel was measured to be faster here"
+        notes.append(f"%{state.name} is annotated {state.type.sparsity.text} and runs dense: {why}")
+    return notes

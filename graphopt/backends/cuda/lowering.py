@@ -11,7 +11,7 @@ from graphopt.backends.cuda.plan import Plan
 from graphopt.backends.cuda.planner.builder import Builder
 from graphopt.backends.cuda.planner.choice import Choice, Way, first_choice
 from graphopt.backends.cuda.planner.makers import MAKERS
-from graphopt.backends.cuda.states import Fill
+from graphopt.backends.cuda.states import Fill, Identity
 from graphopt.backends.planning.shapes import Shapes
 from graphopt.ir.graph import Graph, Node
 
@@ -21,13 +21,16 @@ __all__ = ["Program", "plan_graph"]
 @dataclass(frozen=True)
 class Program:
     """What runs for one set of sizes. `plan` is None where the graph can't be planned, for the reason in `whole`: then all
-    of it runs in the reference lowering on the device. `chosen` are the names of the ways that were taken, in order."""
+    of it runs in the reference lowering on the device. `fills` and `identities` are those of state buffers; `chosen` are the names of the
+    ways that were taken, in order; `sparse_offers` has the values that a way could have made which skips zeros, and why which was taken."""
 
     plan: Plan | None
     source: str = ""
     fills: Mapping[str, Fill] = field(default_factory=dict[str, Fill])
+    identities: Mapping[str, Identity] = field(default_factory=dict[str, Identity])
     foreign: tuple[tuple[str, str, str], ...] = ()
     chosen: tuple[str, ...] = ()
+    sparse_offers: Mapping[str, str] = field(default_factory=dict[str, str])
     whole: str = ""
 
     @property
@@ -57,7 +60,8 @@ def plan_graph(graph: Graph, sizes: Mapping[str, int], options: CudaOptions, cho
     plan = builder.build(MAKERS)
     foreign = tuple((node.name, node.op, reason) for node, reason in builder.reasons.items())
     fills = {name: fill for name, fill in builder.fills.items() if name in plan.buffers}
-    return Program(plan, emit(plan), fills, foreign, tuple(chosen))
+    identities = {name: builder.identities[name] for name in fills}
+    return Program(plan, emit(plan), fills, identities, foreign, tuple(chosen), builder.sparse_offers)
 
 
 def _obstacle(node: Node, shapes: Shapes) -> str | None:

@@ -22,8 +22,9 @@ class CudaOptions:
     `dtype` is that in which float32 values are stored and multiplied: `float32`; `tf32` (stored as float32, products of matrices
     and convolutions with 10-bit mantissas on tensor cores); `float16`, `bfloat16` (stored so, computed in float32). Values of other
     dtypes stay as they are. `measure` times library calls against emitted kernels on the GPU at hand, with results kept in
-    the cache; without it, or without a GPU, the defaults are taken. `device` is `cuda`, or `cpu` to run the emitted program in Triton's
-    interpreter, which is slow and for tests (set TRITON_INTERPRET=1 before anything imports Triton).
+    the cache, and has cuDNN time its algorithms in the first run; without it, or without a GPU, the defaults are taken. `device` is
+    `cuda`, or `cpu` to run the emitted program in Triton's interpreter, which is slow and for tests (set TRITON_INTERPRET=1 before
+    anything imports Triton).
     """
 
     dtype: str = "float32"

@@ -3,6 +3,9 @@
 plan resnet18 for cuda, float16: 24 steps, one stream, arena 3.1 MiB, weights 22.3 MiB
   input0 f16[1,3,224,224] channels last
   0  cudnn convolution  7x7 stride 2 3->64 + relu        -> t0 f16[1,64,112,112] channels last    conv1
+  stream 0: steps 0 to 23 in order
+  arena 3211264 bytes
+    b0   at 0          1605632 bytes    steps 1 to 4
 """
 
 from __future__ import annotations
@@ -56,7 +59,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that the emitter needs. `offsets` are bytes in the arena by buffer name."""
+    """Everything that the emitter needs. `offsets` are bytes in the arena by buffer name, `lives` the steps between which a buffer of the
+    arena is needed, to one behind the last where it is an output."""
 
     name: str
     dtype: str
@@ -66,6 +70,7 @@ class Plan:
     steps: tuple[Step, ...]
     offsets: Mapping[str, int] = field(default_factory=dict[str, int])
     arena_bytes: int = 0
+    lives: Mapping[str, Life] = field(default_factory=dict[str, Life])
 
     @property
     def weights_bytes(self) -> int:
@@ -84,7 +89,17 @@ class Plan:
             line += f"    {step.source}" if step.source else ""
             lines.append(line + (f"    [{step.reason}]" if step.reason else ""))
         lines += [f"  return {storage.text}" for storage in self.outputs]
+        lines += self._memory_lines()
         return "\n".join(lines) + "\n"
+
+    def _memory_lines(self) -> list[str]:
+        """The stream of the steps, and where in the arena each buffer lies for how long."""
+        lines = [f"  stream 0: steps 0 to {len(self.steps) - 1} in order"] if self.steps else []
+        lines += [f"  arena {self.arena_bytes} bytes"] if self.lives else []
+        for name, life in sorted(self.lives.items(), key=lambda item: (item[1].first, self.offsets[item[0]])):
+            until = f"to {life.last}" if life.last < len(self.steps) else "to the end"
+            lines.append(f"    {name:<4} at {self.offsets[name]:<10} {life.bytes:>10} bytes    steps {life.first} {until}")
+        return lines
 
     def __str__(self) -> str:
         return self.text
@@ -106,4 +121,4 @@ def finish(
     kept = {name: buffer for name, buffer in buffers.items() if name in used}
     lives = {name: Life(buffer.bytes, first[name], last[name]) for name, buffer in kept.items() if buffer.kind == "arena"}
     offsets, total = place(lives, ALIGNMENT)
-    return Plan(name, dtype, tuple(inputs), tuple(outputs), kept, tuple(steps), offsets, total)
+    return Plan(name, dtype, tuple(inputs), tuple(outputs), kept, tuple(steps), offsets, total, lives)

@@ -1,14 +1,14 @@
 """A program on its device: memory that is allocated once, and the run, captured in one CUDA graph.
 
-first run    the steps run one by one, which compiles kernels and lets cuDNN choose; then they are captured
+first run    the steps run one by one, which compiles kernels and has cuDNN choose its algorithms; then they are captured, by the same
+             thread, as torch keeps those choices by thread
 later runs   inputs are copied into their buffers, the graph is replayed, outputs are copied out; nothing waits for the GPU
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -18,8 +18,8 @@ from graphopt.backends.cuda.lowering import Program
 from graphopt.backends.cuda.memory import part
 from graphopt.backends.cuda.module import load_module
 from graphopt.backends.cuda.options import CudaOptions
-from graphopt.backends.cuda.plan import Buffer, Plan
-from graphopt.backends.cuda.states import Fill, ReadState, state_reader
+from graphopt.backends.cuda.plan import Plan
+from graphopt.backends.cuda.states import Weights
 from graphopt.backends.reference.interpreter import Interpreter
 from graphopt.errors import BackendError
 from graphopt.ir.graph import Graph, Node, Operand, Value
@@ -29,36 +29,43 @@ __all__ = ["Runner", "allocate"]
 Tensors = tuple[torch.Tensor, ...]
 
 
-def allocate(plan: Plan, fills: Mapping[str, Fill], read: ReadState, device: torch.device) -> dict[str, torch.Tensor]:
-    """Tensors by the names of buffers: inputs, states with their numbers, parts of one arena."""
+def allocate(program: Program, weights: Weights, device: torch.device) -> dict[str, torch.Tensor]:
+    """Tensors by the names of buffers: inputs, parts of one arena, and states, which are those of all programs of the graph."""
+    plan = _plan(program)
     arena = torch.zeros(plan.arena_bytes, dtype=torch.uint8, device=device)
-    return {name: _buffer(plan, buffer, fills, read, arena) for name, buffer in plan.buffers.items() if buffer.kind != "torch"}
+    memory: dict[str, torch.Tensor] = {}
+    for name, buffer in plan.buffers.items():
+        storage, dtype = buffer.storage, getattr(torch, buffer.storage.dtype.torch_name)
+        match buffer.kind:
+            case "arena":
+                memory[name] = part(arena, plan.offsets[name], dtype, storage.extent)
+            case "state":
+                memory[name] = weights.tensor(storage, program.identities[name], program.fills[name])
+            case "input":
+                memory[name] = torch.empty_strided(storage.shape, storage.strides, dtype=dtype, device=device).zero_()
+            case _:
+                pass  # torch allocates the results of its calls
+    return memory
 
 
-def _buffer(plan: Plan, buffer: Buffer, fills: Mapping[str, Fill], read: ReadState, arena: torch.Tensor) -> torch.Tensor:
-    storage = buffer.storage
-    dtype = getattr(torch, storage.dtype.torch_name)
-    if buffer.kind == "arena":
-        return part(arena, plan.offsets[buffer.name], dtype, storage.extent)
-    made = torch.empty_strided(storage.shape, storage.strides, dtype=dtype, device=arena.device)
-    return made.copy_(fills[buffer.name](read).reshape(storage.shape)) if buffer.kind == "state" else made.zero_()
+def _plan(program: Program) -> Plan:
+    assert program.plan is not None, "a program without a plan has no runner"
+    return program.plan
 
 
 class Runner:
-    """One program on one device. Runs take turns: the memory is there once."""
+    """One program on one device. Who calls it makes runs take turns: the memory is there once."""
 
-    def __init__(self, graph: Graph, program: Program, options: CudaOptions, device: torch.device, sizes: Mapping[str, int]) -> None:
-        plan = program.plan
-        assert plan is not None, "a program without a plan has no runner"
-        self._plan = plan
+    def __init__(
+        self, graph: Graph, program: Program, options: CudaOptions, device: torch.device, sizes: Mapping[str, int], weights: Weights
+    ) -> None:
         self._options = options
         self._device = device
         self._sizes = dict(sizes)
         self._nodes: list[Node] = list(graph.nodes)
         self._interpreter = Interpreter(graph)
-        self._lock = threading.Lock()
         self._module: Any = load_module(program.source)
-        self._memory = allocate(plan, program.fills, state_reader(graph), device)
+        self._memory = allocate(program, weights, device)
         self._replay: Callable[[], object] | None = None
         self._results: Tensors = ()
         self._done: torch.cuda.Event | None = None
@@ -71,7 +78,7 @@ class Runner:
         Raises:
             BackendError: a step failed.
         """
-        with self._lock, torch.no_grad(), self._turn():
+        with torch.no_grad(), self._turn():
             for index, given in enumerate(inputs):
                 self._memory[f"input{index}"].copy_(given, non_blocking=given.device == self._device)
             if self._replay is None:
@@ -79,6 +86,11 @@ class Runner:
             else:
                 self._replay()
             return tuple(result.clone(memory_format=torch.contiguous_format) for result in self._results)
+
+    @property
+    def memory(self) -> Mapping[str, torch.Tensor]:
+        """What lies in each buffer, results of library calls excepted."""
+        return self._memory
 
     @contextmanager
     def _turn(self) -> Generator[None]:
@@ -93,8 +105,11 @@ class Runner:
             self._done = torch.cuda.Event()
             self._done.record()
 
+    def _settings(self) -> AbstractContextManager[None]:
+        return settings(tf32=self._options.dtype == "tf32", autotune=self._options.measure)
+
     def _start(self) -> None:
-        with settings(tf32=self._options.dtype == "tf32"):
+        with self._settings():
             if self._device.type != "cuda":
                 self._results = self._step()
                 self.note = "interpreted on the CPU"
@@ -116,7 +131,8 @@ class Runner:
         torch.cuda.synchronize(self._device)
         captured = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(captured, stream=stream):
+            # calls that other threads make meanwhile are theirs, and no part of this
+            with torch.cuda.graph(captured, stream=stream, capture_error_mode="thread_local"):
                 self._results = self._step()
         except RuntimeError as error:
             # an op that waits for the GPU can't be part of a graph: the steps go on being launched one by one
@@ -126,7 +142,7 @@ class Runner:
         self._replay = captured.replay
 
     def _again(self) -> None:
-        with settings(tf32=self._options.dtype == "tf32"):
+        with self._settings():
             self._results = self._step()
 
     def _node(self, number: int, *tensors: torch.Tensor) -> Tensors:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,13 @@ import torch
 
 import graphopt
 from graphopt.backends.cuda.artifact import DOCUMENT
-from graphopt.backends.cuda.device import has_device
+from graphopt.backends.cuda.device import has_device, require_device
 from graphopt.backends.cuda.executable import CudaExecutable
-from graphopt.backends.cuda.lowering import plan_graph
+from graphopt.backends.cuda.lowering import Program, plan_graph
+from graphopt.backends.cuda.module import require_triton
 from graphopt.backends.cuda.options import CudaOptions
 from graphopt.backends.cuda.planner.choice import Way
+from graphopt.backends.cuda.planner.measure import measured_choice
 from graphopt.errors import ArtifactError, BackendError
 from graphopt.ir.data import TensorData
 from graphopt.ir.graph import Graph, GraphEditor
@@ -93,6 +97,56 @@ def test_sizes_that_vary_have_a_program_each() -> None:
     assert [dict(sizes) for sizes in executable.programs] == [{"batch": 2}, {"batch": 3}]
 
 
+def test_programs_for_several_sizes_share_their_weights() -> None:
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8)]
+    model = torch.nn.Sequential(*layers).eval()
+    graph = graphopt.capture(model, (torch.randn(4, 64),), dynamic={"input": {0: "batch"}})
+    graph = graphopt.optimize(graph, ["sparsify-block{block=(16, 16), ratio=0.5}"], check="off").graph
+    dense = lower(graph, device="cpu")
+    dense.program({"batch": 2})
+    ways = ["block sparse" if index == 1 else way for index, way in enumerate(dense.programs[("batch", 2),].chosen)]
+    executable = CudaExecutable(graph, dense.options, {(("batch", size),): ways for size in (2, 3)})
+    for batch in (2, 3):
+        executable(torch.randn(batch, 64))
+    two, three = (executable.runners[("batch", size),].memory for size in (2, 3))
+    states = [name for name in two if name.startswith("s")]
+    assert len(states) == len([name for name in three if name.startswith("s")]) == 8, "three biases, two weights, a packed one of three"
+    assert {two[name].data_ptr() for name in states} == {three[name].data_ptr() for name in states}
+    assert not {two[name].data_ptr() for name in two if name not in states} & {three[name].data_ptr() for name in three}
+
+
+def test_constants_that_follow_a_size_are_not_shared() -> None:
+    class Counted(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + torch.full((4,), x.shape[0], dtype=torch.float32)
+
+    graph = graphopt.capture(Counted().eval(), (torch.ones(2, 4),), dynamic={"x": {0: "batch"}})
+    executable = lower(graph, device="cpu")
+    for batch in (2, 3, 2):
+        assert torch.equal(executable(torch.ones(batch, 4)), torch.full((batch, 4), 1.0 + batch))
+
+
+def test_runs_of_several_threads_take_turns() -> None:
+    model, x = make()
+    executable = lower(graphopt.capture(model, (x,), dynamic={"x": {0: "batch"}}), device="cpu")
+    given = [torch.randn(1 + number % 2, 3, 9, 7) for number in range(6)]
+    found: dict[int, Sequence[torch.Tensor]] = {}
+
+    def run(number: int) -> None:
+        found[number] = executable.run([given[number]])
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(given))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with torch.no_grad():
+        for number, tensor in enumerate(given):
+            expect_close(found[number], model(tensor), 1e-6)
+    assert len(executable.runners) == 2
+
+
 def test_a_size_that_only_the_run_knows_runs_op_by_op() -> None:
     class Positive(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -146,11 +200,39 @@ def test_the_report_says_dense_only_of_weights_that_run_dense() -> None:
     dense = graphopt.lower(graph, "cuda")
     assert isinstance(dense, CudaExecutable)
     (note,) = (line for line in dense.report if "annotated" in line)
-    assert note == "%2.weight is annotated sparse<block 16x16 0.5> and runs dense: no sparse kernel was measured to be faster here"
+    assert note == "%2.weight is annotated sparse<block 16x16 0.5> and runs dense: nothing was measured, and dense is the default"
     ways = ["block sparse" if index == 1 else way for index, way in enumerate(dense.programs[()].chosen)]
     sparse = CudaExecutable(graph, dense.options, {(): ways})
     assert any("block sparse" in line for line in sparse.report)
     assert not any("annotated" in line for line in sparse.report)
+    again = CudaExecutable(graph, dense.options, {(): dense.programs[()].chosen})
+    assert "%2.weight is annotated sparse<block 16x16 0.5> and runs dense: that is how it was chosen where it was saved" in again.report
+
+
+def test_the_report_says_dense_was_faster_only_where_it_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8)]
+    graph = graphopt.optimize(
+        torch.nn.Sequential(*layers).eval(), ["sparsify-block{block=(16, 16), ratio=0.5}"], example_inputs=(torch.randn(4, 64),)
+    ).graph
+
+    def planned(graph: Graph, sizes: Mapping[str, int], options: CudaOptions, choose: object = None) -> Program:
+        return plan_graph(graph, sizes, options, lambda ways: (0, "measured 1.0 us; others"))
+
+    monkeypatch.setattr("graphopt.backends.cuda.executable.plan_graph", planned)
+    (note,) = (line for line in lower(graph).report if "annotated" in line)
+    assert note.endswith("runs dense: no sparse kernel was measured to be faster here")
+
+
+def test_a_program_without_triton_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = make()
+    graph = graphopt.capture(model, (x,))
+    executable = lower(graph, device="cpu")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # pyright: ignore[reportUnknownLambdaType]
+    require_triton.cache_clear()
+    for wrong in (lambda: executable(x), lambda: measured_choice(CudaOptions()), lambda: require_device("cpu")):
+        with pytest.raises(BackendError, match="the backend cuda needs Triton, which is not installed"):
+            wrong()
 
 
 def two_of_four(dtype: str) -> tuple[graphopt.Graph, CudaExecutable, torch.Tensor]:
@@ -182,7 +264,7 @@ def test_weights_with_two_of_four_are_offered_as_such(dtype: str, tmp_path: Path
 def test_two_of_four_needs_sixteen_bits() -> None:
     _, dense, _ = two_of_four("float32")
     assert dense.programs[()].chosen == ()
-    assert any("runs dense" in line for line in dense.report)
+    assert any(line.endswith("runs dense: no sparse kernel takes its op, shape, pattern and dtype") for line in dense.report)
 
 
 @pytest.mark.parametrize(

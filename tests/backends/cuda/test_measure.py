@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
 import torch
 
 import graphopt
 from graphopt.backends.cuda.kernels.block_sparse import BlockSparse
 from graphopt.backends.cuda.lowering import plan_graph
 from graphopt.backends.cuda.options import CudaOptions
+from graphopt.backends.cuda.plan import Plan
 from graphopt.backends.cuda.planner.choice import Way
 from graphopt.backends.cuda.planner.measure import Replay, alone, best_of, canonical_text, measured_choice, memory_of
 from graphopt.backends.timing_cache import TimingCache
@@ -43,6 +45,35 @@ def test_each_way_runs_and_is_timed_once(tmp_path: Path) -> None:
     kept = (tmp_path / "timings.json").read_text()
     assert choose(ways) == (number, reason), "the second time nothing is measured"
     assert (tmp_path / "timings.json").read_text() == kept
+
+
+def test_a_way_that_fails_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options, tried = CudaOptions(device="cpu"), list[list[str]]()
+
+    def seconds_of(plan: Plan, *others: object) -> Callable[[int], float]:
+        tried.append([step.work.algorithm for step in plan.steps])
+        if tried[-1] == ["gemm"]:
+            raise RuntimeError("no such instruction")
+        return lambda count: 2e-6
+
+    monkeypatch.setattr("graphopt.backends.cuda.planner.measure.seconds_of", seconds_of)
+    (ways,) = ways_of(GRAPH, options)
+    for _ in range(2):  # the second from the file
+        assert measured_choice(options, TimingCache(tmp_path / "timings.json"))(ways) == (0, "measured 2.0 us; gemm fails here")
+    assert tried == [["library", "elementwise"], ["gemm"]]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no driver\nmore"), torch.OutOfMemoryError("no driver")])
+def test_what_may_run_another_time_is_tried_again(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def seconds_of(*others: object) -> Callable[[int], float]:
+        raise error
+
+    options, cache = CudaOptions(device="cpu"), TimingCache(tmp_path / "timings.json")
+    (ways,) = ways_of(GRAPH, options)
+    with monkeypatch.context() as patched:
+        patched.setattr("graphopt.backends.cuda.planner.measure.seconds_of", seconds_of)
+        assert measured_choice(options, cache)(ways) == (0, f"no way could be timed: {type(error).__name__}: no driver")
+    assert measured_choice(options, cache)(ways)[1].startswith("measured ")
 
 
 def test_equal_work_has_equal_text() -> None:

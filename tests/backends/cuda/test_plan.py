@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import torch
+
 import graphopt
 from graphopt.backends.cuda.lowering import plan_graph
 from graphopt.backends.cuda.options import CudaOptions
@@ -28,6 +30,51 @@ def test_the_example_of_the_page() -> None:
     assert graph is not None
     assert plan is not None
     assert plan_of(graph[1], "float16") == plan[1]
+
+
+class MBConv(torch.nn.Module):
+    """The block of EfficientNet: wider, depthwise, squeezed and excited, narrower, added."""
+
+    def __init__(self, channels: int, wide: int, squeezed: int) -> None:
+        super().__init__()
+        self.expand = torch.nn.Sequential(torch.nn.Conv2d(channels, wide, 1, bias=False), torch.nn.BatchNorm2d(wide), torch.nn.SiLU())
+        depthwise = torch.nn.Conv2d(wide, wide, 5, padding=2, groups=wide, bias=False)
+        self.depthwise = torch.nn.Sequential(depthwise, torch.nn.BatchNorm2d(wide), torch.nn.SiLU())
+        self.fc1, self.fc2 = torch.nn.Conv2d(wide, squeezed, 1), torch.nn.Conv2d(squeezed, wide, 1)
+        self.project = torch.nn.Sequential(torch.nn.Conv2d(wide, channels, 1, bias=False), torch.nn.BatchNorm2d(channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.depthwise(self.expand(x))
+        scale = torch.nn.functional.adaptive_avg_pool2d(y, 1)
+        return x + self.project(y * torch.sigmoid(self.fc2(torch.nn.functional.silu(self.fc1(scale)))))
+
+
+BLOCK = """\
+plan MBConv for cuda, float32: 11 steps, one stream, arena 1.4 MiB, weights 122.2 KiB
+  input0 f32[1,40,28,28] channels last
+  0   library             convolution 1x1 40->240 @28x28                           -> t0 f32[1,240,28,28] channels last    expand.0
+  1   elementwise         mul + add + silu f32[1,240,28,28] channels last          -> t0 f32[1,240,28,28] channels last    expand.0
+  2   depthwise           depthwise 5x5 stride 1x1 f32[1,240,28,28] channels last + mul + add + silu -> b0 f32[1,240,28,28] channels last    depthwise.0
+  3   reduce              mean over (2, 3) of f32[1,240,28,28] channels last       -> b1 f32[1,240,1,1]    adaptive_avg_pool2d
+  4   library             convolution 1x1 240->10 @1x1                             -> t2 f32[1,10,1,1]    fc1
+  5   elementwise         add + silu f32[1,10,1,1]                                 -> t2 f32[1,10,1,1]    fc1
+  6   library             convolution 1x1 10->240 @1x1                             -> t3 f32[1,240,1,1]    fc2
+  7   elementwise         add + sigmoid f32[1,240,1,1]                             -> t3 f32[1,240,1,1]    fc2
+  8   elementwise         mul f32[1,240,28,28] channels last                       -> b2 f32[1,240,28,28] channels last    mul
+  9   library             convolution 1x1 240->40 @28x28                           -> t4 f32[1,40,28,28] channels last    project.0
+  10  elementwise         mul + add + add f32[1,40,28,28] channels last            -> t4 f32[1,40,28,28] channels last    project.0
+  return t4 f32[1,40,28,28] channels last
+  stream 0: steps 0 to 10 in order
+  arena 1505280 bytes
+    b0   at 0              752640 bytes    steps 2 to 8
+    b1   at 752640            960 bytes    steps 3 to 4
+    b2   at 752640         752640 bytes    steps 8 to 9
+"""  # noqa: E501
+
+
+def test_a_block_of_a_real_network_in_float32() -> None:
+    graph = graphopt.capture(MBConv(40, 240, 10).eval(), (torch.randn(1, 40, 28, 28),))
+    assert plan_graph(graph, {}, CudaOptions()).text == BLOCK
 
 
 def test_a_residual_and_relu_are_one_pass_behind_the_convolution() -> None:
@@ -58,6 +105,29 @@ graph tokens(%x: f32[1,3,8,8]) {
 }
 """
     assert steps_of(text) == ["library: convolution 4x4 stride 4x4 3->16 @2x2", "normalize: layer_norm over (2) of f32[1,4,16]"]
+
+
+def test_an_activation_behind_a_group_norm_is_its_epilogue() -> None:
+    text = """\
+graph block(%x: f32[2,8,6,6], %r: f32[2,8,6,6]) {
+  param %weight: f32[8,8,3,3]
+  param %scale: f32[8]
+  param %shift: f32[8]
+  %a: f32[2,8,6,6] = conv2d(%x, %weight, none) {dilation=(1, 1), groups=1, padding=(1, 1), stride=(1, 1)}
+  %b: f32[2,8,6,6] = group_norm(%a, %scale, %shift) {eps=1e-05, groups=4}
+  %c: f32[2,8,6,6] = silu(%b)
+  %d: f32[2,8,6,6] = add(%c, %r)
+  %e: f32[2,8,6,6] = instance_norm(%d, none, none, none, none) {eps=1e-05, mode="train", momentum=0.1}
+  %f: f32[2,8,6,6] = relu(%e)
+  return %f
+}
+"""
+    split = "f32[2,4,2,6,6] strides(288,2,1,48,8)"
+    assert steps_of(text) == [
+        "library: convolution 3x3 8->8 @6x6",
+        f"normalize: group_norm over (2, 3, 4) of {split} + silu + add",
+        "normalize: instance_norm over (2, 3, 4) of f32[2,8,1,6,6] channels last + relu",
+    ]
 
 
 def test_what_no_kernel_does_is_a_torch_step_with_its_reason() -> None:

@@ -21,6 +21,7 @@ def image_cases() -> Iterator[Case]:
     for channels_last in (False, True):
         yield from _pools(channels_last)
         yield from _depthwise(channels_last)
+    yield from _holes()
     yield from _others()
 
 
@@ -68,6 +69,25 @@ def _depthwise(channels_last: bool) -> Iterator[Case]:
         want = reference("conv2d", [half, taps, None], {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 5})
         yield make_case("depthwise", _title(str(dtype).removeprefix("torch."), channels_last), {"x": half, "weight": taps}, want,
             lambda s: Depthwise(s["x"], s["weight"], None, s["y"], (1, 1), (1, 1), (1, 1)), channels_last=channels_last)  # fmt: skip
+
+
+def _holes() -> Iterator[Case]:
+    """NaN and infinities in means, adaptive pools and depthwise convolutions, and no images at all."""
+    window: dict[str, Attribute] = {
+        "kernel": (3, 3), "stride": (2, 2), "padding": (1, 1), "ceil_mode": False, "count_include_pad": True, "divisor_override": None
+    }  # fmt: skip
+    taps = draw(3, 1, 3, 3, seed=1)
+    convolution: dict[str, Attribute] = {"stride": (2, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 3}
+    for name, x in (("with NaN", with_holes(draw(2, 3, 7, 6))), ("no images", torch.zeros(0, 3, 7, 6))):
+        yield make_case("pool", f"avg {name}", {"x": x}, reference("avg_pool2d", [x], window),
+            lambda s: Pool("avg", s["x"], s["y"], (3, 3), (2, 2), (1, 1)))  # fmt: skip
+        for op in ("avg", "max"):
+            for size in ((3, 2), (1, 1)):
+                want = reference(f"adaptive_{op}_pool2d", [x], {"output_size": size})
+                yield make_case("pool", f"adaptive {op} to {size[0]}x{size[1]} {name}", {"x": x}, want,
+                    lambda s, op=op: AdaptivePool(op, s["x"], s["y"]))  # fmt: skip
+        yield make_case("depthwise", name, {"x": x, "weight": taps}, reference("conv2d", [x, taps, None], convolution),
+            lambda s: Depthwise(s["x"], s["weight"], None, s["y"], (2, 1), (1, 1), (1, 1)))  # fmt: skip
 
 
 def _others() -> Iterator[Case]:

@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F  # noqa: N812  # the usual name
 
 from graphopt.backends.cuda.kernels.gather import Gather, Take
 from graphopt.backends.cuda.kernels.layout import Concat, Pad
 from tools.check_cuda.case import Case, make_case, reference
-from tools.check_cuda.cases.numbers import draw, integers
+from tools.check_cuda.cases.numbers import draw, integers, with_holes
 
 __all__ = ["indexed_cases"]
 
@@ -37,6 +38,12 @@ def _takes() -> Iterator[Case]:
             lambda s: Gather(s["x"], s["at"], s["y"], 0))  # fmt: skip
     table, none = draw(11, 9), torch.zeros(0, dtype=torch.int64)
     yield make_case("take", "no indices", {"x": table, "at": none}, torch.zeros(0, 9), lambda s: Take(s["x"], s["at"], s["y"], 0))
+    for name, shape in (("no rows", (0, 9)), ("no columns", (6, 0))):
+        index = torch.zeros(shape, dtype=torch.int64)
+        yield make_case("gather", name, {"x": table, "at": index}, torch.zeros(shape), lambda s: Gather(s["x"], s["at"], s["y"], 0))
+    holed, rows, index = with_holes(table), integers(0, 11, 3, 5), integers(0, 11, 6, 9)
+    yield make_case("take", "with NaN", {"x": holed, "at": rows}, holed[rows], lambda s: Take(s["x"], s["at"], s["y"], 0))
+    yield make_case("gather", "with NaN", {"x": holed, "at": index}, holed.gather(0, index), lambda s: Gather(s["x"], s["at"], s["y"], 0))
     outside = torch.tensor([-1, 2, 11, -12])
     want = torch.stack([table[10], table[2], *[torch.full((9,), math.nan)] * 2])
     yield make_case("take", "indices below 0 and outside", {"x": table, "at": outside}, want, lambda s: Take(s["x"], s["at"], s["y"], 0))
@@ -63,5 +70,12 @@ def _layouts() -> Iterator[Case]:
         yield make_case("concat", str(dtype).removeprefix("torch."), {"x": x}, reference("concat", [x, x], {"axis": 0}),
             lambda s: Concat((s["x"], s["x"]), s["y"], 0))  # fmt: skip
     empty = torch.zeros(0, 5)
+    for name, pads in (("no rows", ((0, 0), (1, 2))), ("no rows, then some", ((1, 2), (0, 1))), ("no columns left", ((1, 0), (-3, -2)))):
+        x = draw(4, 5) if pads[1][0] < 0 else empty
+        yield make_case("pad", name, {"x": x}, reference("pad", [x], {"pads": pads, "mode": "constant", "value": 2.0}),
+            lambda s, pads=pads: Pad(s["x"], s["y"], pads, 2.0))  # fmt: skip
+    holed = with_holes(draw(4, 5))
+    yield make_case("pad", "with NaN", {"x": holed}, F.pad(holed, (2, 0, 1, 1), value=-1.0),
+        lambda s: Pad(s["x"], s["y"], ((1, 1), (2, 0)), -1.0))  # fmt: skip
     x = draw(3, 5)
     yield make_case("concat", "with no rows", {"x": x, "z": empty}, x, lambda s: Concat((s["z"], s["x"]), s["y"], 0))

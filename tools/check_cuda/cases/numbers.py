@@ -9,6 +9,9 @@ import torch
 __all__ = ["draw", "integers", "special", "with_holes"]
 
 
+_HOLES = ((), (math.nan,), (math.inf,), (-math.inf,), (math.inf, -math.inf))
+
+
 def draw(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0, channels_last: bool = False) -> torch.Tensor:
     """Numbers of a normal distribution."""
     made = torch.randn(shape, generator=torch.Generator().manual_seed(seed + sum(shape))).to(dtype)
@@ -27,11 +30,12 @@ def special(dtype: torch.dtype = torch.float32) -> torch.Tensor:
 
 
 def with_holes(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy with NaN and infinities here and there, some rows without, and one of NaN alone."""
-    holed = tensor.clone()
-    flat = holed.view(-1)
-    flat[3::17] = math.nan
-    flat[5::13] = math.inf
-    flat[7::11] = -math.inf
-    holed[-1] = math.nan
+    """A contiguous copy whose lines along the last axis take turns: whole, with a NaN, with an infinity, with one below, with both; the
+    last one is NaN alone."""
+    holed = tensor.clone(memory_format=torch.contiguous_format)
+    lines = holed.view(-1, holed.shape[-1])
+    for number, line in enumerate(lines):
+        for value in _HOLES[number % len(_HOLES)]:
+            line[(number * 7 + (value < 0)) % len(line)] = value
+    lines[-1] = math.nan
     return holed

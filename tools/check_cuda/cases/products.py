@@ -11,7 +11,7 @@ from graphopt.backends.cuda.kernels.block_sparse import BlockSparse, pack_blocks
 from graphopt.backends.cuda.kernels.chain_code import NO_CHAIN
 from graphopt.backends.cuda.kernels.gemm import Gemm
 from tools.check_cuda.case import Case, Storages, make_case, reference
-from tools.check_cuda.cases.numbers import draw
+from tools.check_cuda.cases.numbers import draw, with_holes
 
 __all__ = ["product_cases"]
 
@@ -46,6 +46,15 @@ def _dense() -> Iterator[Case]:
     a, b = draw(3, 17, 9), draw(3, 9, 21)
     yield make_case("gemm", "batched from transposes", {"a": a.transpose(1, 2).contiguous(), "b": b}, reference("matmul", [a, b]),
         lambda s: Gemm(s["a"].permute((0, 2, 1)), s["b"], s["y"]))  # fmt: skip
+    a, weight = with_holes(draw(7, 21)), draw(18, 21, seed=1)
+    yield make_case("gemm", "with NaN", {"a": a, "weight": weight}, reference("linear", [a, weight, None]),
+        lambda s: Gemm(s["a"], s["weight"].permute((1, 0)), s["y"]))  # fmt: skip
+    weight = with_holes(weight)
+    yield make_case("gemm", "weight with NaN", {"a": a[:1], "weight": weight}, reference("linear", [a[:1], weight, None]),
+        lambda s: Gemm(s["a"], s["weight"].permute((1, 0)), s["y"]))  # fmt: skip
+    want = reference("linear", [a.double().exp().float(), draw(18, 21, seed=1), None]).relu()
+    yield make_case("gemm", "exp + with NaN + relu", {"a": a, "weight": draw(18, 21, seed=1)}, want,
+        lambda s: Gemm(s["a"], s["weight"].permute((1, 0)), s["y"], None, unary(("exp",)), unary(("relu",))))  # fmt: skip
     # a convolution with 1x1 windows on NHWC is a product of pixels and weight
     x, weight = draw(2, 9, 5, 3, channels_last=True), draw(7, 9, 1, 1, seed=1)
     want = reference("conv2d", [x, weight, None], {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1})

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
-from graphopt.backends.cuda.chain import unary
+from graphopt.backends.cuda.chain import Chain, unary
+from graphopt.backends.cuda.kernels.chain_code import NO_CHAIN
 from graphopt.backends.cuda.kernels.normalize import Normalize
 from graphopt.backends.cuda.kernels.reduce import Reduce
 from graphopt.backends.cuda.kernels.softmax import Softmax
@@ -25,6 +26,7 @@ def row_cases() -> Iterator[Case]:
     yield from _reductions()
     yield from _softmaxes()
     yield from _norms()
+    yield from _group_norms()
 
 
 def _reduce(name: str, op: str, x: torch.Tensor, axes: tuple[int, ...], parameter: float = 0.0, *, keepdims: bool = False) -> Case:
@@ -94,6 +96,45 @@ def _softmaxes() -> Iterator[Case]:
     yield case("masked", masked, 1)
     for dtype in (*_HALVES, torch.float64):
         yield case(str(dtype).removeprefix("torch."), draw(5, 40, dtype=dtype), 1)
+
+
+def _group_norm(name: str, x: torch.Tensor, groups: int, *, channels_last: bool = False, chain: Chain = NO_CHAIN) -> Case:
+    """sigmoid(group_norm) with weight and bias, x seen with its groups as an axis, as the planner sees it."""
+    n, channels, height, width = x.shape
+    weight, bias = draw(channels, dtype=x.dtype, seed=1), draw(channels, dtype=x.dtype, seed=2)
+    want = reference("group_norm", [x, weight, bias], {"groups": groups, "eps": 1e-5})
+
+    def make(storages: Storages) -> Normalize:
+        wide = (n, groups, channels // groups, height, width)
+        seen = {name: storages[name].reshape(wide) for name in ("x", "y")}
+        x, y = seen["x"], seen["y"]
+        assert x is not None, "one axis is split"
+        assert y is not None, "one axis is split"
+        columns = [storages[name].reshape((1, groups, channels // groups, 1, 1)) for name in ("weight", "bias")]
+        scale, shift = (column.expand(wide) if column is not None else None for column in columns)
+        return Normalize("group_norm", x, y, (2, 3, 4), 1e-5, scale, shift, chain=chain)
+
+    tensors = {"x": x, "weight": weight, "bias": bias}
+    title = f"group_norm {groups} groups {name}"
+    wanted = want.double().sigmoid().to(want.dtype) if chain else want
+    return make_case("normalize", title, tensors, wanted, make, channels_last=channels_last)
+
+
+def _group_norms() -> Iterator[Case]:
+    for channels_last in (False, True):
+        layout = "NHWC" if channels_last else "NCHW"
+        x = draw(2, 12, 5, 7, channels_last=channels_last)
+        for groups in (3, 4, 12):
+            yield _group_norm(layout, x, groups, channels_last=channels_last)
+        yield _group_norm(f"{layout} + sigmoid", x, 4, channels_last=channels_last, chain=unary(("sigmoid",)))
+        yield _group_norm(f"{layout} long", draw(1, 6, 40, 51, channels_last=channels_last), 1, channels_last=channels_last)
+        holed = with_holes(draw(6, 30)).reshape(3, 4, 3, 5)  # a line for each group
+        if channels_last:
+            holed = holed.contiguous(memory_format=torch.channels_last)
+        yield _group_norm(f"{layout} with NaN", holed, 2, channels_last=channels_last)
+    for dtype in (*_HALVES, torch.float64):
+        yield _group_norm(str(dtype).removeprefix("torch."), draw(2, 12, 5, 7, dtype=dtype), 4)
+    yield _group_norm("no images", torch.zeros(0, 12, 5, 7), 4)
 
 
 def _norms() -> Iterator[Case]:

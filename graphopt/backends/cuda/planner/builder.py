@@ -22,7 +22,7 @@ from graphopt.backends.cuda.planner.choice import Choice, Way, first_choice
 from graphopt.backends.cuda.planner.layouts import Layouts
 from graphopt.backends.cuda.planner.prologues import Waiting, is_certain, waiting_part
 from graphopt.backends.cuda.planner.rules import groups_of
-from graphopt.backends.cuda.states import Fill, ReadState
+from graphopt.backends.cuda.states import Fill, Identity, ReadState
 from graphopt.backends.cuda.steps import LibraryStep, NodeStep
 from graphopt.backends.cuda.storage import Storage, dense_in_order
 from graphopt.backends.planning.groups import Group
@@ -48,7 +48,10 @@ class Builder:
         self.shapes = shapes
         self.options = options
         self.fills: dict[str, Fill] = {}
+        self.identities: dict[str, Identity] = {}
         self.reasons: dict[Node, str] = {}
+        self.sparse_offers: dict[str, str] = {}
+        """Values that a way could have computed which skips zeros of a weight, and why the way was taken that was."""
         self._nodes = list(graph.nodes)
         self._numbers = {node: number for number, node in enumerate(self._nodes)}
         self.layouts = Layouts(self._nodes, shapes)
@@ -106,8 +109,8 @@ class Builder:
             def fill(read: ReadState, index: int = index) -> torch.Tensor:
                 return Interpreter(self.graph).evaluate(node, list(node.operands), self.shapes.sizes)[index]
 
-            exact = result.type.rank < 2
-            self._storages[result] = self.numbers((node, index), result.type.dtype, self.shapes.of(result), fill, exact=exact)
+            exact, key = result.type.rank < 2, (node, index, *sorted(self.shapes.sizes.items()))
+            self._storages[result] = self.numbers(key, result.type.dtype, self.shapes.of(result), fill, exact=exact)
 
     def _ways(self, group: Group, makers: Mapping[str, Maker]) -> Sequence[Way]:
         maker = makers.get(group.anchor.op)
@@ -141,6 +144,8 @@ class Builder:
         way, part = ways[number], parts[number]
         reason = reason or self.reasons.get(group.anchor, "")
         names = tuple(result.name for node in group.nodes for result in node.results)
+        if any(work.skips_zeros for offer in ways for work in offer.works):
+            self.sparse_offers |= dict.fromkeys(names, reason)
         source = group.anchor.source.module or names[0]
         works = way.works if part is None else way.works[:-1]
         own = names if part is None else tuple(result.name for result in group.anchor.results) if works else ()
@@ -227,12 +232,14 @@ class Builder:
         *,
         exact: bool = False,
     ) -> Storage:
-        """A state buffer with numbers made of the graph's; one for each key, dtype and order."""
+        """A state buffer with numbers made of the graph's; one for each key, dtype and order. Equal keys have equal numbers, in the
+        plans for other sizes too."""
         order = tuple(range(len(shape)) if order is None else order)
         whole = (*key, dtype, exact, order)
         if whole not in self._states:
             made = self._states[whole] = self.new("state", dtype, shape, order, exact=exact)
             self.fills[made.buffer] = fill
+            self.identities[made.buffer] = (*key, made.dtype, made.shape, made.strides)
         return self._states[whole]
 
     def contiguous(self, storage: Storage) -> Storage:

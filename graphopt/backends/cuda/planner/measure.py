@@ -2,7 +2,7 @@
 
 Each way is planned by itself on memory of its own, captured as a CUDA graph, and replayed between two events. Ways take
 turns, and the shortest time of each counts. Times are kept in the cache under the GPU, the versions of torch and Triton, and
-the emitted text.
+the emitted text; an infinite one says that a way fails there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from graphopt.backends.cuda.device import device_name, settings
 from graphopt.backends.cuda.emit import emit
 from graphopt.backends.cuda.kernels.elementwise import Elementwise
 from graphopt.backends.cuda.memory import part
-from graphopt.backends.cuda.module import load_module
+from graphopt.backends.cuda.module import load_module, require_triton
 from graphopt.backends.cuda.options import CudaOptions
 from graphopt.backends.cuda.plan import Buffer, Plan, Step, finish
 from graphopt.backends.cuda.planner.choice import Choice, Way
@@ -60,7 +60,12 @@ class Replay:
 
 
 def measured_choice(options: CudaOptions, cache: TimingCache | None = None) -> Choice:
-    """The fastest way on this machine's GPU. A way that fails there is out."""
+    """The fastest way on this machine's GPU. A way that fails there is out, and not tried again.
+
+    Raises:
+        BackendError: Triton is not installed.
+    """
+    require_triton()
     timings = cache or default_timings("cuda-timings.json")
     device = torch.device(options.device)
 
@@ -71,21 +76,35 @@ def measured_choice(options: CudaOptions, cache: TimingCache | None = None) -> C
         known = [timings.get(key) for key in keys]
         if any(seconds is None for seconds in known):
             runs = [_runnable(plan, options, device, numbers) for plan, numbers in zip(plans, patterns, strict=True)]
-            found = best_of(runs)
-            timings.add({key: seconds for key, seconds in zip(keys, found, strict=True) if math.isfinite(seconds)})
-            known = list(found)
-        seconds = [value if value is not None else float("inf") for value in known]
+            known = best_of([None if isinstance(run, Exception) else run for run in runs])
+            # what fails for want of memory, or together with all others, may run another time
+            lasts = any(map(math.isfinite, known))
+            kept = [lasts and not isinstance(run, torch.OutOfMemoryError) for run in runs]
+            timings.add({key: seconds for key, seconds, is_kept in zip(keys, known, kept, strict=True) if is_kept})
+            if not lasts:
+                return 0, f"no way could be timed: {_first_line(runs)}"
+        seconds = [value if value is not None else math.inf for value in known]
         best = min(range(len(ways)), key=lambda number: seconds[number])
-        others = ", ".join(f"{way.name} {seconds[number] * 1e6:.1f} us" for number, way in enumerate(ways) if number != best)
-        return best, f"measured {seconds[best] * 1e6:.1f} us; {others}"
+        others = ", ".join(f"{way.name} {_time(seconds[number])}" for number, way in enumerate(ways) if number != best)
+        return best, f"measured {_time(seconds[best])}; {others}"
 
     return choose
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1e6:.1f} us" if math.isfinite(seconds) else "fails here"
+
+
+def _first_line(runs: Sequence[object]) -> str:
+    """What the first way that failed said."""
+    error = next(run for run in runs if isinstance(run, Exception))
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
 
 
 def _key(plan: Plan, options: CudaOptions, patterns: Mapping[str, torch.Tensor]) -> str:
     from triton import __version__ as triton_version
 
-    parts = [device_name(), torch.__version__, triton_version, options.dtype, canonical_text(emit(plan))]
+    parts = [device_name(), torch.__version__, triton_version, options.dtype, f"autotune {options.measure}", canonical_text(emit(plan))]
     parts += [hashlib.sha256(numbers.contiguous().numpy().tobytes()).hexdigest() for numbers in patterns.values()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
@@ -129,12 +148,12 @@ def _repeatable(way: Way) -> Way:
 
 def _runnable(
     plan: Plan, options: CudaOptions, device: torch.device, patterns: Mapping[str, torch.Tensor]
-) -> Callable[[int], float] | None:
-    """A function that runs a plan some times and gives the seconds of one; None where the plan fails on this machine."""
+) -> Callable[[int], float] | Exception:
+    """A function that runs a plan some times and gives the seconds of one; what was raised where the plan fails on this machine."""
     try:
         return seconds_of(plan, options, device, patterns)
-    except Exception:  # noqa: BLE001  # whatever a library or a compiler refuses: this way is out, the others remain
-        return None
+    except Exception as error:  # noqa: BLE001  # whatever a library or a compiler refuses: this way is out, the others remain
+        return error
 
 
 def seconds_of(
@@ -147,7 +166,7 @@ def seconds_of(
     def step() -> object:
         return module.run(memory, None)
 
-    with settings(tf32=options.dtype == "tf32"):
+    with settings(tf32=options.dtype == "tf32", autotune=options.measure):
         step()
         return _captured(step, device) if device.type == "cuda" else _clocked(step)
 

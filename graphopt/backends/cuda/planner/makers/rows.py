@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from graphopt.backends.cuda.kernel import Unsupported
 from graphopt.backends.cuda.kernels.normalize import Normalize
@@ -88,13 +89,14 @@ def _groups(builder: Builder, group: Group) -> Sequence[Way]:
         groups = shape[1]
     else:
         groups = builder.shapes.dim(node.attrs["groups"])
-    if group.chain:
-        raise Unsupported(f"a chain on {node.op} has no kernel")
     wide = (shape[0], groups, shape[1] // groups, *shape[2:])
-    y = builder.target(group)
-    split_x, split_y = x.reshape(wide), y.reshape(wide)
-    if split_x is None or split_y is None:
-        raise Unsupported(f"{node.op} of {x.type_text} has no kernel")
+    y, chain = builder.target(group), builder.chain(group)
+
+    def split(storage: Storage) -> Storage:
+        seen = storage.reshape(wide)
+        if seen is None:
+            raise Unsupported(f"{node.op} of {storage.type_text} has no kernel")
+        return seen
 
     def parameter(index: int) -> Storage | None:
         operand = node.operands[index] if index < len(node.operands) else None
@@ -106,7 +108,8 @@ def _groups(builder: Builder, group: Group) -> Sequence[Way]:
         return column.expand(wide)
 
     axes = tuple(range(2, len(wide)))
-    work = Normalize(node.op, split_x, split_y, axes, _eps(group), parameter(1), parameter(2))
+    behind = replace(chain, operands=tuple(split(operand) for operand in chain.operands))
+    work = Normalize(node.op, split(x), split(y), axes, _eps(group), parameter(1), parameter(2), chain=behind)
     return [Way((work,), y, "normalize")]
 
 
