@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
@@ -12,7 +12,7 @@ __all__ = ["fast_layout"]
 
 
 @contextmanager
-def fast_layout(module: nn.Module) -> Iterator[None]:
+def fast_layout(module: nn.Module) -> Generator[None]:
     """Weights lie so that they run fast, and as usual again afterwards; their numbers stay the same."""
     if not any(isinstance(layer, nn.Conv2d) and layer.groups > 1 for layer in module.modules()):
         yield

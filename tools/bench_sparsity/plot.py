@@ -28,14 +28,13 @@ def draw(shown: Board, file: Path) -> bool:
 
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "graphopt"  # the same figures give the same file
-    mpl.rcParams["axes.prop_cycle"] = mpl.cycler(color=mpl.colormaps["tab20"].colors)
     from matplotlib import pyplot
 
     figure, panels = pyplot.subplots(1, 3, figsize=(15.0, 4.6), sharey=True)
     for axes, stage in zip(panels, STAGES, strict=False):
         for number, arm in enumerate(arm for arm in arms if not ARMS[arm].shrinks):
             points = [point for point in shown.points if point.arm == arm and stage in point.hits]
-            _curve(axes, shown, points, stage, f"C{number}", arm)
+            _curve(axes, shown, points, stage, mpl.colormaps["tab20"](number), arm)
         axes.set_xlabel("part of the weights that are zero")
         axes.set_title(NAMES[stage])
     _speeds(panels[2], shown)
@@ -52,7 +51,7 @@ def draw(shown: Board, file: Path) -> bool:
     return True
 
 
-def _curve(axes: Any, shown: Board, points: list[Point], stage: str, colour: str, arm: str) -> None:
+def _curve(axes: Any, shown: Board, points: list[Point], stage: str, colour: Any, arm: str) -> None:
     losses = [(point.level, loss) for point in points if (loss := shown.loss(point, stage)) is not None]
     if losses:
         values = [loss.points for _, loss in losses]
