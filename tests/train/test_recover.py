@@ -250,7 +250,7 @@ def test_a_batch_without_any_label_teaches_nothing() -> None:
 
 def test_micro_batches_of_what_mixes_rows_are_refused(student: graphopt.Graph, teacher: graphopt.Graph) -> None:
     for model, name in ((student, "batch_norm|1"), (sparse(), "1"), (student.to_module(), "1")):
-        with pytest.raises(UsageError, match=rf"micro_batch was given, and '({name})' is a batch norm: .*\n  fix: leave micro_batch out"):
+        with pytest.raises(UsageError, match=rf"micro_batch was given, and '({name})' is a batch norm: .*\n  fix: batch_norms=\"frozen\""):
             recover(model, batches(), teacher=network(), micro_batch=4, accelerate=False)
 
     class Frozen(nn.Sequential):
@@ -367,6 +367,28 @@ def test_batch_norms_are_estimated_again(student: graphopt.Graph, teacher: graph
     assert torch.allclose(found.get_buffer("1.running_var"), var, rtol=1e-4)
     module = recover(sparse(), batches(), teacher=network(), epochs=1, accelerate=False).module
     assert torch.allclose(module.get_buffer("1.running_mean"), mean, atol=1e-4)
+
+
+@pytest.mark.parametrize("features", [(), ("1", "2")])
+def test_frozen_batch_norms_stay_and_are_used(student: graphopt.Graph, teacher: graphopt.Graph, features: tuple[str, ...]) -> None:
+    """Training is that of the same network in eval mode; pieces of batches have the gradients of the whole."""
+    options: dict[str, Any] = {"batch_norms": "frozen", "optimizer": "sgd", "lr": 0.05, "steps": 4, "seed": 3, "accelerate": False}
+    graph = recover(student, batches(), teacher=teacher, features=features, **options)
+    pieces = recover(student, batches(), teacher=teacher, features=features, micro_batch=3, **options)
+    module = recover(sparse(), batches(), teacher=network(), **options).module
+    before = dict(sparse().named_buffers())
+    trained = dict(graph.module.named_parameters())
+    for found in (graph.module, pieces.module, module):
+        for name in ("1.running_mean", "1.running_var"):
+            assert torch.equal(found.get_buffer(name), before[name])
+        for name, parameter in found.named_parameters():
+            if not features or found is not module:
+                torch.testing.assert_close(parameter, trained[name], rtol=1e-4, atol=1e-6)
+    assert distance(graph.module, network()) < distance(sparse(), network())
+    assert graph.graph is not None
+    assert 'mode="follow"' in str(graph.graph), "the graph that comes out can be trained on with batch norms that follow"
+    with pytest.raises(UsageError, match="batch_norms is 'eval', needs 'train' or 'frozen'"):
+        recover(student, batches(), teacher=teacher, batch_norms="eval", steps=1, accelerate=False)  # pyright: ignore[reportArgumentType]
 
 
 def test_layers_are_reconstructed_without_labels(student: graphopt.Graph, teacher: graphopt.Graph) -> None:

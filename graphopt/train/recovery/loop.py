@@ -203,7 +203,7 @@ class Training:
             factor = 0.5 * (1 + math.cos(math.pi * min(self.step / max(total, 1), 1.0)))
             for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
                 group["lr"] = rate * factor
-        self.student.module.train()
+        self.student.train()
         optimizer.zero_grad()
         pieces = [piece for batch in batches for piece in self._pieces(batch)]
         summed = 0.0

@@ -23,6 +23,7 @@ from graphopt.ir.data import TensorData
 from graphopt.ir.graph import Graph, GraphEditor, State, Value
 from graphopt.ir.types import Sparsity
 from graphopt.ops import TRANSPOSED_CONVOLUTIONS
+from graphopt.rewrite.rewriter import Rewriter
 from graphopt.train.batched.mixing import mixing_node, mixing_part
 from graphopt.train.batched.planned import ActivationMemory, Planned
 from graphopt.train.recovery.data import TrainingBatch
@@ -70,12 +71,17 @@ class Network:
         *,
         copied: bool = True,
         activation_memory: ActivationMemory = None,
+        frozen_norms: bool = False,
     ) -> None:
+        """`frozen_norms`: batch norms normalise with their running statistics in train mode too, and leave them as they are."""
         self.features = tuple(features)
         self.planned: Planned | None = None
+        self._frozen_norms = frozen_norms
+        self._computed: Graph | None = None
         if isinstance(source, Graph):
             self.graph: Graph | None = own_copy(source) if copied else source
             computed = _with_outputs(self.graph, features)
+            computed = self._computed = _with_frozen_norms(computed) if frozen_norms else computed
             self.module: nn.Module = to_module(computed, flat=True)
             if activation_memory is not None:
                 self.planned = Planned(computed, self.module, activation_memory)
@@ -83,6 +89,14 @@ class Network:
         else:
             self.graph = None
             self.module = self.public = copy.deepcopy(source) if copied else source
+
+    def train(self) -> None:
+        """Train mode, but for batch norms that are frozen."""
+        self.module.train()
+        if self._frozen_norms and self._computed is None:
+            for part in self.module.modules():
+                if isinstance(part, nn.modules.batchnorm._BatchNorm):  # pyright: ignore[reportPrivateUsage]
+                    part.eval()
 
     def call(self, module: nn.Module, batch: TrainingBatch) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """The floating-point outputs and the features for a batch; `module` is this network's, maybe wrapped."""
@@ -93,10 +107,11 @@ class Network:
 
     def mixes_rows(self) -> str | None:
         """The name of a batch norm that computes with statistics of the batch while this is trained; None where there is none."""
-        if self.graph is not None:
-            return mixing_node(self.graph)
+        if self._computed is not None:
+            return mixing_node(self._computed)
         mode = self.module.training
-        found = mixing_part(self.module.train())  # a module's own `train` may leave its batch norms in eval mode
+        self.train()  # a module's own `train` may leave its batch norms in eval mode
+        found = mixing_part(self.module)
         self.module.train(mode)
         return found
 
@@ -182,6 +197,16 @@ def _annotation(state: State) -> Sparsity | None:
     if float((numbers == 0).double().mean()) < _LEAST:
         return None
     return fitting_pattern(numbers, 0 if any(use.node.op in TRANSPOSED_CONVOLUTIONS for use in state.value.uses) else 1)
+
+
+def _with_frozen_norms(graph: Graph) -> Graph:
+    frozen = graph.clone()
+    rewriter = Rewriter(frozen)
+    for node in list(frozen.nodes):
+        if node.op == "batch_norm" and node.attrs["mode"] == "follow" and node.operands[3] is not None:
+            made = rewriter.create("batch_norm", node.operands, {**node.attrs, "mode": "eval"}, before=node)
+            rewriter.replace(node, made.result)
+    return frozen
 
 
 def _with_outputs(graph: Graph, names: Sequence[str]) -> Graph:

@@ -105,6 +105,7 @@ def recover(
     micro_batch: int | None = None,
     activation_memory: ActivationMemory = None,
     layerwise: bool = False,
+    batch_norms: Literal["train", "frozen"] = "train",
     batch_norm_batches: int = 100,
     evaluate_every: int | None = None,
     patience: int | None = None,
@@ -133,7 +134,9 @@ def recover(
 
     `metric` (of a module, higher is better) is measured at the start, every `evaluate_every` steps (an epoch by default)
     and at the end. The best weights are kept, and training stops after `patience` measurements without better ones. At
-    the end batch norms get the statistics of up to `batch_norm_batches` batches, unless the metric is worse for it.
+    the end batch norms get the statistics of up to `batch_norm_batches` batches, unless the metric is worse for it. With
+    `batch_norms="frozen"` they keep those that they have and use them throughout: for batches that are too small, or of
+    another kind than what the network was trained on.
 
     With `checkpoint`, a file, the state is written every `checkpoint_every` steps. The same call again goes on from
     there and computes what it would have without the interruption, to the bit; a finished one returns at once.
@@ -151,9 +154,12 @@ def recover(
     """
     _check(epochs, steps, layerwise, checkpoint_every, evaluate_every, patience, metric, micro_batch, lr_schedule, batch_norm_batches)
     _check_memory(activation_memory)
+    if batch_norms not in ("train", "frozen"):
+        raise UsageError(f"batch_norms is {batch_norms!r}, needs 'train' or 'frozen'")
+    frozen = batch_norms == "frozen"
     losses = Losses(distillation, temperature, distillation_weight, feature_weight, label_weight, loss)
     batches = check_data(data)
-    student, tutor, taught = _networks(model, teacher, features, layerwise, activation_memory)
+    student, tutor, taught = _networks(model, teacher, features, layerwise, activation_memory, frozen_norms=frozen)
     if micro_batch is not None:
         _check_micro_batch(student)
     devices = runtime(accelerate=accelerate)
@@ -173,7 +179,7 @@ def recover(
         evaluate_every=evaluate_every,
         patience=patience,
         checkpoint_every=checkpoint_every,
-        batch_norm_batches=batch_norm_batches,
+        batch_norm_batches=0 if frozen else batch_norm_batches,
         seed=seed,
         progress=progress,
         measure_memory=measure_memory,
@@ -186,6 +192,7 @@ def recover(
             "weight_decay": weight_decay,
         }
         chosen |= {} if activation_memory is None else {"activation_memory": activation_memory}
+        chosen |= {"batch_norms": batch_norms} if frozen else {}
         training.checkpoint = Checkpoint(checkpoint, _run(training, {**chosen, "layerwise": layerwise}))
     resumed_at = training.resume()
     if layerwise and not training.history and isinstance(taught, Graph):
@@ -210,7 +217,7 @@ def recover(
 
 
 def _networks(
-    model: object, teacher: object, features: Sequence[str], layerwise: bool, activation_memory: ActivationMemory
+    model: object, teacher: object, features: Sequence[str], layerwise: bool, activation_memory: ActivationMemory, *, frozen_norms: bool
 ) -> tuple[Network, Network | None, Graph | nn.Module | None]:
     """The student, and the teacher as a network and as it was given, where there is one."""
     source = graph_of(model, "student")
@@ -225,7 +232,7 @@ def _networks(
             fix="give a result of optimize, or graphopt.capture(model, ...)",
         )
     tutor = None if taught is None else Network(taught, names, copied=isinstance(taught, nn.Module))
-    return Network(source, names, activation_memory=activation_memory), tutor, taught
+    return Network(source, names, activation_memory=activation_memory, frozen_norms=frozen_norms), tutor, taught
 
 
 def _run(training: Training, options: Mapping[str, object]) -> str:
@@ -275,7 +282,7 @@ def _check_micro_batch(student: Network) -> None:
     if norm is not None:
         raise UsageError(
             f"micro_batch was given, and '{norm}' is a batch norm: it computes with the statistics of all rows that it sees at once",
-            fix="leave micro_batch out and use smaller batches, or fold batch norms into their layers first: fold-batch-norm",
+            fix='batch_norms="frozen", or smaller batches in place of micro_batch, or fold them into their layers first: fold-batch-norm',
         )
 
 

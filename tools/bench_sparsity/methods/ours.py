@@ -41,6 +41,7 @@ def recovered(task: Task, graph: Graph, given: list[Lesson], seed: int, rate: fl
         optimizer="adamw",
         lr=rate,
         weight_decay=1e-4,
+        batch_norms="train" if task.schedule.trains_norms else "frozen",
         progress=False,
         seed=seed,
         accelerate=False,
