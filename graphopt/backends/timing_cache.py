@@ -34,14 +34,15 @@ class TimingCache:
 
     def add(self, seconds: Mapping[str, float], disturbed: Mapping[str, float] | None = None) -> None:
         """Keep timings; another process may do the same at the same time, so the file is read once more and replaced whole.
-        Those of a machine that was never quiet, `disturbed`, serve this plan and do not go into the file."""
+        Those of a machine that was never quiet, `disturbed`, serve this plan and do not go into the file; what it had for them
+        goes, as it is of another time than what was timed beside them."""
         self._seconds.update(seconds)
         self._seconds.update(disturbed or {})
-        self._unkept.update(disturbed or {})
+        self._unkept = (self._unkept - set(seconds)) | set(disturbed or {})
         if self._path is None:
             return
         mine = {key: value for key, value in self._seconds.items() if key not in self._unkept}
-        merged = {**TimingCache(self._path)._seconds, **mine}
+        merged = {key: value for key, value in TimingCache(self._path)._seconds.items() if key not in self._unkept} | mine
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle, name = tempfile.mkstemp(dir=self._path.parent, prefix="timings-")
         with os.fdopen(handle, "w") as file:

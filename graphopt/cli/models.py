@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["InputShapes", "Subject", "load_subject", "parse_dynamic", "parse_shapes"]
 
 InputShapes: TypeAlias = "dict[str, tuple[int, ...] | tuple[tuple[int, ...], torch.dtype]]"
-"""InputShapes of inputs by name, with a dtype where it is not the model's."""
+"""Shapes of inputs by name, with a dtype where it is not the model's."""
 
 FORMS = "torchvision:NAME, timm:NAME, transformers:CLASS@CONFIG, FILE.py:FUNCTION, a saved folder or a .gir file"
 

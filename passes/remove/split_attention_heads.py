@@ -51,7 +51,9 @@ def _unscaled(query: Value) -> tuple[Value, float]:
     """The queries, and a number that they are multiplied by, which may as well be part of the scale."""
     scaling = producer_of(query, "mul")
     number = None if scaling is None else float_of(scaling.operands[1])
-    return (query, 1.0) if scaling is None or number is None else (scaling.value(0), number)
+    if scaling is None or number is None or scaling.value(0).type.dtype is not query.type.dtype:
+        return query, 1.0
+    return scaling.value(0), number
 
 
 def _source(operand: Value) -> Value | None:
@@ -80,6 +82,8 @@ class MergedBatchAndHeads(Rule[Site]):
         query, factor = _unscaled(node.value(0))
         if query.type.rank != 3:
             return UNRELATED
+        if node.attrs["grouped"]:
+            return NoMatch("its heads are grouped")
         sources = tuple(source for operand in (query, node.value(1), node.value(2)) if (source := _source(operand)) is not None)
         if len(sources) != 3:
             return UNRELATED
@@ -89,13 +93,17 @@ class MergedBatchAndHeads(Rule[Site]):
         size, batch = query.shape[2], sources[0].shape[1]
         assert isinstance(size, int), "sources are only found for whole sizes"
         heads = sources[0].shape[2] // size
-        if not isinstance(heads, int) or heads < 2 or any(source.shape[1] != batch for source in sources):
+        widths = (size, node.value(1).shape[2], node.value(2).shape[2])
+        fitting = all(source.shape[1:] == (batch, heads * width) for source, width in zip(sources, widths, strict=True))
+        if not isinstance(heads, int) or heads < 2 or not fitting:
             return UNRELATED
         mask = node.operands[3]
         if isinstance(mask, Value) and mask.type.rank > 2 and mask.shape[0] != 1:
             return NoMatch("the mask has its own numbers for each head of each sample")
-        scale = node.attrs["scale"]
-        return Site(node, after, sources, heads, factor * (scale if isinstance(scale, float) else size**-0.5))
+        scale = size**-0.5 if node.attrs["scale"] is None else node.attrs["scale"]
+        if not isinstance(scale, int | float):
+            return NoMatch("its scale depends on a size")
+        return Site(node, after, sources, heads, factor * scale)
 
     def rewrite(self, site: Site, rewriter: Rewriter) -> None:
         """Split, attend, and merge behind the permute."""

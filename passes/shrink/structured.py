@@ -103,7 +103,8 @@ class ShrinkGroups(ContextPass):
         removed = _removed(records)
         cuts = [f"{name}: {sizes[name]} -> {sizes[name] - count} {_units(kinds[name])}" for name, count in removed.items()]
         left = {name: sizes[name] - count for name, count in removed.items() if kinds[name] != "head"}
-        notes += _odd_widths(sizes, left)
+        if self.multiple_of % _VECTOR:
+            notes += _odd_widths(sizes, left)
         return Outcome(sum(removed.values()), tuple((n, r) for n, r in skipped if n not in removed), (*cuts, *notes), tuple(records))
 
     def _selection(self, step: int, sizes: dict[str, int]) -> Selection:

@@ -61,6 +61,16 @@ def test_what_is_read_elsewhere_stays() -> None:
     check_kept(SplitAttentionHeads(), text, "the result is not put back to [L, B*H, D] by one permute")
 
 
+def test_grouped_heads_stay() -> None:
+    text = BEFORE.format(extra="", mask="none").replace("grouped=false", "grouped=true")
+    check_kept(SplitAttentionHeads(), text, "its heads are grouped")
+
+
+def test_scales_that_are_whole_numbers_count() -> None:
+    text = BEFORE.format(extra="", mask="none").replace("scale=2.0", "scale=2")
+    check_rewrite(SplitAttentionHeads(), text, AFTER.format(extra="", mask="none"))
+
+
 class Attending(nn.Module):
     """The default of nn.MultiheadAttention: it computes its weights too."""
 

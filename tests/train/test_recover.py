@@ -387,6 +387,8 @@ def test_frozen_batch_norms_stay_and_are_used(student: graphopt.Graph, teacher: 
     assert distance(graph.module, network()) < distance(sparse(), network())
     assert graph.graph is not None
     assert 'mode="follow"' in str(graph.graph), "the graph that comes out can be trained on with batch norms that follow"
+    with pytest.raises(UsageError, match=r"batch_norms is 'frozen', and '.*' computes with the statistics of its batch"):
+        recover(graph.module, batches(), teacher=network(), batch_norms="frozen", steps=1, accelerate=False)
     with pytest.raises(UsageError, match="batch_norms is 'eval', needs 'train' or 'frozen'"):
         recover(student, batches(), teacher=teacher, batch_norms="eval", steps=1, accelerate=False)  # pyright: ignore[reportArgumentType]
 

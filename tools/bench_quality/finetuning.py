@@ -61,7 +61,8 @@ def fine_tune(
 ) -> None:
     """Train the module in place by the task's schedule, at its first rate or another; it is in eval mode afterwards.
 
-    `given` are the lessons of the same task and seed, where they were made before. SGD has momentum, and `SGD_RATE` times the rate.
+    `given` are the lessons of the same task and seed, where they were made before. SGD has `SGD_RATE` times the rate, and momentum that
+    goes against the rate, as torch's one-cycle schedule has it.
     """
     schedule = task.schedule
     rate = schedule.rate if rate is None else rate
@@ -69,7 +70,7 @@ def fine_tune(
     parameters = [parameter.requires_grad_(True) for parameter in module.parameters()]
     if optimizer == "sgd":
         rate = rate * SGD_RATE
-        stepper: torch.optim.Optimizer = torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=1e-4)
+        stepper: torch.optim.Optimizer = torch.optim.SGD(parameters, lr=rate, momentum=0.95, weight_decay=1e-4)
     else:
         stepper = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-4)
     cosine = torch.optim.lr_scheduler.OneCycleLR(stepper, rate, total_steps=schedule.steps, pct_start=0.1)

@@ -9,6 +9,7 @@ int8 models are calibrated on the task's calibration data and scored like every 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,14 @@ def folder_for(root: Path, task: str, name: str) -> Path:
     return root / "deployed" / task / name
 
 
-def keep_graph(task: Task, module: torch.nn.Module, root: Path, arm: str, ratio: float) -> Path:
-    """Save a sparse network for timing: captured at the task's batch, zeros recognised, then the lossless passes."""
+def keep_graph(task: Task, module: torch.nn.Module, root: Path, arm: str, ratio: float, *, anew: bool = False) -> Path:
+    """Save a sparse network for timing: captured at the task's batch, zeros recognised, then the lossless passes.
+
+    One that is there stays, as its speed follows from the pattern, unless it is to be made anew.
+    """
     folder = folder_for(root, task.name, f"{slug(arm)}-{ratio:g}")
+    if anew:
+        shutil.rmtree(folder / "graph", ignore_errors=True)
     if not (folder / "graph").exists():
         _inputs(task, folder)
         _graph(task, module, ["annotate-sparsity", "lossless"]).save(folder / "graph")

@@ -55,6 +55,8 @@ def _run(subject: Subject, arm: Arm, run: Run, root: Path, stages: Sequence[str]
             return run
     began = time.process_time()
     sparse = arm.sparsify(subject, key.level, key.seed)
+    if arm.shrinks:
+        run = replace(run, hits={}, zeros={})  # times decide its widths, and may decide otherwise than before: all has to be of one network
     run = replace(run, settings=sparse.settings, notes=sparse.notes, seconds={**run.seconds, "sparsify": _since(began)})
     if "plain" not in run.hits:
         run = _scored(subject, sparse, run, root, "plain")
@@ -65,7 +67,7 @@ def _run(subject: Subject, arm: Arm, run: Run, root: Path, stages: Sequence[str]
         run = replace(run, seconds={**run.seconds, "tune": _since(began)})
         run = _scored(subject, sparse, run, root, "tuned")
     if arm.timed and key.seed == 0:
-        keep_graph(subject.task, sparse.finished(), root, arm.name, key.level)
+        keep_graph(subject.task, sparse.finished(), root, arm.name, key.level, anew=arm.shrinks)
     return run
 
 

@@ -19,24 +19,27 @@ __all__ = ["page", "section"]
 
 _INTRODUCTION = """\
 **What runs.** In each network the same layers become sparse with every method: those that our passes take by default, all linear
-layers and convolutions but the first, the last and depthwise ones. *Ratio* is the part of their weights that are zero: in
-each layer the same, with methods called global over all of them together. Networks are scored on test data as they come
-out of the method (one-shot), trained for a short while, and scored again. Ours are trained by `graphopt.train.recover`, the others
-by torch's AdamW on the weights that their masks let through; all get the same batches in the same order, the same number of
-steps, the same loss with the dense network as teacher, and the same highest rates: where a task has two, the one that is better on
-validation data. `recover` estimates batch norms again at the end, as it does by default. Seeds change the calibration data and the
-batches; methods without data give one network one-shot.
+layers and convolutions but the first, the last and depthwise ones. *Ratio* is the part of their weights that are zero: in each
+layer the same, but with methods called global, ERK and by sensitivity, over all of them together. Networks are scored on test data
+as they come out of the method (one-shot), trained for a short while, and scored again. Ours are trained by
+`graphopt.train.recover`, the others by torch's AdamW on the weights that their masks let through, or by SGD with momentum at ten
+times the rate where their name says so; all get the same batches in the same order, the same number of steps, the same loss with
+the dense network as teacher, and the same highest rates: where a task has two, the one that is better on validation data. `recover`
+estimates batch norms again at the end, as it does by default; those of EfficientNet-Lite0 are frozen for all methods. Seeds change
+the calibration data and the batches; methods without data give one network one-shot.
 
-*Shrunk* networks are for use, not for comparing methods: they first get smaller until so much of the dense network's time in our CPU
-backend remains (channels, neurons, heads; which ones is measured), some become sparse then, and all are trained five times as long.
+*Shrunk* networks are for use, not for comparing methods: they first get smaller until so much of the dense network's time in our
+CPU backend remains (channels, neurons, heads; which ones is measured, with a batch of calibration data on one thread, so that the
+speed below is another), some become sparse then, and all are trained five times as long.
 
-**Loss.** Points of the score lost against the dense network on the same items; ± standard deviation over seeds, [95 % interval
-of the paired bootstrap over items].
+**Loss.** Points of the score lost against the dense network on the same items; ± standard deviation over seeds, [95 % interval of
+the paired bootstrap over items].
 
-**Latency.** Each network runs in a process of its own; they take turns, one at a time awake, all others stopped. The dense
-network runs in our CPU backend, in ONNX Runtime and in OpenVINO (float32; of two exports the faster one), int8 in ONNX Runtime: static
-QDQ calibrated on the task's calibration data for convolutions, dynamic for MiniLM, scored like the others. Speed-up is the time
-of the best dense peer over the network's in the same round: median (quartiles). One method per pattern was timed.
+**Latency.** Each network runs in a process of its own; they take turns, one at a time awake, all others stopped. The dense network
+runs in our CPU backend, in ONNX Runtime and in OpenVINO (float32; of two exports the faster one), int8 in ONNX Runtime: static QDQ
+calibrated on the task's calibration data for convolutions, dynamic for MiniLM, scored like the others. Speed-up is the time of the
+best dense peer over the network's in the same round: median (quartiles). One method per pattern was timed, and of shrunk networks
+that of seed 0.
 """
 
 

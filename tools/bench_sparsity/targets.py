@@ -23,7 +23,11 @@ _OBS = ("ours: obs", "ours: obs, global")
 _BLOCK_OR_SINGLE = (*_OBS, "ours: obs, 4x1", "ours: wanda", "ours: magnitude", "ours: magnitude, global", "ours: block 4x1")
 _DATA_AWARE = (("ours: obs", "ours: magnitude"), ("ours: wanda", "ours: magnitude"), ("ours: obs, 4x1", "ours: block 4x1"))
 _ONE_SHOT_TASKS = ("minilm", "crepe")
-_TORCH = (("ours: obs", "torch prune, local"), ("ours: obs, global", "torch prune, global"))
+_TORCH = (
+    ("ours: obs", "torch prune, local"),
+    ("ours: obs, global", "torch prune, global"),
+    ("ours: obs", "torch prune, local, SGD"),
+)
 """Methods that share zeros out among layers alike."""
 
 

@@ -92,6 +92,7 @@ class Training:
     seconds: list[float] = field(default_factory=list[float])
     """Of the steps that this process has taken, but for the one whose memory was measured."""
     peak_bytes: int | None = None
+    _memory_measured: bool = False
     _best: dict[str, torch.Tensor] | None = None
     _best_metric: float = -math.inf
     _stale: int = 0
@@ -188,7 +189,8 @@ class Training:
     def _measured_step(self, network: torch.nn.Module, optimizer: Any, batches: list[TrainingBatch], total: int) -> None:
         """A step and its time; of the second one the memory in place of that, as the first one makes what the optimizer remembers."""
         wanted = self.runtime.device.type == "cuda" if self.measure_memory is None else self.measure_memory
-        if wanted and len(self.seconds) == 1 and self.peak_bytes is None:
+        if wanted and len(self.seconds) == 1 and not self._memory_measured:
+            self._memory_measured = True
             optimizer.zero_grad()
             with watched_memory(self.runtime.device) as memory:
                 self._step(network, optimizer, batches, total)

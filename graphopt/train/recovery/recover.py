@@ -160,6 +160,8 @@ def recover(
     losses = Losses(distillation, temperature, distillation_weight, feature_weight, label_weight, loss)
     batches = check_data(data)
     student, tutor, taught = _networks(model, teacher, features, layerwise, activation_memory, frozen_norms=frozen)
+    if frozen:
+        _check_frozen(student)
     if micro_batch is not None:
         _check_micro_batch(student)
     devices = runtime(accelerate=accelerate)
@@ -275,6 +277,15 @@ def _check_memory(memory: object) -> None:
     if memory is None or memory == "least" or (isinstance(memory, int) and not isinstance(memory, bool) and memory >= 1):
         return
     raise UsageError(f"activation_memory is {memory!r}, needs bytes or 'least'", fix="activation_memory=2 << 30")
+
+
+def _check_frozen(student: Network) -> None:
+    norm = student.mixes_rows()
+    if norm is not None:
+        raise UsageError(
+            f"batch_norms is 'frozen', and '{norm}' computes with the statistics of its batch whatever the mode is",
+            fix="give the result of optimize or its graph in place of a module that was made of one; a batch norm needs running statistics",
+        )
 
 
 def _check_micro_batch(student: Network) -> None:

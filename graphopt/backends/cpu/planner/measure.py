@@ -132,18 +132,22 @@ class Timings:
 
     def batches(self, places: Sequence[Sequence[Kernel]]) -> list[dict[str, Kernel]]:
         """What has to be timed, by key; kernels of one place are in one batch, unless another place had some of them before."""
+        keyed = [{self.key(kernel): kernel for kernel in place} for place in places]
+        stale = {key for place in keyed for key in place if self._cache.get(key) is None}
+        grown = True
+        while grown:  # a kernel that is timed anew is so in all of its places, beside all that it competes with there
+            more = {key for place in keyed if not stale.isdisjoint(place) for key in place}
+            grown = not more <= stale
+            stale |= more
         found: list[dict[str, Kernel]] = []
-        taken: set[str] = set()
-        for place in places:
-            keyed = {self.key(kernel): kernel for kernel in place}
-            if all(self._cache.get(key) is not None for key in keyed):
-                continue
-            new = {key: kernel for key, kernel in keyed.items() if key not in taken}
-            taken |= set(new)
-            if not found or len(found[-1]) + len(new) > BATCH:
+        for place in keyed:
+            new = {key: kernel for key, kernel in place.items() if key in stale}
+            stale.difference_update(new)
+            if new and (not found or len(found[-1]) + len(new) > BATCH):
                 found.append({})
-            found[-1] |= new
-        return [batch for batch in found if batch]
+            if new:
+                found[-1] |= new
+        return found
 
     def __call__(self, alternatives: Sequence[Alternative]) -> tuple[list[tuple[Kernel, str]], int]:
         """The fastest way, with what it is worth against the next best."""

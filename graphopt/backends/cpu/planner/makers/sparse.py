@@ -29,7 +29,7 @@ def sparse_kernels(
     if numbers is None or any(found is None or found.lane == 0 for found in strides):
         return []
     shaped = numbers.reshape(*numbers.shape[:2], *conv.kernel)
-    return sparse_candidates(x, y, weight.name, bias, conv, frame, shaped, chain)[:3]
+    return sparse_candidates(x, y, weight.name, bias, conv, frame, shaped, chain)[:4]
 
 
 def with_dense(sparse: list[Kernel], dense: list[Kernel], weight: Value) -> list[Kernel]:
