@@ -17,7 +17,7 @@ from tests.support.folding import largest_difference
 from tests.support.pass_constructs import construct_graph
 from tests.support.random_graphs import random_graph
 
-_SEEDS = 12
+_SEEDS = 16
 
 
 def _graphs() -> Iterator[Graph]:

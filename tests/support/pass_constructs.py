@@ -304,6 +304,22 @@ def _attention(m: Maker) -> Value:
     return m.add("matmul", m.add("softmax", scores, axis=2), v)
 
 
+def _merged_attention(m: Maker) -> Value:
+    """Batch and heads in one axis, as nn.MultiheadAttention has them when asked for its weights."""
+    heads, size = 2, _FEATURES // 2
+
+    def merged(x: Value) -> Value:
+        x = m.add("reshape", m.add("permute", x, axes=(1, 0, 2)), shape=(_TOKENS, m.batch * heads, size))
+        return m.add("permute", x, axes=(1, 0, 2))
+
+    q = merged(m.tokens)
+    q = m.add("mul", q, 0.5) if m.rng.random() < 0.5 else q
+    options: dict[str, Attribute] = {"causal": m.rng.random() < 0.5, "dropout_p": 0.0, "grouped": False, "scale": None}
+    y = m.add("scaled_dot_product_attention", q, merged(m.tokens), merged(m.tokens), None, **options)
+    y = m.add("reshape", m.add("permute", y, axes=(1, 0, 2)), shape=(_TOKENS, m.batch, _FEATURES))
+    return m.add("permute", y, axes=(1, 0, 2))
+
+
 def _reductions(m: Maker) -> Value:
     op = m.rng.choice(("mean", "amax", "sum"))
     x = m.add(op, m.image, axes=(2, 3), keepdims=True)
@@ -453,6 +469,7 @@ CONSTRUCTS: tuple[Callable[[Maker], Value | None], ...] = (
     _parallel_layers,
     _windows_larger_than_the_image,
     _adaptive_pool,
+    _merged_attention,
 )
 """One function per construct; each appends nodes and returns the result, None for what is dead on purpose."""
 

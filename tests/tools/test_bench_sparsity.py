@@ -194,7 +194,8 @@ def test_a_run_is_resumed_and_its_graph_is_kept(subject: Subject, tmp_path: Path
 def test_kept_graphs_know_their_pattern(subject: Subject, tmp_path: Path) -> None:
     module = ARMS["ours: obs, 4x1"].sparsify(subject, 0.8, 0).finished()
     text = (keep_graph(subject.task, module, tmp_path, "blocks", 0.8) / "graph" / "graph.gir").read_text()
-    assert text.count("sparse<block 4x1") == 2
+    assert text.count("sparse<") == 2
+    assert "sparse<block 4x1" in text, "of one layer the lossless passes take out single rows, after which no blocks fit"
 
 
 def test_int8_is_scored_as_it_is_deployed(subject: Subject, tmp_path: Path) -> None:
@@ -313,7 +314,7 @@ def test_quick_runs_one_ratio_and_times_it(tmp_path: Path, monkeypatch: pytest.M
     [
         (["--tasks", "imagenet"], "'imagenet' is no task: use resnet, mobilenet, lite0, minilm, crepe"),
         (["--stages", "trained"], "'trained' is no stage: use plain, tuned"),
-        (["--ratios", "0.7"], "'0.7' is no ratio: use 0.5, 0.8, 0.9"),
+        (["--ratios", "0.7"], "'0.7' is no ratio: use 0.3, 0.45, 0.5, 0.6, 0.8, 0.9"),
         (["--arms", "nobody"], "no method's name contains 'nobody'"),
         (["--no-timing", "--timing-only"], "leave nothing to do"),
     ],
