@@ -142,7 +142,7 @@ TARGETS = (
         "80 % of zeros, single weights or 4x1 blocks, with recovery: at most 1 point lost (best of our methods; networks trained here)",
         _recovered,
     ),
-    Target("The same on networks that others trained, of which it was not asked", _recovered_others),
+    Target("The same on networks that others trained, beyond the aim", _recovered_others),
     Target(
         "50 % of zeros, one-shot, with calibration data: at most 0.5 points lost on MiniLM and CREPE (best of obs and wanda)", _one_shot
     ),
