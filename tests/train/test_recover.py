@@ -430,6 +430,20 @@ torch.save({"weights": found.module.state_dict(), "resumed": found.resumed_at, "
 """
 
 
+def kill_behind(process: subprocess.Popen[bytes], file: Path, place: int, enough: int) -> int:
+    """Kill -9 as soon as a number of the checkpoint's place is large enough; returns what it was."""
+    deadline = time.monotonic() + 200
+    seen = 0
+    while seen < enough and time.monotonic() < deadline and process.poll() is None:
+        if file.exists():
+            seen = int(read(file)[2]["place"][place])
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    return seen
+
+
 def test_a_kill_loses_at_most_one_interval(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
@@ -439,16 +453,7 @@ def test_a_kill_loses_at_most_one_interval(tmp_path: Path) -> None:
 
     whole_run = start("whole.pt", 0.0)
     killed = start("killed.pt", 0.02)
-    file = tmp_path / "killed.pt"
-    deadline = time.monotonic() + 200
-    seen = 0
-    while seen < 10 and time.monotonic() < deadline and killed.poll() is None:
-        if file.exists():
-            seen = int(read(file)[2]["place"][0])
-        time.sleep(0.01)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.wait()
-    assert killed.returncode == -signal.SIGKILL
+    seen = kill_behind(killed, tmp_path / "killed.pt", 0, 10)
     assert seen >= 10
 
     for process in (whole_run, start("killed.pt", 0.0)):
@@ -522,16 +527,7 @@ def test_a_kill_between_layers_loses_at_most_one(tmp_path: Path) -> None:
 
     whole_run = start("whole.pt", 0.0)
     killed = start("killed.pt", 0.3)
-    file = tmp_path / "killed.pt"
-    deadline = time.monotonic() + 200
-    seen = 0
-    while seen < 2 and time.monotonic() < deadline and killed.poll() is None:
-        if file.exists():
-            seen = int(read(file)[2]["place"][6])
-        time.sleep(0.01)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.wait()
-    assert killed.returncode == -signal.SIGKILL
+    seen = kill_behind(killed, tmp_path / "killed.pt", 6, 2)
     assert 2 <= seen < 6
 
     for process in (whole_run, start("killed.pt", 0.0)):
