@@ -361,7 +361,7 @@ def test_progress_and_memory_are_kept_to() -> None:
     work = Compensation(Rewriter(graph), before, record.states, calibration, "least-squares", progress=progress, limit=1)
     notes = work.run()
     assert notes[1] == "3 calibration batches were not used for compensation: they need more than 1 bytes"
-    assert seen == ["compensate m", "compensate y"]
+    assert seen == ["compensate m, 1 of 2", "compensate y, 2 of 2"]
     assert _difference(before, graph, (4, 4, 6)) < 1e-7
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import nn
 
 import graphopt
 
-__all__ = ["data", "graph", "model", "run"]
+__all__ = ["bits", "data", "files", "graph", "kill", "model", "run"]
 
 
 def model(seed: int = 0) -> nn.Sequential:
@@ -55,3 +56,25 @@ def run(pass_: str, folder: Path | None, *, kill_at: str = "", seed: int = 0, da
         checkpoint=folder,
         progress=progress,
     )
+
+
+def kill(pass_: str, folder: Path, kill_at: str) -> None:
+    """Run a pass in a process of its own, which is killed (-9) when progress says `kill_at`."""
+    killed = multiprocessing.get_context("fork").Process(target=run, args=(pass_, folder), kwargs={"kill_at": kill_at})
+    killed.start()
+    killed.join(250)
+    assert killed.exitcode == -signal.SIGKILL, f"{pass_} was not killed at '{kill_at}'"
+
+
+def bits(result: graphopt.Result) -> dict[str, tuple[str, bytes]]:
+    """Types and numbers of all states."""
+    found: dict[str, tuple[str, bytes]] = {}
+    for name, state in result.graph.states.items():
+        assert state.data is not None
+        found[name] = (state.type.text, state.data.tensor().detach().numpy().tobytes())
+    return found
+
+
+def files(folder: Path) -> dict[str, int]:
+    """Files by name, with the time of their last change."""
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in sorted(folder.glob("*/*"))}
