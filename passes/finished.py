@@ -9,7 +9,7 @@ put in its place in one step (`graphopt.train.recovery.checkpoint`), and writing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from graphopt.analysis.table import counted
 from graphopt.backends.reference.interpreter import state_tensor
 from graphopt.errors import ArtifactError, PassError
 from graphopt.ir.graph import Graph
-from graphopt.pipeline.calibration import Calibration
+from graphopt.pipeline.calibration import Batch, Calibration
 from graphopt.pipeline.context import Context
 from graphopt.train.recovery.checkpoint import Checkpoint, fingerprint
 
@@ -38,7 +38,7 @@ class Finished:
         pass_name: str,
         options: Mapping[str, Any],
         graph: Graph | Sequence[Graph],
-        calibration: Calibration,
+        calibration: Calibration | None,
         *,
         several: bool = False,
     ) -> None:
@@ -52,7 +52,7 @@ class Finished:
         parts = {
             "options": fingerprint((), {**options, "seed": context.seed}),
             "weights": _weights([graph] if isinstance(graph, Graph) else graph),
-            "data": _data(calibration),
+            "data": _data(calibration or ()),
         }
         self._run = fingerprint((), parts)
         self._folder = context.checkpoint / "-".join([pass_name, *(parts[part][:_DIGITS] for part in _PARTS)])
@@ -105,7 +105,7 @@ def _weights(graphs: Sequence[Graph]) -> str:
     return fingerprint(tensors, {f"graph {index}": str(graph) for index, graph in enumerate(graphs)})
 
 
-def _data(calibration: Calibration) -> str:
+def _data(calibration: Iterable[Batch]) -> str:
     tensors: list[tuple[str, torch.Tensor]] = []
     for index, batch in enumerate(calibration):
         tensors += [(f"{index}", tensor) for tensor in (*batch.inputs, batch.target) if tensor is not None]

@@ -35,30 +35,50 @@ def names(folder: Path) -> list[str]:
     return [f"{path.parent.name.rsplit('-', 3)[0]}/{path.stem}" for path in sorted(folder.glob("*/*"))]
 
 
+def numbered(folder: str, name: str, count: int) -> list[str]:
+    return [f"{folder}/{name}{number:05}" for number in range(1, count + 1)]
+
+
 COMPENSATED = 'shrink-channels{ratio=0.5, compensation="least-squares"}'
 
 
 @pytest.mark.parametrize(
-    ("pass_", "kill_at", "kept"),
+    ("pass_", "blocks", "kill_at", "kept"),
     [
-        (COMPENSATED, "compensate 8, 4 of", ["compensation/layer-00001", "compensation/layer-00002", "compensation/layer-00003"]),
-        (COMPENSATED.replace("least-squares", "bias"), "compensate 4, 2 of", ["compensation/layer-00001"]),
+        (COMPENSATED, False, "compensate 8, 4 of", numbered("compensation", "layer-", 3)),
+        (COMPENSATED, True, "3 of", numbered("compensation", "layer-", 2)),  # a batch norm among them
+        (COMPENSATED.replace("least-squares", "bias"), False, "compensate 4, 2 of", numbered("compensation", "layer-", 1)),
+        ('shrink-channels{ratio=0.5, importance="taylor"}', False, "batch 3 of", numbered("importance-taylor", "batch-", 2)),
+        ('shrink-channels{ratio=0.5, importance="hessian"}', True, "batch 2 of", numbered("importance-hessian", "batch-", 1)),
+        ('shrink-channels{ratio=0.5, importance="activation"}', False, "batch 3 of", numbered("importance-activation", "batch-", 2)),
+        ("factor-linear{ratio=0.6}", False, "factor-linear 10, 3 of", numbered("factor-linear", "layer-", 2)),
+        ("factor-linear{ratio=0.6, use_data=false}", False, "factor-linear 8, 2 of", numbered("factor-linear", "layer-", 1)),
+        ("factor-convolutions{ratio=0.3}", True, "3 of", numbered("factor-convolutions", "layer-", 2)),
+        ('shrink-kernels{measure="output", energy=0.9}', True, "4 of", numbered("shrink-kernels", "layer-", 3)),
+        ("remove-blocks{count=2}", True, "measuring 3 blocks, batch 3 of", numbered("remove-blocks", "gone-00000-batch-", 2)),
+        (
+            'remove-blocks{count=2, measure="similarity"}',
+            True,
+            "measuring 2 blocks, batch 2 of",
+            [*numbered("remove-blocks", "gone-00000-batch-", 3), *numbered("remove-blocks", "gone-00001-batch-", 1)],
+        ),
     ],
 )
-def test_a_killed_pass_goes_on_and_ends_with_the_same_bits(pass_: str, kill_at: str, kept: list[str], tmp_path: Path) -> None:
-    kill(pass_, tmp_path, kill_at)
+def test_a_killed_pass_goes_on_and_ends_with_the_same_bits(pass_: str, blocks: bool, kill_at: str, kept: list[str], tmp_path: Path) -> None:
+    kill(pass_, tmp_path, kill_at, blocks=blocks)
     before = files(tmp_path)
     assert names(tmp_path) == kept
 
-    whole, resumed = run(pass_, None), run(pass_, tmp_path)
+    whole, resumed = run(pass_, None, blocks=blocks), run(pass_, tmp_path, blocks=blocks)
+    assert whole.pipeline.records[0].rewritten
     assert bits(resumed) == bits(whole)
     after = files(tmp_path)
     assert {name: after[name] for name in before} == before  # nothing of it was computed again
     assert len(after) > len(before)
     assert notes(resumed, of_folder=False) == notes(whole, of_folder=False)
-    (note,) = notes(resumed, of_folder=True)
-    assert note.startswith(f"{counted(len(kept), 'finished part')} {'was' if len(kept) == 1 else 'were'} read from {tmp_path}/")
-    again = run(pass_, tmp_path)
+    said = f"{counted(len(kept), 'finished part')} {'was' if len(kept) == 1 else 'were'} read from {tmp_path}/"
+    assert [note.startswith(said) for note in notes(resumed, of_folder=True)] == [True] * ("importance" not in pass_)
+    again = run(pass_, tmp_path, blocks=blocks)
     assert bits(again) == bits(whole)
     assert files(tmp_path) == after
 
