@@ -15,6 +15,7 @@ from graphopt.errors import UsageError
 from graphopt.train import SparseAdamW, SparseSGD, masks_of, recover
 from graphopt.train.recovery import recover as recovery
 from graphopt.train.recovery.checkpoint import read
+from tests.support.recovering import bits
 
 NAMED = list[tuple[str, nn.Parameter]]
 
@@ -37,10 +38,6 @@ def batches(dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
 def capture(module: nn.Module) -> graphopt.Graph:
     parameter = next(module.parameters())
     return graphopt.capture(module, (batches(parameter.dtype)[0],), dynamic={"input": {0: "batch"}})
-
-
-def bits(module: nn.Module) -> list[bytes]:
-    return [tensor.detach().numpy().tobytes() for tensor in module.state_dict().values()]
 
 
 def strides(module: nn.Module) -> list[tuple[int, ...]]:
