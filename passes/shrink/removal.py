@@ -76,7 +76,7 @@ class PartRemoval(ContextPass):
         parts, notes = self._remove(rewriter, left, wanted, context, context.calibration, finished)
         if not notes:
             asked = f"ratio {self.ratio}" if self.count is None else f"count {self.count}"
-            skipped.append((rewriter.graph.name, f"{asked} of {len(left)} {self.part}s is less than one {self.part}"))
+            skipped.append((rewriter.graph.name, f"{asked} of {counted(len(left), self.part)} is less than one {self.part}"))
         return Outcome(len(notes), tuple(skipped), (*notes, *finished.notes), (CutRecord.of_parts(parts),) if parts else ())
 
     def _keep(self, context: Context, finished: Finished, parts: int, batches: int, gone: int, wanted: int) -> Keep:

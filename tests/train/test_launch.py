@@ -1,4 +1,4 @@
-"""recover() through `accelerate`: on one device, and in two processes on this machine, told of each other as `accelerate launch` and `torchrun` do."""
+"""recover() through `accelerate`: on one device, and in two processes on this machine, told of each other by the environment."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import nn
 
-from graphopt.analysis.table import scaled
+from graphopt.analysis.table import counted, scaled
 from graphopt.errors import UsageError
 from graphopt.ir.graph import Graph
 from graphopt.pipeline.context import Metric
@@ -68,7 +68,7 @@ class Recovery:
 
     def __str__(self) -> str:
         early = ", stopped early" if self.stopped_early else ""
-        head = f"{self.steps} steps{early}, weights of step {self.best_step}"
+        head = f"{counted(self.steps, 'step')}{early}, weights of step {self.best_step}"
         return "\n".join([head, *(f"  {line}" for line in (*self.history, *self.corrected, *self._costs()))])
 
     def _costs(self) -> Iterator[str]:

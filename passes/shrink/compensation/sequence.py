@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import torch
 
+from graphopt.analysis.table import counted
 from graphopt.ir.data import TensorData
 from graphopt.ir.graph import Graph, Node, Operand, State, Value
 from graphopt.passes.finished import Finished
@@ -118,7 +119,7 @@ class Compensation:
                 *self._notes(),
             )
         return (
-            f"compensation ({self._method}) of {len(self._fitted)} layers: "
+            f"compensation ({self._method}) of {counted(len(self._fitted), 'layer')}: "
             f"outputs on held-out samples are off by {error:.3g}, by {plain_error:.3g} without it",
             *self._notes(),
         )
@@ -152,9 +153,9 @@ class Compensation:
         if self._as_they_were:
             notes.append(f"kept as cut, no better on held-out samples: {listed(self._as_they_were)}")
         if self._left_out:
-            notes.append(
-                f"{self._left_out} calibration batches were not used for compensation: they need more than {memory_size(self._limit)}"
-            )
+            was, need = ("was", "it needs") if self._left_out == 1 else ("were", "they need")
+            left_out = f"{counted(self._left_out, 'calibration batch', 'calibration batches')} {was} not used for compensation"
+            notes.append(f"{left_out}: {need} more than {memory_size(self._limit)}")
         return (*notes, *(() if self._finished is None else self._finished.notes))
 
     def _wants(self, node: Node, changed: set[Value]) -> bool:
