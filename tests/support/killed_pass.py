@@ -100,7 +100,8 @@ def _run_alone(pass_: str, folder: Path, kill_at: str, blocks: bool) -> None:
 
 def kill(pass_: str, folder: Path, kill_at: str, *, blocks: bool = False) -> None:
     """Run a pass in a process of its own, which is killed (-9) when progress says `kill_at`."""
-    context = multiprocessing.get_context("fork" if not any(name in pass_ for name in _DIFFERENTIATING) else "spawn")
+    differentiates = any(name in pass_ for name in _DIFFERENTIATING)
+    context = multiprocessing.get_context("spawn") if differentiates else multiprocessing.get_context("fork")
     killed = context.Process(target=_run_alone, args=(pass_, folder, kill_at, blocks))
     killed.start()
     killed.join(250)

@@ -103,10 +103,11 @@ def test_other_networks_and_optimizers_are_left_alone() -> None:
 
     def other(named: NAMED) -> torch.optim.Optimizer:
         class Other(torch.optim.Optimizer):
-            def step(self, closure: Any = None) -> None:
+            def step(self, closure: Any = None) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]  # torch overloads it
                 for group in self.param_groups:
                     for parameter in group["params"]:
                         parameter.data.view(parameter.shape[0], -1).mul_(0.9)  # as optimizers of matrices do
+                return 0.0
 
         return Other([parameter for _, parameter in named], {"lr": 0.1})
 
