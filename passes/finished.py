@@ -2,23 +2,24 @@
 
     FOLDER/sparsify-obs-<options>-<weights>-<data>/layer-00003.safetensors        one file per layer, never written again
 
-The name of the folder is that of the run: digests of the pass with its options and seed, of the graph with the bits of all its
+The name of the folder is that of the run: digests of the pass with its options and seed, of the graphs with the bits of all their
 weights, and of the calibration batches. Another run has another folder, so its layers are never mixed up with these. A file is
 put in its place in one step (`graphopt.train.recovery.checkpoint`), and writing one costs no more than its layer has numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from graphopt.analysis.table import counted
 from graphopt.backends.reference.interpreter import state_tensor
 from graphopt.errors import ArtifactError, PassError
 from graphopt.ir.graph import Graph
-from graphopt.pipeline.calibration import Calibration
+from graphopt.pipeline.calibration import Batch, Calibration
 from graphopt.pipeline.context import Context
 from graphopt.train.recovery.checkpoint import Checkpoint, fingerprint
 
@@ -31,7 +32,17 @@ _DIGITS = 16
 class Finished:
     """What one run of a pass has finished; nothing is kept where the context has no folder for it."""
 
-    def __init__(self, context: Context, pass_name: str, options: Mapping[str, Any], graph: Graph, calibration: Calibration) -> None:
+    def __init__(
+        self,
+        context: Context,
+        pass_name: str,
+        options: Mapping[str, Any],
+        graph: Graph | Sequence[Graph],
+        calibration: Calibration | None,
+        *,
+        several: bool = False,
+    ) -> None:
+        """`several`: one pipeline may do this more than once, with other weights each time, which is nothing to be told."""
         self._folder: Path | None = None
         self._run = ""
         self._loaded = 0
@@ -40,14 +51,14 @@ class Finished:
             return
         parts = {
             "options": fingerprint((), {**options, "seed": context.seed}),
-            "weights": _weights(graph),
-            "data": _data(calibration),
+            "weights": _weights([graph] if isinstance(graph, Graph) else graph),
+            "data": _data(calibration or ()),
         }
         self._run = fingerprint((), parts)
         self._folder = context.checkpoint / "-".join([pass_name, *(parts[part][:_DIGITS] for part in _PARTS)])
         try:
             if not self._folder.is_dir():
-                self._notes += _others(self._folder, pass_name)
+                self._notes += _others(self._folder, pass_name, alike=several)
                 self._folder.mkdir(parents=True)
         except OSError as error:
             raise PassError(f"checkpoint {self._folder} can't be made: {error}", fix="give a folder that can be written to") from error
@@ -84,29 +95,31 @@ class Finished:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was found in the folder."""
-        resumed = [f"{self._loaded} finished parts were read from {self._folder}"] if self._loaded else []
+        were = "was" if self._loaded == 1 else "were"
+        resumed = [f"{counted(self._loaded, 'finished part')} {were} read from {self._folder}"] if self._loaded else []
         return (*resumed, *self._notes)
 
 
-def _weights(graph: Graph) -> str:
-    tensors = ((name, state_tensor(state)) for name, state in graph.states.items() if state.data is not None)
-    return fingerprint(tensors, {"graph": str(graph)})
+def _weights(graphs: Sequence[Graph]) -> str:
+    tensors = ((name, state_tensor(state)) for graph in graphs for name, state in graph.states.items() if state.data is not None)
+    return fingerprint(tensors, {f"graph {index}": str(graph) for index, graph in enumerate(graphs)})
 
 
-def _data(calibration: Calibration) -> str:
+def _data(calibration: Iterable[Batch]) -> str:
     tensors: list[tuple[str, torch.Tensor]] = []
     for index, batch in enumerate(calibration):
         tensors += [(f"{index}", tensor) for tensor in (*batch.inputs, batch.target) if tensor is not None]
     return fingerprint(tensors)
 
 
-def _others(folder: Path, pass_name: str) -> list[str]:
-    """A note on runs of the same pass that differ from this one, and in what."""
+def _others(folder: Path, pass_name: str, *, alike: bool) -> list[str]:
+    """A note on runs of the same pass that differ from this one, and in what; with `alike` on those of the same weights alone."""
     mine = folder.name.removeprefix(f"{pass_name}-").split("-")
     found = [other.name.removeprefix(f"{pass_name}-").split("-") for other in folder.parent.glob(f"{pass_name}-*") if other.is_dir()]
     differing = [
         [part for part, here, there in zip(_PARTS, mine, parts, strict=True) if here != there] for parts in found if len(parts) == len(mine)
     ]
+    differing = [parts for parts in differing if not alike or "weights" not in parts]
     if not differing:
         return []
     nearest = min(differing, key=len)

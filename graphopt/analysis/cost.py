@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from graphopt.analysis.table import plain, scaled, text_table
+from graphopt.analysis.table import counted, plain, scaled, text_table
 from graphopt.errors import SymbolError
 from graphopt.ir.attributes import evaluate_attribute
 from graphopt.ir.dims import Dim, evaluate_dim, max_dim, symbol, symbols_of
@@ -168,9 +168,10 @@ class Cost:
 
     def summary(self) -> str:
         """One line: nodes, FLOPs, bytes, parameters, and how many nodes are not counted."""
-        missing = f"; {self.unknown} nodes with unknown FLOPs are not counted" if self.unknown else ""
+        are = "is" if self.unknown == 1 else "are"
+        missing = f"; {counted(self.unknown, 'node')} with unknown FLOPs {are} not counted" if self.unknown else ""
         return (
-            f"{len(self.nodes)} nodes, {scaled(self.flops)} FLOPs, {scaled(self.bytes, 'B')} moved, "
+            f"{counted(len(self.nodes), 'node')}, {scaled(self.flops)} FLOPs, {scaled(self.bytes, 'B')} moved, "
             f"{scaled(self.parameters)} parameters ({scaled(self.parameter_bytes, 'B')}){missing}"
         )
 

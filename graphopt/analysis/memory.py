@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from graphopt.analysis.cost import evaluate_type
 from graphopt.analysis.liveness import live_ranges
-from graphopt.analysis.table import scaled
+from graphopt.analysis.table import counted, scaled
 from graphopt.ir.graph import Graph, Node, Value
 from graphopt.ir.types import TensorType
 from graphopt.ops import DROPOUTS, definition, is_canonical
@@ -58,7 +58,7 @@ class PeakMemory:
     def __str__(self) -> str:
         where = f" at %{self.node}" if self.node is not None else ""
         if self.peak is None:
-            known = f"at least {scaled(self.known, 'B')}{where}, {len(self.unknown)} values of unknown size"
+            known = f"at least {scaled(self.known, 'B')}{where}, {counted(len(self.unknown), 'value')} of unknown size"
             return f"peak memory unknown: {known}; weights {scaled(self.weights, 'B')}"
         return f"peak memory {scaled(self.peak, 'B')}{where}, weights {scaled(self.weights, 'B')}"
 

@@ -6,9 +6,14 @@ from collections.abc import Iterable, Sequence
 
 from graphopt.ir.dims import Dim
 
-__all__ = ["plain", "scaled", "text_table"]
+__all__ = ["counted", "plain", "scaled", "text_table"]
 
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """`1 cut`, `2 cuts`, `0 cuts`; `several` where that is not `one` with an s."""
+    return f"{number} {one if number == 1 else several or f'{one}s'}"
 
 
 def scaled(number: Dim | None, unit: str = "") -> str:

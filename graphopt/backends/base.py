@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from graphopt.analysis.table import counted
 from graphopt.backends.calling import flatten_call, restore_output
 from graphopt.errors import BackendError, RunInputError, UsageError
 from graphopt.ir.graph import Graph
@@ -93,7 +94,7 @@ class Executable(ABC):
         raise RunInputError(f"input {index} (%{value.name}) is a {_kind(given)}, needs a torch tensor or numpy array {value.type.text}")
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self.graph.name}: {self.graph.node_count} nodes>"
+        return f"<{type(self).__name__} of {self.graph.name}: {counted(self.graph.node_count, 'node')}>"
 
 
 def _kind(given: object) -> str:

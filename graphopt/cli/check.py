@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from graphopt.analysis.table import counted
 from graphopt.cli.options import Json
 from graphopt.cli.output import print_json, print_text
 
@@ -27,4 +28,4 @@ def check(
     if json_:
         print_json({"path": str(path), "ok": True, "graph": graph.name, "nodes": graph.node_count, "states": states})
     else:
-        print_text(f"{path}: ok, graph '{graph.name}' with {graph.node_count} nodes and {states} states")
+        print_text(f"{path}: ok, graph '{graph.name}' with {counted(graph.node_count, 'node')} and {counted(states, 'state')}")

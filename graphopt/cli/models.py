@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from graphopt.analysis.table import counted
 from graphopt.cli.functions import import_file
 from graphopt.errors import IRError, UsageError
 from graphopt.ir.graph import Graph
@@ -222,7 +223,7 @@ def _load_weights(module: torch.nn.Module, path: Path) -> None:
         ) from None
     if missing or unexpected:
         raise UsageError(
-            f"{path} does not fit the model: {len(missing)} parameters missing (first {sorted(missing)[:3]}), "
+            f"{path} does not fit the model: {counted(len(missing), 'parameter')} missing (first {sorted(missing)[:3]}), "
             f"{len(unexpected)} unknown (first {sorted(unexpected)[:3]})",
             fix="give the weights of that very model, written with safetensors.torch.save_model(model, path)",
         )

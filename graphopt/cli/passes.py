@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from graphopt.analysis.table import counted
 from graphopt.cli.options import Json
 from graphopt.cli.output import print_json, print_text
 
@@ -54,7 +55,10 @@ def _explain(name: str, json_: bool) -> None:
         if json_:
             print_json({"name": name, "class": "preset", "passes": preset_lines(entry)})
         else:
-            print_text(f"{name}: a preset of {len(entry)} passes, in this order\n" + "\n".join(f"  {spec}" for spec in preset_lines(entry)))
+            print_text(
+                f"{name}: a preset of {counted(len(entry), 'pass', 'passes')}, in this order\n"
+                + "\n".join(f"  {spec}" for spec in preset_lines(entry))
+            )
         return
     options = option_table(entry)
     module = inspect.getmodule(entry)

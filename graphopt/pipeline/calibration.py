@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
+from graphopt.analysis.table import counted
 from graphopt.errors import GraphoptError, UsageError
 from graphopt.ir.dims import Dim, Expression
 from graphopt.ir.graph import Graph
@@ -52,7 +53,7 @@ class Calibration:
         return sum(batch.samples for batch in self._batches)
 
     def __repr__(self) -> str:
-        return f"<Calibration: {self.samples} samples in {len(self)} batches>"
+        return f"<Calibration: {counted(self.samples, 'sample')} in {counted(len(self), 'batch', 'batches')}>"
 
 
 def calibration_from(graph: Graph, data: object, *, limit: int = DEFAULT_SAMPLES, seed: int = 0) -> Calibration:
@@ -148,8 +149,8 @@ class _Reader:
             self._add(_slice(batch, 0, size, rows))
             return
         if rows < size:
-            self._too_short = f"its batches have {rows} rows, the graph was captured with {size}"
-            self._note(f"calibration batches of {rows} rows were left out: the graph was captured with {size}")
+            self._too_short = f"its batches have {counted(rows, 'row')}, the graph was captured with {size}"
+            self._note(f"calibration batches of {counted(rows, 'row')} were left out: the graph was captured with {size}")
             return
         self._note(f"calibration batches of {rows} rows were cut into {rows // size} of {size}, with which the graph was captured")
         for start in range(0, rows - size + 1, size):

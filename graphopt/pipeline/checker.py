@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from graphopt.analysis.table import counted
 from graphopt.errors import BrokenPromiseError, GraphoptError
 from graphopt.ir.graph import Graph, Node, Operand, Value
 from graphopt.ir.printer import node_text, operand_text, value_text
@@ -68,7 +69,9 @@ class Verdict:
 def cannot_run(graph: Graph) -> str:
     """Why a graph has no numbers to compare, or nothing: a state without data, for one."""
     missing = [state.name for state in graph.states.values() if state.data is None and state.value.use_count]
-    return f"%{missing[0]} and {len(missing) - 1} more states have no data" if missing else ""
+    if len(missing) < 2:
+        return "".join(f"%{name} has no data" for name in missing)
+    return f"%{missing[0]} and {counted(len(missing) - 1, 'more state')} have no data"
 
 
 class Checker:

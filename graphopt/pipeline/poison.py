@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from graphopt.analysis.axes.groups import AxisGroups, Removal
+from graphopt.analysis.table import counted
 from graphopt.backends.reference.binding import bind_results
 from graphopt.backends.reference.interpreter import Interpreter, bind_dims, state_tensor
 from graphopt.errors import BrokenPromiseError, PassError
@@ -48,7 +49,9 @@ class Leak:
 
     def __str__(self) -> str:
         place = ", ".join(str(index) for index in self.position)
-        return f"{self.node.op} %{self.node.name}: removed units reach {self.count} elements of {self.value!r}, [{place}] the first"
+        return (
+            f"{self.node.op} %{self.node.name}: removed units reach {counted(self.count, 'element')} of {self.value!r}, [{place}] the first"
+        )
 
 
 def require_closed(graph: Graph, groups: AxisGroups, removal: Removal, inputs: Sequence[torch.Tensor]) -> None:
@@ -62,7 +65,7 @@ def require_closed(graph: Graph, groups: AxisGroups, removal: Removal, inputs: S
         leak, *others = found
         names = ", ".join(sorted(group.name for group in removal))
         raise BrokenPromiseError(
-            f"axis groups are not closed: {leak}" + (f", and {len(others)} more nodes" if others else ""),
+            f"axis groups are not closed: {leak}" + (f", and {counted(len(others), 'more node')}" if others else ""),
             where=repr(leak.node),
             fix=f"report the model; until it is mended, exclude the layers of {names}",
         )

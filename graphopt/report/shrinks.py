@@ -6,6 +6,7 @@ import os
 from itertools import dropwhile
 from pathlib import Path
 
+from graphopt.analysis.table import counted
 from graphopt.errors import UsageError
 from graphopt.pipeline.passes import NumericClass
 from graphopt.pipeline.records import PipelineResult
@@ -33,10 +34,10 @@ def save_shrinks(pipeline: PipelineResult, path: str | os.PathLike[str]) -> str:
 
 
 def saved_text(pipeline: PipelineResult) -> str:
-    """`2 cuts`, `1 cuts and 3 blocks or layers`."""
+    """`2 cuts`, `1 cut and 3 blocks or layers`."""
     cuts = sum(bool(record.states) for record in pipeline.shrinks)
     parts = sum(len(record.parts) for record in pipeline.shrinks)
-    return " and ".join([f"{cuts} cuts"] * (cuts > 0) + [f"{parts} blocks or layers"] * (parts > 0))
+    return " and ".join([counted(cuts, "cut")] * (cuts > 0) + [counted(parts, "block or layer", "blocks or layers")] * (parts > 0))
 
 
 def _between(pipeline: PipelineResult) -> list[str]:

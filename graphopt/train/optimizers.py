@@ -167,8 +167,8 @@ class SparseOptimizer(torch.optim.Optimizer):
     @torch.no_grad()
     def _write_zeros(self, parameter: torch.Tensor) -> None:
         zeros = self._zeros[parameter]
-        if zeros.device != parameter.device:  # the module was moved after the optimizer was made
-            zeros = self._zeros[parameter] = zeros.to(parameter.device)
+        if zeros.device != parameter.device or zeros.stride() != parameter.stride():  # it was moved after the mask was made
+            zeros = self._zeros[parameter] = torch.empty_like(parameter, dtype=torch.bool).copy_(zeros)
         parameter.masked_fill_(zeros, 0)
         for value in self.state[parameter].values() if parameter in self.state else ():
             if isinstance(value, torch.Tensor) and value.shape == parameter.shape:

@@ -25,6 +25,7 @@ import numpy
 from numpy.typing import NDArray
 
 from graphopt.analysis.sparsity_patterns import sparsity_left
+from graphopt.analysis.table import counted
 from graphopt.ir.attributes import Attribute
 from graphopt.ir.graph import Graph, Node, Operand, State, Value
 from graphopt.ir.types import TensorType
@@ -63,7 +64,7 @@ class RemoveZeroChannels(Pass):
             return Outcome(0, skipped)
         count = int(removable.sum())
         _Surgeon(rewriter, classes, removable).operate()
-        return Outcome(count, skipped, (f"{count} channels taken out",))
+        return Outcome(count, skipped, (f"{counted(count, 'channel')} taken out",))
 
 
 def _removable(graph: Graph, classes: ChannelClasses, zeros: ZeroChannels) -> Mask:
@@ -116,7 +117,9 @@ def _reasons(graph: Graph, classes: ChannelClasses, zeros: ZeroChannels, removab
         if staying.any():
             channel = int(staying.nonzero()[0][0])
             why = by_class.get(int(roots[channel]), "a layer reads them where they are no longer zero, or they are the only ones")
-            found.append((node.name, f"{int(staying.sum())} channels are zero, {channel} the first, but {why}"))
+            count = int(staying.sum())
+            are = f"are zero, {channel} the first" if count > 1 else f"is zero, {channel}"
+            found.append((node.name, f"{counted(count, 'channel')} {are}, but {why}"))
     return found
 
 

@@ -26,11 +26,11 @@ from typing import Literal
 import torch
 from torch.nn import functional
 
-from graphopt.ir.graph import Node, State
+from graphopt.ir.graph import Graph, Node, State
 from graphopt.ops import CONVOLUTIONS
 from graphopt.passes.remove.common import int_of, ints_of
 from graphopt.passes.shrink.conv_factors import Factors, Form, channel_form, spatial_form, spatial_matrix, split
-from graphopt.passes.shrink.factors import factor_layers, split_layer
+from graphopt.passes.shrink.factors import Halves, factor_layers
 from graphopt.passes.shrink.layers import excluded, layer_name, own_dense_weight, own_weight
 from graphopt.passes.shrink.low_rank import basis_of_outputs, basis_of_weight, rank_for
 from graphopt.passes.shrink.statistics.stream import Stream
@@ -81,18 +81,19 @@ class FactorConvolutions(ContextPass):
         """
         return factor_layers(
             rewriter,
+            context,
+            self,
             CONVOLUTIONS,
             self._split,
-            calibration=context.calibration,
             use_data=self.use_data,
             only=self.only,
             exclude=self.exclude,
         )
 
-    def _split(self, rewriter: Rewriter, node: Node, stream: Stream | None, notes: list[str]) -> tuple[Node, ...] | str:
+    def _split(self, graph: Graph, node: Node, stream: Stream | None) -> Halves | str:
         """The two convolutions, or why this one stays."""
         name = layer_name(node)
-        weight = excluded(name, self.only, self.exclude) or own_dense_weight(rewriter.graph, node)
+        weight = excluded(name, self.only, self.exclude) or own_dense_weight(graph, node)
         if isinstance(weight, str):
             return weight
         groups = int_of(node.attrs["groups"])
@@ -100,7 +101,7 @@ class FactorConvolutions(ContextPass):
             return f"has {groups} groups, needs 1"
         assert weight.data is not None, "own_weight asked for numbers"
         tensor = weight.data.precise().detach().cpu()
-        bias = own_weight(rewriter.graph, node, 2) if node.operands[2] is not None else None
+        bias = own_weight(graph, node, 2) if node.operands[2] is not None else None
         owned = bias if isinstance(bias, State) else None
         forms = self._forms(node, tensor, owned, stream)
         if not forms:
@@ -111,10 +112,9 @@ class FactorConvolutions(ContextPass):
         best = min(ways, key=lambda way: way.form.cost(way.rank) if self.energy is not None else way.loss)
         shift = best.form.basis.shift(best.rank) if best.form.kind == "channels" else None
         factors = best.factors
-        made = split_layer(rewriter, node, weight, factors.first, factors.second, owned, shift, attrs=factors.attrs)
         less = 1 - best.form.cost(best.rank) / best.form.full_cost
-        notes.append(f"{name}: {best.form.kind}, rank {best.rank}, {less:.0%} fewer multiplications, loses {best.loss:.2%}")
-        return made
+        note = f"{name}: {best.form.kind}, rank {best.rank}, {less:.0%} fewer multiplications, loses {best.loss:.2%}"
+        return Halves(factors.first, factors.second, note, shift, factors.attrs)
 
     def _forms(self, node: Node, weight: torch.Tensor, bias: State | None, stream: Stream | None) -> list[Form]:
         found: list[Form] = []

@@ -21,8 +21,8 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from graphopt.ir.graph import Node, State
-from graphopt.passes.shrink.factors import factor_layers, split_layer
+from graphopt.ir.graph import Graph, Node, State
+from graphopt.passes.shrink.factors import Halves, factor_layers
 from graphopt.passes.shrink.layers import excluded, layer_name, own_dense_weight, own_weight
 from graphopt.passes.shrink.low_rank import Basis, basis_of_inputs, basis_of_outputs, basis_of_weight, rank_for
 from graphopt.passes.shrink.statistics.stream import Stream
@@ -60,25 +60,26 @@ class FactorLinear(ContextPass):
         """
         return factor_layers(
             rewriter,
+            context,
+            self,
             frozenset({"linear"}),
             self._split,
-            calibration=context.calibration,
             use_data=self.use_data,
             only=self.only,
             exclude=self.exclude,
         )
 
-    def _split(self, rewriter: Rewriter, node: Node, stream: Stream | None, notes: list[str]) -> tuple[Node, ...] | str:
+    def _split(self, graph: Graph, node: Node, stream: Stream | None) -> Halves | str:
         """The two layers, or why this one stays."""
         name = layer_name(node)
         reason = excluded(name, self.only, self.exclude)
-        weight = reason or own_dense_weight(rewriter.graph, node)
+        weight = reason or own_dense_weight(graph, node)
         if isinstance(weight, str):
             return weight
         assert weight.data is not None, "own_weight asked for numbers"
         tensor = weight.data.precise().detach().cpu()
         out, inputs = tensor.shape
-        bias = own_weight(rewriter.graph, node, 2) if node.operands[2] is not None else None
+        bias = own_weight(graph, node, 2) if node.operands[2] is not None else None
         most = int((1 - self.ratio) * out * inputs / (out + inputs))
         if self.energy is None and most < 1:
             return (
@@ -89,11 +90,8 @@ class FactorLinear(ContextPass):
         if rank * (out + inputs) >= out * inputs:
             return f"rank {rank} has {rank * (out + inputs)} parameters, the layer has {out * inputs}"
         vectors = basis.vectors[:, :rank]
-        made = split_layer(
-            rewriter, node, weight, vectors.T @ tensor, vectors, bias if isinstance(bias, State) else None, basis.shift(rank)
-        )
-        notes.append(f"{name}: rank {rank} of {min(out, inputs)}, loses {basis.lost(rank):.2%}")
-        return made
+        note = f"{name}: rank {rank} of {min(out, inputs)}, loses {basis.lost(rank):.2%}"
+        return Halves(vectors.T @ tensor, vectors, note, basis.shift(rank))
 
 
 def _basis(node: Node, weight: torch.Tensor, bias: State | None, stream: Stream | None) -> Basis:

@@ -1,33 +1,57 @@
-"""Put two layers in the place of one, layer by layer: the first keeps the weight's name, the second gets a new one."""
+"""Put two layers in the place of one, layer by layer: the first keeps the weight's name, the second gets a new one.
+
+Finding the directions of a layer with many outputs takes minutes, so the halves of each are kept where there is a checkpoint.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
 
 import torch
 
 from graphopt.ir.attributes import Attribute
-from graphopt.ir.graph import Node, State
+from graphopt.ir.graph import Graph, Node, State
 from graphopt.ir.types import TensorType
-from graphopt.passes.shrink.layers import check_patterns, constant_numbers, layer_name
+from graphopt.passes.finished import Finished
+from graphopt.passes.shrink.layers import check_patterns, constant_numbers, layer_name, own_weight
 from graphopt.passes.shrink.names import layer_of
 from graphopt.passes.shrink.statistics.stream import Stream
-from graphopt.pipeline.calibration import Calibration
-from graphopt.pipeline.passes import Outcome
+from graphopt.pipeline.context import Context
+from graphopt.pipeline.passes import Outcome, Pass
 from graphopt.rewrite.rewriter import Rewriter
 
-__all__ = ["Split", "factor_layers", "split_layer"]
+__all__ = ["Attributes", "Halves", "Split", "factor_layers"]
 
-Split = Callable[[Rewriter, Node, "Stream | None", list[str]], "tuple[Node, ...] | str"]
-"""Puts two layers in the place of one, with a note: the two, or why it stays."""
+Attributes: TypeAlias = Mapping[str, Attribute]
+
+
+@dataclass(frozen=True, slots=True)
+class Halves:
+    """Weights of the two layers, float64, their attributes where they differ from the old layer's, and a note.
+
+    `shift` is to be added to the bias where the layer has one of its own.
+    """
+
+    first: torch.Tensor
+    second: torch.Tensor
+    note: str
+    shift: torch.Tensor | None = None
+    attrs: tuple[Attributes, Attributes] | None = None
+
+
+Split: TypeAlias = Callable[[Graph, Node, "Stream | None"], Halves | str]
+"""The halves of a layer, or why it stays as it is."""
 
 
 def factor_layers(
     rewriter: Rewriter,
+    context: Context,
+    pass_: Pass,
     ops: Collection[str],
     split: Split,
     *,
-    calibration: Calibration | None,
     use_data: bool,
     only: Sequence[str],
     exclude: Sequence[str],
@@ -35,48 +59,64 @@ def factor_layers(
     """Call `split` for each layer, in execution order, with what reaches it behind the layers that are split already.
 
     Raises:
+        PassError: the checkpoint can't be written.
         PassOptionError: a pattern means no layer.
     """
-    graph = rewriter.graph
+    graph, calibration = rewriter.graph, context.calibration if use_data else None
     layers = [node for node in graph.nodes if node.op in ops]
     check_patterns(map(layer_name, layers), only=only, exclude=exclude)
-    stream = Stream.of(graph, calibration) if use_data and calibration is not None else None
+    finished = Finished(context, pass_.name, pass_.options(), graph, calibration)
+    stream = Stream.of(graph, calibration) if calibration is not None else None
+    numbers = {node: number for number, node in enumerate(layers, 1)}
     skipped: list[tuple[str, str]] = []
     notes: list[str] = []
     count = 0
     for node in list(graph.nodes) if stream is not None else layers:
-        made: tuple[Node, ...] | str = split(rewriter, node, stream, notes) if node.op in ops else (node,)
-        if isinstance(made, str):
-            skipped.append((layer_name(node), made))
-            made = (node,)
-        count += len(made) == 2
+        made: tuple[Node, ...] = (node,)
+        if node in numbers:
+            if context.progress is not None:
+                what = f"{pass_.name} {layer_name(node)}, {numbers[node]} of {len(layers)}"
+                context.progress(what, (numbers[node] - 1) / len(layers))
+            found = _found(finished, numbers[node], split, graph, node, stream)
+            if isinstance(found, str):
+                skipped.append((layer_name(node), found))
+            else:
+                made = _replace(rewriter, node, found)
+                notes.append(found.note)
+                count += 1
         if stream is not None:
             stream.step(*made)
     if stream is not None:
         notes += stream.notes
     elif use_data and count:
         notes.append("directions are those of the weights alone: there is no calibration data")
-    return Outcome(count, tuple(skipped), tuple(notes))
+    return Outcome(count, tuple(skipped), (*notes, *finished.notes))
 
 
-def split_layer(
-    rewriter: Rewriter,
-    node: Node,
-    weight: State,
-    first: torch.Tensor,
-    second: torch.Tensor,
-    bias: State | None,
-    shift: torch.Tensor | None,
-    *,
-    attrs: tuple[Mapping[str, Attribute], Mapping[str, Attribute]] | None = None,
-) -> tuple[Node, Node]:
+def _found(finished: Finished, number: int, split: Split, graph: Graph, node: Node, stream: Stream | None) -> Halves | str:
+    """What `split` gives, or gave before a kill."""
+
+    def compute() -> dict[str, Any]:
+        made = split(graph, node, stream)
+        if isinstance(made, str):
+            return {"reason": made}
+        rows = {"first": made.first.contiguous(), "second": made.second.contiguous()}  # as they come out of a file
+        return {entry.name: getattr(made, entry.name) for entry in fields(made)} | rows
+
+    found = finished.result(f"layer-{number:05}", compute)
+    return found["reason"] if "reason" in found else Halves(**found)
+
+
+def _replace(rewriter: Rewriter, node: Node, halves: Halves) -> tuple[Node, Node]:
     """`second(first(x)) + bias + shift` in the place of a linear layer or convolution.
 
-    `first` and `second` are the weights, float64; `attrs` the attributes of both where they differ from the node's.
-    `shift` is added to `bias`, which the layer alone reads. The first weight goes by the name of the old one,
-    the second is `<layer>.factor.weight`.
+    The first weight goes by the name of the old one, the second is `<layer>.factor.weight`.
     """
-    first_attrs, second_attrs = attrs or (node.attrs, node.attrs)
+    weight = own_weight(rewriter.graph, node)
+    bias = own_weight(rewriter.graph, node, 2) if node.operands[2] is not None else None
+    assert isinstance(weight, State), "it was split"
+    first, second, shift = halves.first, halves.second, halves.shift
+    first_attrs, second_attrs = halves.attrs or (node.attrs, node.attrs)
     dtype = weight.type.dtype
     factor = rewriter.derive(
         f"{layer_of(weight.name)}.factor.weight",
@@ -87,7 +127,7 @@ def split_layer(
         trainable=weight.trainable,
     )
     small = rewriter.replace_state(weight.name, constant_numbers(first), TensorType(dtype, tuple(first.shape)))
-    if bias is not None and shift is not None:
+    if isinstance(bias, State) and shift is not None:
         rewriter.replace_state(bias.name, _shifted(shift), bias.type)
     low = rewriter.create(
         node.op, (node.operands[0], small, None), first_attrs, before=node, name=f"{node.name}.low_rank", source=node.source

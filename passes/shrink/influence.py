@@ -9,7 +9,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
+from functools import partial
+from typing import TypeAlias
 
 import torch
 
@@ -18,10 +20,13 @@ from graphopt.passes.shrink.blocks import Block
 from graphopt.passes.shrink.statistics.stream import Stream
 from graphopt.pipeline.calibration import Batch, Calibration
 
-__all__ = ["Outputs", "original_outputs", "output_errors", "similarity_scores"]
+__all__ = ["Keep", "Outputs", "original_outputs", "output_errors", "similarity_scores"]
 
 Outputs = list[tuple[torch.Tensor, ...]]
 """The flat outputs for each batch."""
+
+Keep: TypeAlias = Callable[[int, Callable[[], list[float]]], list[float]]
+"""What a function finds for the batch of that number, or found before."""
 
 
 def original_outputs(graph: Graph, calibration: Calibration) -> Outputs:
@@ -29,39 +34,53 @@ def original_outputs(graph: Graph, calibration: Calibration) -> Outputs:
     return [Stream(graph, [batch.inputs]).finish()[0] for batch in calibration]
 
 
-def output_errors(graph: Graph, blocks: Sequence[Block], calibration: Calibration, original: Outputs) -> list[float]:
-    """For each block the error of the graph's outputs without it, against `original`."""
+def output_errors(graph: Graph, blocks: Sequence[Block], calibration: Calibration, original: Outputs, keep: Keep) -> list[float]:
+    """For each block the error of the graph's outputs without it, against `original`. `keep` gets what is found for each batch."""
     by_exit: dict[Node, list[int]] = {}
     for index, block in enumerate(blocks):
         assert block.exit.producer is not None, "exits are computed"
         by_exit.setdefault(block.exit.producer, []).append(index)
     wanted = {block.entry for block in blocks}
-    errors, scale = [0.0] * len(blocks), 0.0
-    for batch, expected in zip(calibration, original, strict=True):
-        scale += _squares(expected)
+
+    def measured(batch: Batch, expected: tuple[torch.Tensor, ...]) -> list[float]:
+        errors = [0.0] * len(blocks)
         entries: dict[Value, torch.Tensor] = {}
         for node, stream in _walk(graph, batch, wanted, entries):
             for index in by_exit.get(node, ()):
                 without = stream.fork()
                 without.put(blocks[index].exit, [entries[blocks[index].entry]])
-                errors[index] += _squared_difference(without.finish()[0], expected)
+                errors[index] = _squared_difference(without.finish()[0], expected)
+        return errors
+
+    errors, scale = [0.0] * len(blocks), 0.0
+    for number, (batch, expected) in enumerate(zip(calibration, original, strict=True)):
+        scale += _squares(expected)
+        found = keep(number, partial(measured, batch, expected))
+        errors = [total + error for total, error in zip(errors, found, strict=True)]
     return [error / scale if scale > 0 else error for error in errors]
 
 
-def similarity_scores(graph: Graph, blocks: Sequence[Block], calibration: Calibration) -> list[float]:
-    """For each block 1 - cosine of its entry and exit, averaged over samples."""
-    totals, samples = [0.0] * len(blocks), 0
+def similarity_scores(graph: Graph, blocks: Sequence[Block], calibration: Calibration, keep: Keep) -> list[float]:
+    """For each block 1 - cosine of its entry and exit, averaged over samples. `keep` gets what is found for each batch."""
     wanted = {value for block in blocks for value in (block.entry, block.exit)}
-    for batch in calibration:
+
+    def measured(batch: Batch) -> list[float]:
         kept: dict[Value, torch.Tensor] = {}
         for _ in _walk(graph, batch, wanted, kept):
             pass
+        found: list[float] = []
         count = 0
-        for index, block in enumerate(blocks):
+        for block in blocks:
             before, after = (kept[value].flatten(1).double() for value in (block.entry, block.exit))
             cosine = torch.nn.functional.cosine_similarity(before, after, dim=1)
-            totals[index] += float((1 - cosine).sum())
+            found.append(float((1 - cosine).sum()))
             count = len(cosine)
+        return [*found, float(count)]
+
+    totals, samples = [0.0] * len(blocks), 0.0
+    for number, batch in enumerate(calibration):
+        *found, count = keep(number, partial(measured, batch))
+        totals = [total + part for total, part in zip(totals, found, strict=True)]
         samples += count
     return [total / max(samples, 1) for total in totals]
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
+from graphopt.analysis.table import counted
 from graphopt.errors import PassError
 from graphopt.ir.graph import Graph, Value
+from graphopt.passes.finished import Finished
 from graphopt.passes.shrink.blocks import Block
-from graphopt.passes.shrink.influence import original_outputs, output_errors, similarity_scores
+from graphopt.passes.shrink.influence import Keep, original_outputs, output_errors, similarity_scores
 from graphopt.passes.shrink.layers import check_patterns, excluded
 from graphopt.pipeline.calibration import Calibration
 from graphopt.pipeline.context import Context
@@ -49,7 +52,7 @@ class PartRemoval(ContextPass):
         """Measure and remove.
 
         Raises:
-            PassError: there is no calibration data.
+            PassError: there is no calibration data, or the checkpoint can't be written.
             PassOptionError: a pattern means nothing.
         """
         found, skipped = self.find(rewriter.graph)
@@ -68,14 +71,27 @@ class PartRemoval(ContextPass):
             else:
                 skipped.append((block.name, reason))
         wanted = min(self.count, len(left)) if self.count is not None else int(self.ratio * len(left) + 1e-9)
-        parts, notes = self._remove(rewriter, left, wanted, context, context.calibration)
+        options = {name: value for name, value in self.options().items() if name not in ("ratio", "count")}  # how far it goes
+        finished = Finished(context, self.name, options, rewriter.graph, context.calibration)
+        parts, notes = self._remove(rewriter, left, wanted, context, context.calibration, finished)
         if not notes:
             asked = f"ratio {self.ratio}" if self.count is None else f"count {self.count}"
-            skipped.append((rewriter.graph.name, f"{asked} of {len(left)} {self.part}s is less than one {self.part}"))
-        return Outcome(len(notes), tuple(skipped), tuple(notes), (CutRecord.of_parts(parts),) if parts else ())
+            skipped.append((rewriter.graph.name, f"{asked} of {counted(len(left), self.part)} is less than one {self.part}"))
+        return Outcome(len(notes), tuple(skipped), (*notes, *finished.notes), (CutRecord.of_parts(parts),) if parts else ())
+
+    def _keep(self, context: Context, finished: Finished, parts: int, batches: int, gone: int, wanted: int) -> Keep:
+        """Keeps what is measured of each batch where so many are gone already."""
+
+        def keep(batch: int, measure: Callable[[], list[float]]) -> list[float]:
+            if context.progress is not None:
+                what = f"{self.name}: measuring {counted(parts, self.part)}, batch {batch + 1} of {batches}"
+                context.progress(what, (gone + batch / batches) / wanted)
+            return finished.result(f"gone-{gone:05}-batch-{batch + 1:05}", lambda: {"found": measure()})["found"]
+
+        return keep
 
     def _remove(
-        self, rewriter: Rewriter, left: list[Block], wanted: int, context: Context, calibration: Calibration
+        self, rewriter: Rewriter, left: list[Block], wanted: int, context: Context, calibration: Calibration, finished: Finished
     ) -> tuple[list[PartRecord], list[str]]:
         """What was taken out, and a note on each."""
         graph, parts, notes = rewriter.graph, list[PartRecord](), list[str]()
@@ -85,10 +101,11 @@ class PartRemoval(ContextPass):
         scores: dict[Value, float] = {}
         while left and len(notes) < wanted:
             if not scores or self.remeasure:
+                keep = self._keep(context, finished, len(left), len(calibration), len(notes), wanted)
                 found = (
-                    output_errors(graph, left, calibration, original)
+                    output_errors(graph, left, calibration, original, keep)
                     if self.measure == "output"
-                    else similarity_scores(graph, left, calibration)
+                    else similarity_scores(graph, left, calibration, keep)
                 )
                 scores = {block.exit: score for block, score in zip(left, found, strict=True)}
             least = min(left, key=lambda block: scores[block.exit])

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from graphopt.analysis.table import counted
 from graphopt.passes.shrink.compensation import compensate
 from graphopt.passes.shrink.structured import Compensation
 from graphopt.pipeline.context import Context
@@ -52,6 +53,6 @@ class ReplayShrink(ContextPass):
         units = sum(removed for record in records for removed, _ in record.groups.values())
         groups = len({name for record in records for name in record.groups})
         parts = sum(len(record.parts) for record in records)
-        beside = f" and {parts} blocks or layers" if parts else ""
-        taken_out = f"{units} units of {groups} groups{beside} taken out as recorded in {self.path}"
+        beside = f" and {counted(parts, 'block or layer', 'blocks or layers')}" if parts else ""
+        taken_out = f"{counted(units, 'unit')} of {counted(groups, 'group')}{beside} taken out as recorded in {self.path}"
         return Outcome(units + parts, notes=(taken_out, *notes), shrinks=records)

@@ -20,6 +20,7 @@ import numpy
 from numpy.typing import NDArray
 
 from graphopt.analysis.axes.groups import AxisGroup, AxisGroups, Fixed, Member, Removal, Role
+from graphopt.analysis.table import counted
 from graphopt.errors import PassOptionError
 from graphopt.ops import family
 from graphopt.passes.shrink.names import GroupNames
@@ -180,7 +181,8 @@ def _nothing_left(groups: AxisGroups, selection: Selection, of_kind: int, skippe
         )
     name, reason = skipped[-1]
     return PassOptionError(
-        f"nothing is left to cut of {of_kind} groups, for example {name}: {reason}", fix="exclude less, or name other groups in only"
+        f"nothing is left to cut of {counted(of_kind, 'group')}, for example {name}: {reason}",
+        fix="exclude less, or name other groups in only",
     )
 
 

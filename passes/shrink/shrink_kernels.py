@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -32,6 +32,7 @@ from graphopt.analysis.sparsity_patterns import sparsity_left
 from graphopt.errors import PassError
 from graphopt.ir.graph import Node, State
 from graphopt.ir.types import TensorType
+from graphopt.passes.finished import Finished
 from graphopt.passes.remove.absorb import CONVOLUTIONS, TRANSPOSED
 from graphopt.passes.remove.remove_idle_kernel_borders import cropped_weight
 from graphopt.passes.remove.window_crops import Axis, Crop, axes_of, cropped_attrs
@@ -82,7 +83,7 @@ class ShrinkKernels(ContextPass):
         """Shrink each kernel as far as it may.
 
         Raises:
-            PassError: `measure="output"` without calibration data.
+            PassError: `measure="output"` without calibration data, or the checkpoint can't be written.
             PassOptionError: a pattern means no convolution.
         """
         graph = rewriter.graph
@@ -95,31 +96,37 @@ class ShrinkKernels(ContextPass):
         check_patterns(map(layer_name, kernels), only=self.only, exclude=self.exclude)
         fits = context.calibration is not None and (self.refit or self.measure == "output")
         stream = Stream.of(graph, context.calibration) if fits and context.calibration is not None else None
-        work = _Work(self, rewriter, stream, context.seed)
+        work = _Work(self, rewriter, stream, context.seed, Finished(context, self.name, self.options(), graph, context.calibration))
+        numbers = {node: number for number, node in enumerate(kernels, 1)}
         for node in list(graph.nodes) if stream is not None else kernels:
-            made = work.shrink(node) if node.op in CONVOLUTIONS or node.op in TRANSPOSED else node
+            made, number = node, numbers.get(node)
+            if number is not None:
+                if context.progress is not None:
+                    context.progress(f"{self.name} {layer_name(node)}, {number} of {len(kernels)}", (number - 1) / len(kernels))
+                made = work.shrink(node, f"layer-{number:05}")
             if stream is not None:
                 stream.step(made)
         notes = list(stream.notes) if stream is not None else []
         if self.refit and context.calibration is None and work.rewritten:
             notes.append("kernels were cut and not refitted: there is no calibration data")
-        return Outcome(work.rewritten, tuple(work.skipped), (*work.notes, *notes))
+        return Outcome(work.rewritten, tuple(work.skipped), (*work.notes, *notes, *work.finished.notes))
 
 
 class _Work:
     """One run of the pass."""
 
-    def __init__(self, options: ShrinkKernels, rewriter: Rewriter, stream: Stream | None, seed: int) -> None:
+    def __init__(self, options: ShrinkKernels, rewriter: Rewriter, stream: Stream | None, seed: int, finished: Finished) -> None:
         self._options = options
         self._rewriter = rewriter
         self._stream = stream
         self._seed = seed
+        self.finished = finished
         self.rewritten = 0
         self.skipped: list[tuple[str, str]] = []
         self.notes: list[str] = []
 
-    def shrink(self, node: Node) -> Node:
-        """The convolution with a smaller kernel, or the same node."""
+    def shrink(self, node: Node, key: str) -> Node:
+        """The convolution with a smaller kernel, or the same node. What is found is kept under `key`."""
         graph = self._rewriter.graph
         name = layer_name(node)
         reason = excluded(name, self._options.only, self._options.exclude)
@@ -131,7 +138,7 @@ class _Work:
         if all(size <= self._options.smallest for size in kernel):
             return node  # a 1x1 convolution is not what the pass is about
         axes = axes_of(node, kernel)
-        choice = self._choose(node, weight, axes)
+        choice = self._chosen(node, weight, axes, key)
         if isinstance(choice, str):
             self.skipped.append((name, choice))
             return node
@@ -139,6 +146,25 @@ class _Work:
         left = tuple(axis.kernel - crop.taps for axis, crop in zip(axes, choice.crops, strict=True))
         self.notes.append(f"{name}: {'x'.join(map(str, kernel))} -> {'x'.join(map(str, left))}, loses {choice.loss:.2%}")
         return self._build(node, weight, axes, choice)
+
+    def _chosen(self, node: Node, weight: State, axes: tuple[Axis, ...], key: str) -> Choice | str:
+        """What `_choose` gives, or gave before a kill, with its notes."""
+
+        def compute() -> dict[str, Any]:
+            before = len(self.notes)
+            made = self._choose(node, weight, axes)
+            notes, self.notes[before:] = self.notes[before:], []
+            if isinstance(made, str):
+                return {"notes": notes, "reason": made}
+            crops = [(crop.low, crop.high) for crop in made.crops]
+            numbers = None if made.weight is None else made.weight.contiguous()  # as it comes out of a file
+            return {"notes": notes, "crops": crops, "loss": made.loss, "weight": numbers, "bias": made.bias}
+
+        found = self.finished.result(key, compute)
+        self.notes += found["notes"]
+        if "reason" in found:
+            return found["reason"]
+        return Choice(tuple(Crop(*sides) for sides in found["crops"]), found["loss"], found["weight"], found["bias"])
 
     def _choose(self, node: Node, weight: State, axes: tuple[Axis, ...]) -> Choice | str:
         """The crop that leaves the fewest taps within the limit, and among those the one that loses least."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, TypeAlias
 
 from graphopt.analysis.axes import axis_groups
+from graphopt.analysis.table import counted
 from graphopt.errors import PassOptionError
 from graphopt.passes.shrink.compensation import compensate
 from graphopt.passes.shrink.importance import score
@@ -129,9 +130,10 @@ def _odd_widths(sizes: Mapping[str, int], left: Mapping[str, int]) -> list[str]:
     if not odd:
         return []
     first = f"{odd[0]}: {left[odd[0]]}"
+    were = f"was a multiple of {_VECTOR} and is" if len(odd) == 1 else f"were multiples of {_VECTOR} and are"
     return [
-        f"{len(odd)} of {len(left)} widths were multiples of {_VECTOR} and are no longer ({first}): runtimes compute in whole vectors, "
-        f"so that this may be slower than before; multiple_of={_VECTOR} keeps them"
+        f"{len(odd)} of {counted(len(left), 'width')} {were} no longer ({first}): runtimes compute in whole vectors, "
+        f"so that this may be slower than before; multiple_of={_VECTOR} keeps {'it' if len(odd) == 1 else 'them'}"
     ]
 
 

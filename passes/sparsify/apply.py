@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 
+from graphopt.analysis.table import counted
 from graphopt.passes.shrink.layers import constant_numbers
 from graphopt.passes.sparsify.layers import Layer
 from graphopt.passes.sparsify.patterns import Pattern
@@ -65,5 +66,5 @@ def summary(layers: Sequence[tuple[str, int, int]]) -> tuple[str, ...]:
     zeros, elements = sum(layer[1] for layer in layers), sum(layer[2] for layer in layers)
     if not elements:
         return ()
-    whole = f"{zeros / elements:.4f} of {elements} weights in {len(layers)} layers are zero"
+    whole = f"{zeros / elements:.4f} of {elements} weights in {counted(len(layers), 'layer')} are zero"
     return (whole, *(f"{name}: {count / size:.4f} of {size}" for name, count, size in layers))

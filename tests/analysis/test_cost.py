@@ -66,7 +66,7 @@ def test_text() -> None:
     assert lines[0] == "node  op                result          FLOPs     read  written  parameters"
     assert lines[1] == "conv  conv2d            f32[2,4,6,6]  15.55 k  1.98 kB  1.15 kB         112"
     assert lines[5] == "odd   aten.odd.default  f32[2,10]     unknown     80 B     80 B"
-    assert lines[-1] == "5 nodes, 16.13 k FLOPs, 5.79 kB moved, 122 parameters (488 B); 1 nodes with unknown FLOPs are not counted"
+    assert lines[-1] == "5 nodes, 16.13 k FLOPs, 5.79 kB moved, 122 parameters (488 B); 1 node with unknown FLOPs is not counted"
     assert "1x" in cost(parse(SMALL)).op_table()
     assert cost(parse(SMALL)).table({"conv"}).count("\n") == 2
 

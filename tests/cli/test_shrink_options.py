@@ -33,12 +33,12 @@ def test_a_shrink_is_saved_and_replayed_on_another_checkpoint(folder: Path) -> N
     done = run("optimize", "task.py:make", "-p", "shrink-neurons{ratio=0.5}", "--save-shrink", "cuts.json", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "0: 16 -> 8 neurons" in done.stdout
-    assert "1 cuts saved to cuts.json" in done.stdout
+    assert "1 cut saved to cuts.json" in done.stdout
     (record,) = load_records(folder / "cuts.json")
     assert dict(record.shapes) == {"0.weight": (16, 4), "0.bias": (16,), "2.weight": (3, 16)}
     done = run("optimize", "task.py:other", "-p", 'replay-shrink{path="cuts.json"}', "--strict", cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert "8 units of 1 groups taken out as recorded in cuts.json" in done.stdout
+    assert "8 units of 1 group taken out as recorded in cuts.json" in done.stdout
 
 
 def test_nothing_to_save_is_an_error(folder: Path) -> None:
@@ -55,7 +55,7 @@ def test_what_the_file_does_not_say_is_said(folder: Path) -> None:
     done = run("optimize", "task.py:make", "-p", lost, "-p", "shrink-neurons{ratio=0.5}", "--save-shrink", "mixed.json", cwd=folder)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    place = lines.index("1 cuts saved to mixed.json")
+    place = lines.index("1 cut saved to mixed.json")
     assert lines[place + 1] == (
         f"note: not in mixed.json: what {lost} changed, so run that too where the file is replayed, in the same order"
     )

@@ -267,7 +267,7 @@ def test_too_small_a_ratio_and_excluded_blocks_are_reported() -> None:
     outcome = RemoveBlocks(ratio=0.4, exclude=("a1",)).apply_with(Rewriter(graph), _context(graph))
     assert outcome.rewritten == 0
     assert ("a1", "excluded by 'a1'") in outcome.skipped
-    assert ("g", "ratio 0.4 of 1 blocks is less than one block") in outcome.skipped
+    assert ("g", "ratio 0.4 of 1 block is less than one block") in outcome.skipped
 
 
 def test_nothing_to_remove_needs_no_data() -> None:

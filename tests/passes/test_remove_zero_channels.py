@@ -79,7 +79,7 @@ def test_what_stays_says_why(op: str, reason: str) -> None:
     graph = filled(BEFORE.replace("relu(%a)", op))
     _zero(graph, "w1", rows=(2,))
     (skipped,) = check_pass(RemoveZeroChannels(), graph, rewritten=0).skipped
-    assert skipped == ("a", f"1 channels are zero, 2 the first, but {reason}")
+    assert skipped == ("a", f"1 channel is zero, 2, but {reason}")
 
 
 def test_an_output_keeps_its_channels() -> None:
@@ -130,7 +130,7 @@ def test_through_batch_norm_depthwise_pool_concat_and_addition() -> None:
         _zero(graph, name, rows=(2, 5))
     _zero(graph, "w3", rows=(2,))  # channel 5 is made anew by %c
     result = check_pass(RemoveZeroChannels(), graph, rewritten=1)
-    assert result.notes == ("1 channels taken out",)
+    assert result.notes == ("1 channel taken out",)
     assert [node.result.type.text for node in graph.nodes if node.op in ("concat", "permute")] == ["f32[n,14,6,6]", "f32[1,n,14]"]
     assert next(node for node in graph.nodes if node.op == "conv2d" and node.attrs["groups"] != 1).attrs["groups"] == 7
 

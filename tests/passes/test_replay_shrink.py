@@ -56,7 +56,7 @@ def test_two_cuts_are_made_again_on_another_checkpoint(tmp_path: Path) -> None:
     result = PassManager([ReplayShrink(path=str(tmp_path / "cuts.json"))], strict=True).run(other)
     assert str(result.graph) == AFTER
     assert largest_difference(expected, result.graph) == 0
-    assert result.records[0].notes == (f"3 units of 1 groups taken out as recorded in {tmp_path / 'cuts.json'}",)
+    assert result.records[0].notes == (f"3 units of 1 group taken out as recorded in {tmp_path / 'cuts.json'}",)
     assert result.shrinks == tuple(records)
 
 
@@ -73,7 +73,7 @@ def test_layers_make_up_for_the_cuts_on_the_data_of_the_other_checkpoint(tmp_pat
 
     replay = ReplayShrink(path=str(tmp_path / "cuts.json"), compensation="least-squares")
     outcome = replay.apply_with(Rewriter(other), context)
-    assert "compensation (least-squares) of 1 layers: outputs on held-out samples are off by" in outcome.notes[1]
+    assert "compensation (least-squares) of 1 layer: outputs on held-out samples are off by" in outcome.notes[1]
     assert largest_difference(expected, other) == 0
     x = next(iter(data)).inputs
     wanted, *found = (run_outputs(graph, x, precise=True)[0] for graph in (original, other, plain))

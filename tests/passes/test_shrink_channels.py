@@ -110,8 +110,8 @@ def test_widths_that_fill_no_whole_vectors_any_more_are_pointed_out() -> None:
     assert _run(filled(text), ratio=0.3).records[0].notes == (
         "stem: 32 -> 22 channels",
         "body: 6 -> 4 channels",
-        "1 of 2 widths were multiples of 8 and are no longer (stem: 22): runtimes compute in whole vectors, so that this may be "
-        "slower than before; multiple_of=8 keeps them",
+        "1 of 2 widths was a multiple of 8 and is no longer (stem: 22): runtimes compute in whole vectors, so that this may be "
+        "slower than before; multiple_of=8 keeps it",
     )
     assert _run(filled(text), ratio=0.3, multiple_of=8).records[0].notes == ("stem: 32 -> 24 channels",)
 

@@ -92,7 +92,7 @@ def test_one_batch_without_labels_and_no_copy(batched: Graph, data: object) -> N
     _same(found, [IMAGES])
     assert next(iter(found)).inputs[0].data_ptr() == IMAGES.data_ptr()
     assert calibration_from(batched, found) is found
-    assert repr(found) == "<Calibration: 12 samples in 1 batches>"
+    assert repr(found) == "<Calibration: 12 samples in 1 batch>"
 
 
 def test_arguments_by_name_as_language_models_have_them(encoder: Graph) -> None:
@@ -131,7 +131,7 @@ def test_batches_are_cut_to_the_rows_that_were_captured(single: Graph) -> None:
     assert found.notes == ("calibration batches of 5 rows were cut into 5 of 1, with which the graph was captured",)
     pairs = graphopt.capture(nn.Conv2d(3, 4, 3).eval(), (IMAGES[:2],))
     assert [batch.inputs[0].shape[0] for batch in calibration_from(pairs, [IMAGES[:5], IMAGES[:1]])] == [2, 2]
-    with pytest.raises(UsageError, match="no batch that fits: its batches have 1 rows, the graph was captured with 2"):
+    with pytest.raises(UsageError, match="no batch that fits: its batches have 1 row, the graph was captured with 2"):
         calibration_from(pairs, [IMAGES[:1]])
 
 

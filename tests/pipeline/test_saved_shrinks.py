@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import graphopt
+from graphopt.analysis.table import counted
 from graphopt.errors import GraphoptWarning, PassError, UsageError
 from graphopt.ir.graph import Graph
 from graphopt.ir.parser import parse
@@ -56,7 +57,8 @@ def test_removed_parts_and_cuts_go_from_another_checkpoint_too(removal: str, tmp
     replayed = _optimize(other, f'replay-shrink{{path="{tmp_path / "cuts.json"}"}}')
     assert str(replayed.graph) == str(result.graph)
     units = sum(count for count, _ in records[1].groups.values())
-    note = f"{units} units of {len(records[1].groups)} groups and {removal[-2]} blocks or layers taken out as recorded in "
+    parts = counted(int(removal[-2]), "block or layer", "blocks or layers")
+    note = f"{counted(units, 'unit')} of {counted(len(records[1].groups), 'group')} and {parts} taken out as recorded in "
     assert replayed.pipeline.records[0].notes[0].startswith(note)
     by_hand = other
     for record in records:

@@ -89,7 +89,7 @@ def test_a_convolution_takes_over_what_its_copies_did(attrs: str, size: str) -> 
     before, record = _cut(graph, hand_made_group(graph, "a", 8, CHANNELS), [1, 3, 5, 7])
     assert _difference(before, graph, (2, 3, 9, 9)) > 0.1
     (note,) = compensate(Rewriter(graph), before, record, _context((8, 3, 9, 9)), "least-squares")
-    assert note.startswith("compensation (least-squares) of 1 layers: outputs on held-out samples are off by ")
+    assert note.startswith("compensation (least-squares) of 1 layer: outputs on held-out samples are off by ")
     assert _difference(before, graph, (2, 3, 9, 9)) < 1e-8
     wanted = _state(before, "w2")[:, ::2] + _state(before, "w2")[:, 1::2]
     torch.testing.assert_close(_state(graph, "w2"), wanted, rtol=1e-7, atol=1e-7)
@@ -254,7 +254,7 @@ def test_bias_correction_moves_the_shift_of_a_batch_norm() -> None:
     graph = filled(NORMED)
     before, record = _cut(graph, hand_made_group(graph, "a", 8, CHANNELS), [3])
     notes = compensate(Rewriter(graph), before, record, _context((8, 3, 9, 9)), "bias")
-    assert notes[0].startswith("compensation (bias) of 1 layers: ")
+    assert notes[0].startswith("compensation (bias) of 1 layer: ")
     changed = {
         name
         for name in graph.states
@@ -316,7 +316,7 @@ def test_layers_that_can_not_be_fitted_say_why() -> None:
     before = graph.clone()
     set_state(graph, "w1", _state(graph, "w1") * 0.5)
     notes = compensate_layers(Rewriter(graph), before, {}, _context((32, 6)), "least-squares")
-    assert notes[0].startswith("compensation (least-squares) of 1 layers: ")
+    assert notes[0].startswith("compensation (least-squares) of 1 layer: ")
     assert notes[1:] == (
         "not compensated, its weight is shared: %b, %c",
         "not compensated, its weight is computed at run time: %y",
@@ -345,7 +345,7 @@ def test_transposed_convolutions_get_another_bias() -> None:
     members = [("w1", 0, "written"), ("b1", 0, "written"), ("a", 1, "carried"), ("up", 0, "read")]
     before, record = _cut(graph, hand_made_group(graph, "a", 8, members), [0, 6])
     notes = compensate(Rewriter(graph), before, record, _context((8, 3, 5, 5)), "least-squares")
-    assert notes[0].startswith("compensation (least-squares) of 1 layers: ")
+    assert notes[0].startswith("compensation (least-squares) of 1 layer: ")
     assert torch.equal(_state(graph, "up"), _state(before, "up")[[1, 2, 3, 4, 5, 7]])
 
 
@@ -360,8 +360,8 @@ def test_progress_and_memory_are_kept_to() -> None:
     calibration = _calibration(_context((16, 4, 6)))
     work = Compensation(Rewriter(graph), before, record.states, calibration, "least-squares", progress=progress, limit=1)
     notes = work.run()
-    assert notes[1] == "3 calibration batches were not used for compensation: they need more than 1 bytes"
-    assert seen == ["compensate m", "compensate y"]
+    assert notes[1] == "3 calibration batches were not used for compensation: they need more than 1 byte"
+    assert seen == ["compensate m, 1 of 2", "compensate y, 2 of 2"]
     assert _difference(before, graph, (4, 4, 6)) < 1e-7
 
 

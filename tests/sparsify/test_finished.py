@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import re
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,9 @@ import pytest
 import torch
 
 import graphopt
+from graphopt.analysis.table import counted
 from graphopt.errors import UsageError
-from tests.support.killed_pass import data, graph, model, run
+from tests.support.killed_pass import bits, data, files, graph, kill, model, run
 
 
 @pytest.fixture(autouse=True)
@@ -24,19 +23,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def bits(result: graphopt.Result) -> dict[str, tuple[str, bytes]]:
-    found: dict[str, tuple[str, bytes]] = {}
-    for name, state in result.graph.states.items():
-        assert state.data is not None
-        found[name] = (state.type.text, state.data.tensor().detach().numpy().tobytes())
-    return found
-
-
-def files(folder: Path) -> dict[str, int]:
-    """Files by name, with the time of their last change."""
-    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in sorted(folder.glob("*/*"))}
 
 
 def notes(result: graphopt.Result) -> list[str]:
@@ -54,10 +40,7 @@ def notes(result: graphopt.Result) -> list[str]:
     ],
 )
 def test_a_killed_pass_goes_on_and_ends_with_the_same_bits(pass_: str, number: int, tmp_path: Path) -> None:
-    killed = multiprocessing.get_context("fork").Process(target=run, args=(pass_, tmp_path), kwargs={"kill_at": f", {number} of "})
-    killed.start()
-    killed.join(250)
-    assert killed.exitcode == -signal.SIGKILL
+    kill(pass_, tmp_path, f", {number} of ")
     before = files(tmp_path)
     layers = [name for name in before if "sensitivity" not in name]
     assert [name.rpartition("/")[2] for name in layers] == [f"layer-0000{done}.safetensors" for done in range(1, number)]
@@ -68,7 +51,9 @@ def test_a_killed_pass_goes_on_and_ends_with_the_same_bits(pass_: str, number: i
     after = files(tmp_path)
     assert {name: after[name] for name in before} == before  # nothing of it was computed again
     assert len(after) > len(before)
-    assert notes(resumed)[-1].startswith(f"{number - 1} finished parts were read from {tmp_path / pass_.partition('{')[0]}-")
+    assert notes(resumed)[-1].startswith(
+        f"{counted(number - 1, 'finished part')} {'was' if number == 2 else 'were'} read from {tmp_path / pass_.partition('{')[0]}-"
+    )
     again = run(pass_, tmp_path)
     assert bits(again) == bits(whole)
     assert files(tmp_path) == after

@@ -1,4 +1,4 @@
-"""recover() in two processes on this machine, told of each other as `accelerate launch` and `torchrun` do: by the environment."""
+"""recover() through `accelerate`: on one device, and in two processes on this machine, told of each other by the environment."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+
+import graphopt
+from graphopt.train import recover
+from tests.support.recovering import batches, bits, sparse
 
 pytestmark = pytest.mark.skipif(find_spec("accelerate") is None, reason="accelerate is not installed")
 
@@ -111,3 +115,43 @@ def test_two_processes_compute_the_same_and_one_writes(tmp_path: Path) -> None:
         assert (
             f"of{rank}.safetensors is not the same in all processes\n  fix: give a file in a folder that all machines see" in found["text"]
         )
+
+
+def test_accelerate_computes_the_same_on_one_device(student: graphopt.Graph, teacher: graphopt.Graph) -> None:
+    first, second = (recover(student, batches(labels=True), teacher=teacher, epochs=1, accelerate=choice) for choice in (False, True))
+    assert bits(first.module) == bits(second.module)
+
+
+PROCESS = """
+import hashlib, sys
+sys.path.insert(0, sys.argv[1])
+import torch
+from tests.support.recovering import batches, bits, network, sparse
+from graphopt.train import recover
+found = recover(sparse(), batches(4), teacher=network(), epochs=2, metric=lambda module: 0.0, evaluate_every=1)
+digest = hashlib.sha256(b"".join(bits(found.module))).hexdigest()
+torch.distributed.destroy_process_group()  # else its threads may end the process as they are torn down
+sys.stdout.write(f"{found.steps} steps, {int((found.module.get_parameter('5.weight') == 0).sum())} zeros, {digest}\\n")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_batches_and_end_with_the_same_bits(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(PROCESS)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        str(script),
+        str(Path(__file__).parents[2]),
+    ]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert run.returncode == 0, run.stderr
+    first, second = run.stdout.splitlines()
+    assert first == second
+    zeros = int((sparse().get_parameter("5.weight") == 0).sum())
+    assert first.startswith(f"4 steps, {zeros} zeros, "), "half of the steps that one process takes: 4 batches, 2 epochs"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from graphopt.analysis.table import counted
 from graphopt.ir.graph import Graph, Node, Value
 from graphopt.ops.axes.links import AxisLink, Choice, Fix, Free, Heads, Parts, Place, Product, Sums, Tie, Weight
 from graphopt.ops.registry import call_of, definition, is_canonical
@@ -131,7 +132,7 @@ class Bundles:
             self._seen.append(-1)
             if isinstance(dim, int):
                 self.sizes.append(dim)
-                self.reasons.append(Reason(f"it has {dim} position{'' if dim == 1 else 's'}") if dim < 2 else None)
+                self.reasons.append(Reason(f"it has {counted(dim, 'position')}") if dim < 2 else None)
             else:
                 self.sizes.append(-1)
                 self.reasons.append(Reason(f"its size is the symbol {dim}"))

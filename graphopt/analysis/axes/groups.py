@@ -21,6 +21,7 @@ from typing import TypeAlias
 import numpy
 from numpy.typing import NDArray
 
+from graphopt.analysis.table import counted
 from graphopt.ir.graph import Value
 
 __all__ = ["AxisGroup", "AxisGroups", "Fixed", "Member", "Removal", "Role", "Units"]
@@ -78,7 +79,7 @@ class AxisGroup:
     renormalised: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return f"<AxisGroup {self.name}: {self.size} {self.kind} units, {len(self.members)} members>"
+        return f"<AxisGroup {self.name}: {counted(self.size, f'{self.kind} unit')}, {counted(len(self.members), 'member')}>"
 
 
 @dataclass(frozen=True, slots=True)

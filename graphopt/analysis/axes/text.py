@@ -20,6 +20,7 @@ from collections.abc import Collection
 import numpy
 
 from graphopt.analysis.axes.groups import AxisGroup, AxisGroups, Member
+from graphopt.analysis.table import counted
 from graphopt.ir.graph import Graph
 
 __all__ = ["positions_text", "show_groups"]
@@ -30,7 +31,7 @@ def show_groups(graph: Graph, groups: AxisGroups, *, names: Collection[str] | No
 
     With `names` only the groups of these names, and nothing of what is fixed.
     """
-    lines = [f"{len(groups)} axis group{'s' if len(groups) != 1 else ''} of {graph.name}"] if names is None else []
+    lines = [f"{counted(len(groups), 'axis group')} of {graph.name}"] if names is None else []
     for group in groups:
         if names is None or group.name in names:
             lines += _group_lines(group)
@@ -52,7 +53,7 @@ def positions_text(member: Member, size: int) -> str:
 
 
 def _group_lines(group: AxisGroup) -> list[str]:
-    head = f"group {group.name}  {group.size} {group.kind} units"
+    head = f"group {group.name}  {counted(group.size, f'{group.kind} unit')}"
     if group.renormalised:
         more = f" and {len(group.renormalised) - 3} more" if len(group.renormalised) > 3 else ""
         head += f", renormalised by {', '.join(f'%{name}' for name in group.renormalised[:3])}{more}"

@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy
 from numpy.typing import NDArray
 
+from graphopt.analysis.table import counted
 from graphopt.backends.cpu.emit import emit, weight_chunks
 from graphopt.backends.cpu.isa import ISAS, machine_flags
 from graphopt.backends.cpu.library import allocate
@@ -101,7 +102,7 @@ def _whole(graph: Graph, options: CpuOptions) -> NativeSegment:
     program = plan(graph, {}, options)
     if program.foreign:
         name, op, reason = program.foreign[0]
-        more = f" and {len(program.foreign) - 1} more nodes" if len(program.foreign) > 1 else ""
+        more = f" and {counted(len(program.foreign) - 1, 'more node')}" if len(program.foreign) > 1 else ""
         raise LoweringError(
             f"%{name} = {op}{more} can't be exported: {reason}",
             fix="lower it with target='cpu', which runs such nodes in the reference interpreter",

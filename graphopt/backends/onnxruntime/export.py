@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto
 
+from graphopt.analysis.table import counted
 from graphopt.backends.onnxruntime.model import Layout, SegmentModel, build_segment
 from graphopt.backends.onnxruntime.options import SessionOptions
 from graphopt.backends.onnxruntime.partition import partition
@@ -80,7 +81,7 @@ def _whole(graph: Graph, decompose_attention: bool) -> tuple[SegmentModel, Layou
     foreign = parts.foreign_nodes
     if foreign:
         first = foreign[0]
-        more = f" and {len(foreign) - 1} more nodes" if len(foreign) > 1 else ""
+        more = f" and {counted(len(foreign) - 1, 'more node')}" if len(foreign) > 1 else ""
         raise LoweringError(
             f"%{first.node.name} = {first.node.op}{more} can't be exported: {first.reason}",
             where=str(first.node.source),

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from graphopt.analysis.table import counted
 from graphopt.backends.base import Backend, Executable
 from graphopt.backends.reference.interpreter import Interpreter
 from graphopt.errors import BackendError
@@ -20,7 +21,7 @@ class ReferenceExecutable(Executable):
     """Runs the graph op by op."""
 
     def __init__(self, graph: Graph, *, precise: bool = False) -> None:
-        super().__init__(graph, (f"{graph.node_count} nodes run one by one through torch{' in float64' if precise else ''}",))
+        super().__init__(graph, (f"{counted(graph.node_count, 'node')} run one by one through torch{' in float64' if precise else ''}",))
         self._interpreter = Interpreter(graph, precise=precise)
 
     def run(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:

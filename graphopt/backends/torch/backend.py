@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 import torch
 
+from graphopt.analysis.table import counted
 from graphopt.backends.base import Backend, Executable
 from graphopt.backends.reference.binding import bind_dims, check_inputs
 from graphopt.capture.module import to_module
@@ -37,7 +38,7 @@ class TorchExecutable(Executable):
 
     def __init__(self, graph: Graph, *, compile: bool = False, mode: Mode = "default") -> None:  # noqa: A002  # torch's name for it
         how = f"torch.compile in mode {mode}" if compile else "torch"
-        super().__init__(graph, (f"{graph.node_count} nodes run by {how}",))
+        super().__init__(graph, (f"{counted(graph.node_count, 'node')} run by {how}",))
         self._options = {"compile": compile, "mode": mode}
         module = to_module(graph, flat=True)
         self._function: Any = torch.compile(module, mode=mode) if compile else module

@@ -29,7 +29,7 @@ from torch.utils.checkpoint import checkpoint
 
 from graphopt.analysis.cost import evaluate_type
 from graphopt.analysis.memory import shares_memory
-from graphopt.analysis.table import scaled
+from graphopt.analysis.table import counted, scaled
 from graphopt.backends.calling import flatten_call, restore_output
 from graphopt.capture.module import to_module
 from graphopt.errors import UsageError
@@ -66,7 +66,7 @@ class CheckpointPlan:
         return sum(segment.again for segment in self.segments)
 
     def __str__(self) -> str:
-        count = f"{len(self.segments)} segment{'s' if len(self.segments) != 1 else ''}, {self.again} run again"
+        count = f"{counted(len(self.segments), 'segment')}, {self.again} run again"
         return f"{count}: about {scaled(self.bytes, 'B')} of activations instead of {scaled(self.without, 'B')}"
 
 

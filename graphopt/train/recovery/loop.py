@@ -6,10 +6,11 @@ it passes over the batches that are done and computes the rest as it would have.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -23,6 +24,7 @@ from graphopt.train.recovery.batch_norm import reestimate_batch_norm
 from graphopt.train.recovery.checkpoint import Checkpoint
 from graphopt.train.recovery.data import TrainingBatch, fixed_rows, items, read_batch
 from graphopt.train.recovery.device import Runtime
+from graphopt.train.recovery.layout import Layout, laid_out
 from graphopt.train.recovery.losses import WHOLE, Losses, Share, mean_squares
 from graphopt.train.recovery.network import Network
 from graphopt.train.recovery.progress import ProgressBar
@@ -77,6 +79,8 @@ class Training:
     seed: int
     progress: bool | None
     measure_memory: bool | None = None
+    layout: Layout | None = None
+    """Of the weights of 2D convolutions; None leaves them where they are."""
     checkpoint: Checkpoint | None = None
 
     step: int = 0
@@ -108,15 +112,18 @@ class Training:
         with torch.random.fork_rng(devices=devices), ProgressBar(total, self.progress, "recover") as bar:
             if self.finished:
                 return
-            network, optimizer = self._prepare()
-            if self.metric is not None and not self.history:
-                self._evaluate()
-            while not self._is_over(total):
-                self._run_epoch(network, optimizer, total, bar)
-            self._finish()
-            self.save()
+            self._move()
+            with self._laid_out():
+                network, optimizer = self.runtime.prepare(self.student.module, self.optimizer)
+                if self.metric is not None and not self.history:
+                    self._evaluate()
+                while not self._is_over(total):
+                    self._run_epoch(network, optimizer, total, bar)
+                self._finish()
+                self.save()
 
-    def _prepare(self) -> tuple[torch.nn.Module, Any]:
+    def _move(self) -> None:
+        """Everything onto the device."""
         if self.teacher is not None:
             self.teacher.module.to(self.runtime.device).eval().requires_grad_(False)
         self.student.module.to(self.runtime.device)
@@ -124,7 +131,14 @@ class Training:
             for name, value in values.items():
                 if isinstance(value, torch.Tensor) and value.dim():
                     values[name] = value.to(self.runtime.device)
-        return self.runtime.prepare(self.student.module, self.optimizer)
+
+    @contextlib.contextmanager
+    def _laid_out(self) -> Generator[None]:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(laid_out(self.student, self.layout, self.optimizer))
+            if self.teacher is not None:
+                stack.enter_context(laid_out(self.teacher, self.layout))
+            yield
 
     def _total(self) -> int:
         if self.steps is not None:
@@ -335,6 +349,7 @@ class Training:
                 "flags": [self.stopped_early, self.finished],
                 "numbers": [self._best_metric, self._loss_sum],
                 "best": self._best,
+                "layout": self.layout,
                 "planned": {} if self.student.planned is None else self.student.planned.sizes,
                 "reconstructed": self.reconstructed,
                 "history": [asdict(evaluation) for evaluation in self.history],
@@ -356,6 +371,7 @@ class Training:
         self._best_metric, self._loss_sum = found["numbers"]
         self._best = found["best"]
         self.reconstructed = found["reconstructed"]
+        self.layout = found.get("layout")  # another one gives other bits, so it stays as it was begun
         if self.student.planned is not None and (found.get("planned") or self.step):
             self.student.planned.prepare(found.get("planned", {}))  # the same plan adds gradients in the same order
         self.history = [Evaluation(**entry) for entry in found["history"]]

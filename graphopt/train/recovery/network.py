@@ -75,6 +75,8 @@ class Network:
     ) -> None:
         """`frozen_norms`: batch norms normalise with their running statistics in train mode too, and leave them as they are."""
         self.features = tuple(features)
+        self.contiguous_outputs = False
+        """True while weights lie in another order than the caller gave them, who may look at outputs by `view`."""
         self.planned: Planned | None = None
         self._frozen_norms = frozen_norms
         self._computed: Graph | None = None
@@ -103,7 +105,8 @@ class Network:
         found: Any = module(*batch.args, **batch.kwargs)
         flat = [leaf for leaf in pytree.tree_leaves(found) if isinstance(leaf, torch.Tensor)]
         count = len(flat) - len(self.features)
-        return [tensor for tensor in flat[:count] if tensor.is_floating_point()], flat[count:]
+        outputs = [tensor for tensor in flat[:count] if tensor.is_floating_point()]
+        return [tensor.contiguous() for tensor in outputs] if self.contiguous_outputs else outputs, flat[count:]
 
     def mixes_rows(self) -> str | None:
         """The name of a batch norm that computes with statistics of the batch while this is trained; None where there is none."""

@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import nn
 
-from graphopt.analysis.table import scaled
+from graphopt.analysis.table import counted, scaled
 from graphopt.errors import UsageError
 from graphopt.ir.graph import Graph
 from graphopt.pipeline.context import Metric
@@ -29,6 +29,7 @@ from graphopt.train.recovery.checkpoint import Checkpoint, fingerprint
 from graphopt.train.recovery.data import check_data
 from graphopt.train.recovery.device import runtime
 from graphopt.train.recovery.layers import reconstruct_layers
+from graphopt.train.recovery.layout import MemoryFormat, chosen_layout
 from graphopt.train.recovery.loop import Evaluation, Training
 from graphopt.train.recovery.losses import Distillation, Loss, Losses
 from graphopt.train.recovery.network import Network, graph_of, shared_features
@@ -67,7 +68,7 @@ class Recovery:
 
     def __str__(self) -> str:
         early = ", stopped early" if self.stopped_early else ""
-        head = f"{self.steps} steps{early}, weights of step {self.best_step}"
+        head = f"{counted(self.steps, 'step')}{early}, weights of step {self.best_step}"
         return "\n".join([head, *(f"  {line}" for line in (*self.history, *self.corrected, *self._costs()))])
 
     def _costs(self) -> Iterator[str]:
@@ -104,6 +105,7 @@ def recover(
     lr_schedule: Literal["cosine", "constant"] = "cosine",
     micro_batch: int | None = None,
     activation_memory: ActivationMemory = None,
+    memory_format: MemoryFormat = "auto",
     layerwise: bool = False,
     batch_norms: Literal["train", "frozen"] = "train",
     batch_norm_batches: int = 100,
@@ -129,8 +131,10 @@ def recover(
     Batches are worked on in pieces of `micro_batch` rows, which changes memory and not the gradients (dropout draws other
     numbers, and a `loss` of your own has to be a mean over rows); with batch norms there is no such thing. With
     `activation_memory`, bytes or "least", parts of the graph are run again in the backward pass in place of keeping their
-    activations, with the same gradients (`plan_checkpoints`); the bytes are for a batch, or piece, of the largest size. `layerwise`
-    first fits each layer to the teacher's by least squares, which needs no labels; then `steps=0` is allowed.
+    activations, with the same gradients (`plan_checkpoints`); the bytes are for a batch, or piece, of the largest size.
+    `memory_format` says how weights of 2D convolutions lie meanwhile: "auto" is channels last for float32 graphs with grouped
+    ones on CPUs, which train faster so; afterwards they lie as before. `layerwise` first fits each layer to the teacher's by
+    least squares, which needs no labels; then `steps=0` is allowed.
 
     `metric` (of a module, higher is better) is measured at the start, every `evaluate_every` steps (an epoch by default)
     and at the end. The best weights are kept, and training stops after `patience` measurements without better ones. At
@@ -185,6 +189,7 @@ def recover(
         seed=seed,
         progress=progress,
         measure_memory=measure_memory,
+        layout=chosen_layout(memory_format, student, made, devices.device),
     )
     if checkpoint is not None:
         chosen = {
@@ -195,6 +200,7 @@ def recover(
         }
         chosen |= {} if activation_memory is None else {"activation_memory": activation_memory}
         chosen |= {"batch_norms": batch_norms} if frozen else {}
+        chosen |= {} if memory_format == "auto" else {"memory_format": memory_format}
         training.checkpoint = Checkpoint(checkpoint, _run(training, {**chosen, "layerwise": layerwise}))
     resumed_at = training.resume()
     if layerwise and not training.history and isinstance(taught, Graph):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from graphopt.analysis.table import counted
 from graphopt.backends.base import Executable, lower
 from graphopt.backends.timing import Latency, interleave
 from graphopt.ir.graph import Graph
@@ -38,7 +39,7 @@ class Device:
     @property
     def text(self) -> str:
         """`onnxruntime, 2 threads`."""
-        return f"{self.target}, {self.threads} thread{'s' if self.threads != 1 else ''}"
+        return f"{self.target}, {counted(self.threads, 'thread')}"
 
     def lower(self, graph: Graph) -> Executable:
         """The graph ready to run there.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from graphopt.analysis.axes.groups import AxisGroup, AxisGroups, Removal
 from graphopt.analysis.cost import cost
 from graphopt.analysis.memory import peak_memory
+from graphopt.analysis.table import counted
 from graphopt.backends.base import Executable
 from graphopt.backends.reference.binding import bind_dims
 from graphopt.errors import PassError, PassOptionError
@@ -178,7 +179,7 @@ class Planner:
         if not choices:
             reason = f", for example {self.skipped[-1][0]}: {self.skipped[-1][1]}" if self.skipped else ""
             raise PassOptionError(
-                f"nothing is left to cut of {len(self.groups)} groups{reason}", fix="exclude less, or lower multiple_of or least"
+                f"nothing is left to cut of {counted(len(self.groups), 'group')}{reason}", fix="exclude less, or lower multiple_of or least"
             )
         return choices
 

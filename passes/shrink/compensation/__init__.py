@@ -20,6 +20,7 @@ from typing import Literal
 
 from graphopt.errors import PassOptionError
 from graphopt.ir.graph import Graph
+from graphopt.passes.finished import Finished
 from graphopt.passes.shrink.compensation.changes import Kept
 from graphopt.passes.shrink.compensation.fit import RIDGES, Fit, Sample, fit_layer, fit_shift
 from graphopt.passes.shrink.compensation.layers import LinearLayer, linear_layer
@@ -67,8 +68,10 @@ def compensate_layers(rewriter: Rewriter, before: Graph, kept: Kept, context: Co
     """The same after any change: `kept` says which positions of which states are left, where some were taken out.
 
     Layers that read other values than in `before` are fitted; values that changed are found by comparing the graphs.
+    Where the context has a checkpoint, layers that are finished are kept there.
 
     Raises:
+        PassError: the checkpoint can't be written.
         PassOptionError: no such method.
         RunInputError: a batch does not fit the graph.
     """
@@ -79,7 +82,12 @@ def compensate_layers(rewriter: Rewriter, before: Graph, kept: Kept, context: Co
     if context.calibration is None or not len(context.calibration):
         return (f"no compensation: '{method}' needs calibration data, pass it as optimize(..., calibration=loader)",)
     chosen = "bias" if method == "bias" else "least-squares"
-    return Compensation(rewriter, before, kept, context.calibration, chosen, seed=context.seed, progress=context.progress).run()
+    options = {"method": chosen, "kept": {name: [*kept[name]] for name in sorted(kept)}}
+    finished = Finished(context, "compensation", options, (before, rewriter.graph), context.calibration, several=True)
+    compensation = Compensation(
+        rewriter, before, kept, context.calibration, chosen, seed=context.seed, progress=context.progress, finished=finished
+    )
+    return compensation.run()
 
 
 def compensate_readers(

@@ -7,22 +7,25 @@
 
 Both graphs run side by side, all batches at once, so each is computed once, and once more for the comparison at the
 end. Memory: the values of both graphs at their busiest node times the batches (as many as fit into `LIMIT_BYTES` are
-used), and for one layer at a time the matrices of `graphopt.passes.shrink.statistics.normal_equations`.
+used), and for one layer at a time the matrices of `graphopt.passes.shrink.statistics.normal_equations`. What was found for a layer
+is kept where there is a checkpoint: after a kill the data goes through the layers that are finished, which are not fitted again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 
+from graphopt.analysis.table import counted
 from graphopt.ir.data import TensorData
 from graphopt.ir.graph import Graph, Node, Operand, State, Value
-from graphopt.passes.shrink.compensation.batch_norm import NormFit, fit_batch_norm
+from graphopt.passes.finished import Finished
+from graphopt.passes.shrink.compensation.batch_norm import fit_batch_norm
 from graphopt.passes.shrink.compensation.changes import Kept, changed_values, kept_positions, select_kept, twin_of
-from graphopt.passes.shrink.compensation.fit import Fit, Sample, fit_layer, fit_shift
+from graphopt.passes.shrink.compensation.fit import Sample, fit_layer, fit_shift
 from graphopt.passes.shrink.compensation.layers import is_linear_layer, linear_layer
 from graphopt.passes.shrink.compensation.outputs import output_error
 from graphopt.passes.shrink.compensation.shortcuts import shortcut_of
@@ -44,6 +47,18 @@ _LEAST_SCALE = 0.05
 """Batch norms with a scale below this part of the mean let through too little for the layer before them to mend anything."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What was found for one layer: why it can't be fitted, or new numbers of its states in their own dtypes.
+
+    `better` is False where no numbers are better than those of now, and None where nothing had to be fitted.
+    """
+
+    reason: str | None = None
+    better: bool | None = None
+    numbers: dict[str, torch.Tensor] = field(default_factory=dict[str, torch.Tensor])
+
+
 class Compensation:
     """One compensation of one cut graph; `run` does it."""
 
@@ -58,6 +73,7 @@ class Compensation:
         seed: int = 0,
         progress: Callable[[str, float], None] | None = None,
         limit: int = LIMIT_BYTES,
+        finished: Finished | None = None,
     ) -> None:
         self._rewriter = rewriter
         self._graph = rewriter.graph
@@ -66,6 +82,7 @@ class Compensation:
         self._method: Method = method
         self._seed = seed
         self._progress = progress
+        self._finished = finished
         self._precise = computes_in_double(before)
         batches = [batch.inputs for batch in calibration]
         count = batches_that_fit((before, self._graph), batches, limit, precise=self._precise)
@@ -102,7 +119,7 @@ class Compensation:
                 *self._notes(),
             )
         return (
-            f"compensation ({self._method}) of {len(self._fitted)} layers: "
+            f"compensation ({self._method}) of {counted(len(self._fitted), 'layer')}: "
             f"outputs on held-out samples are off by {error:.3g}, by {plain_error:.3g} without it",
             *self._notes(),
         )
@@ -118,8 +135,8 @@ class Compensation:
     def _fit_each(self, jobs: Sequence[Node]) -> None:
         for number, node in enumerate(jobs):
             if self._progress is not None:
-                self._progress(f"compensate {node.name}", number / len(jobs))
-            reason = self._fit(node)
+                self._progress(f"compensate {node.name}, {number + 1} of {len(jobs)}", number / len(jobs))
+            reason = self._fit(node, f"layer-{number + 1:05}")
             if reason is not None:
                 self._reasons.setdefault(reason, []).append(node.name)
 
@@ -136,10 +153,10 @@ class Compensation:
         if self._as_they_were:
             notes.append(f"kept as cut, no better on held-out samples: {listed(self._as_they_were)}")
         if self._left_out:
-            notes.append(
-                f"{self._left_out} calibration batches were not used for compensation: they need more than {memory_size(self._limit)}"
-            )
-        return tuple(notes)
+            was, need = ("was", "it needs") if self._left_out == 1 else ("were", "they need")
+            left_out = f"{counted(self._left_out, 'calibration batch', 'calibration batches')} {was} not used for compensation"
+            notes.append(f"{left_out}: {need} more than {memory_size(self._limit)}")
+        return (*notes, *(() if self._finished is None else self._finished.notes))
 
     def _wants(self, node: Node, changed: set[Value]) -> bool:
         """True for layers and norms that read changed values, or whose own columns have changed."""
@@ -151,8 +168,8 @@ class Compensation:
         twin = twin_of(self._before, node)
         return weighted and twin is not None and twin.value(1).shape[1:] != node.value(1).shape[1:] and node.op != "matmul"
 
-    def _fit(self, node: Node) -> str | None:
-        """Fit one node; the reason where that can't be done."""
+    def _fit(self, node: Node, key: str) -> str | None:
+        """Fit one node; the reason where that can't be done. What is found is kept under `key`."""
         twin = twin_of(self._before, node)
         if twin is None or self._old.has_passed(twin):
             return "there was no such layer before"
@@ -165,11 +182,35 @@ class Compensation:
             return "its channels before and after can't be matched"
         if not self._old.knows(twin.result):
             return "nobody reads it"
+
+        def found() -> dict[str, Any]:
+            made = self._find(node, twin, kept, axis)
+            return {"reason": made.reason, "better": made.better, "numbers": made.numbers}
+
+        result = found() if self._finished is None else self._finished.result(key, found)
+        return self._install(node, _Found(**result))
+
+    def _find(self, node: Node, twin: Node, kept: tuple[int, ...] | None, axis: int) -> _Found:
+        """New numbers for one node; the graph stays as it is."""
         if self._is_exact(node, twin, kept, axis):
-            return None
+            return _Found()
         if node.op == "batch_norm":
             return self._fit_norm(node, twin, kept)
         return self._fit_layer(node, twin, kept, axis)
+
+    def _install(self, node: Node, found: _Found) -> str | None:
+        for name, numbers in found.numbers.items():
+            state = self._graph.states[name]
+            assert state.data is not None, "both graphs run, so they have numbers"
+            self._originals.setdefault(name, state)
+            data = TensorData(numbers.to(state.data.tensor().device))
+            self._rewriter.update_state(replace(state, data=data, digest=None))
+        if found.better:
+            self._fitted.append(node.name)
+            self._rewriter.touch(node)
+        elif found.better is not None:
+            self._as_they_were.append(node.name)
+        return found.reason
 
     def _is_exact(self, node: Node, twin: Node, kept: tuple[int, ...] | None, axis: int) -> bool:
         """True where what is left of the result is what it was, up to rounding: only rows were taken out so far."""
@@ -179,23 +220,23 @@ class Compensation:
                 return False
         return True
 
-    def _fit_layer(self, node: Node, twin: Node, kept: tuple[int, ...] | None, axis: int) -> str | None:
+    def _fit_layer(self, node: Node, twin: Node, kept: tuple[int, ...] | None, axis: int) -> _Found:
         weight, bias = self._weight_to_fit(node), self._own_state(node, 2)
         absorbed = (len(node.operands) < 3 or node.operands[2] is None) and self._norm_behind(node) is not None
         samples = self._samples(node, twin, kept, axis)
+        numbers: dict[str, torch.Tensor] = {}
         if isinstance(weight, State):
             fits_shift = isinstance(bias, State) or absorbed
             fit = fit_layer(linear_layer(node), samples, len(self._batches), fits_shift=fits_shift, seed=self._seed)
             if fit is not None and fit.weight is not None:
-                self._write(weight, fit.weight, added=True)
+                numbers[weight.name] = _moved(weight, fit.weight)
         elif isinstance(bias, State):
             fit = fit_shift(samples, len(self._batches), axis)
         else:
-            return None if absorbed else weight or bias  # a batch norm behind it does what a bias would do
+            return _Found(None if absorbed else weight or bias)  # a batch norm behind it does what a bias would do
         if fit is not None and isinstance(bias, State):
-            self._write(bias, fit.shift, added=True)
-        self._tell(node, fit)
-        return None
+            numbers[bias.name] = _moved(bias, fit.shift)
+        return _Found(better=fit is not None, numbers=numbers)
 
     def _weight_to_fit(self, node: Node) -> State | str:
         """The weight, or why it stays; nothing where the method or the op leaves weights alone anyway."""
@@ -204,28 +245,23 @@ class Compensation:
         state = self._own_state(node, 1)
         return "its weight keeps its zeros" if isinstance(state, State) and state.type.sparsity is not None else state
 
-    def _fit_norm(self, node: Node, twin: Node, kept: tuple[int, ...] | None) -> str | None:
+    def _fit_norm(self, node: Node, twin: Node, kept: tuple[int, ...] | None) -> _Found:
         if node.attrs["mode"] == "train":
-            return "it uses the statistics of each batch"
+            return _Found("it uses the statistics of each batch")
         states = [self._own_state(node, index) for index in range(1, 5)]
         missing = [state for state in states if isinstance(state, str)]
         if missing:
-            return missing[0]
+            return _Found(missing[0])
         owned = [state for state in states if isinstance(state, State)]
         samples = list(self._samples(node, twin, kept, 1))
         if self._method == "bias":
             shift = fit_shift(samples, len(samples), 1)
-            if shift is not None:
-                self._write(owned[1], shift.shift, added=True)
-            self._tell(node, shift)
-            return None
+            return _Found(better=False) if shift is None else _Found(better=True, numbers={owned[1].name: _moved(owned[1], shift.shift)})
         fit = fit_batch_norm(node, [tensor for state in owned if (tensor := self._new.state(state.value)) is not None], samples)
         if fit is None:
-            return "its statistics are not finite"
-        for state, numbers in zip(owned, (fit.weight, fit.bias, fit.statistics.mean, fit.statistics.var), strict=True):
-            self._write(state, numbers, added=False)
-        self._tell(node, fit)
-        return None
+            return _Found("its statistics are not finite")
+        numbers = (fit.weight, fit.bias, fit.statistics.mean, fit.statistics.var)
+        return _Found(better=True, numbers={state.name: _stored(state, made) for state, made in zip(owned, numbers, strict=True)})
 
     def _samples(self, node: Node, twin: Node, kept: tuple[int, ...] | None, axis: int) -> Iterator[Sample]:
         """What a node reads, gives and should give, batch by batch."""
@@ -286,21 +322,17 @@ class Compensation:
             return f"its {operand_name(node, index)} is shared"
         return state
 
-    def _write(self, state: State, numbers: torch.Tensor, *, added: bool) -> None:
-        """Give a state new numbers, or add a change to those that it has."""
-        assert state.data is not None, "both graphs run, so they have numbers"
-        self._originals.setdefault(state.name, state)
-        current = state.data.precise()
-        total = current + numbers.to(current.device) if added else numbers.to(current.device)
-        dtype: torch.dtype = getattr(torch, state.type.dtype.torch_name)
-        self._rewriter.update_state(replace(state, data=TensorData(total.to(dtype).contiguous()), digest=None))
 
-    def _tell(self, node: Node, fit: Fit | NormFit | None) -> None:
-        if fit is None:
-            self._as_they_were.append(node.name)
-            return
-        self._fitted.append(node.name)
-        self._rewriter.touch(node)
+def _moved(state: State, change: torch.Tensor) -> torch.Tensor:
+    """The numbers of a state with a change added to them, in its dtype."""
+    assert state.data is not None, "both graphs run, so they have numbers"
+    current = state.data.precise()
+    return _stored(state, current + change.to(current.device))
+
+
+def _stored(state: State, numbers: torch.Tensor) -> torch.Tensor:
+    dtype: torch.dtype = getattr(torch, state.type.dtype.torch_name)
+    return numbers.to(dtype).contiguous()
 
 
 def _channel_axis(node: Node) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphopt.analysis.table import counted
 from graphopt.ir.graph import Node
 
 __all__ = ["listed", "memory_size", "operand_name"]
@@ -11,7 +12,7 @@ __all__ = ["listed", "memory_size", "operand_name"]
 
 def memory_size(size: int) -> str:
     """`2048 MiB`, or bytes where it is less than one."""
-    return f"{size >> 20} MiB" if size >= 1 << 20 else f"{size} bytes"
+    return f"{size >> 20} MiB" if size >= 1 << 20 else counted(size, "byte")
 
 
 def operand_name(node: Node, index: int) -> str:

@@ -29,11 +29,11 @@ from graphopt.passes.shrink.importance.activation import activation_sizes
 from graphopt.passes.shrink.importance.batch_norm_scale import batch_norm_scales
 from graphopt.passes.shrink.importance.geometric_median import geometric_median_distances
 from graphopt.passes.shrink.importance.hessian import hessian_scores
+from graphopt.passes.shrink.importance.kept_batches import KeptBatches
 from graphopt.passes.shrink.importance.members import Scores
 from graphopt.passes.shrink.importance.norms import norm_scores
 from graphopt.passes.shrink.importance.random_scores import random_scores
 from graphopt.passes.shrink.importance.taylor import taylor_scores
-from graphopt.pipeline.calibration import Calibration
 from graphopt.pipeline.context import Context
 
 __all__ = ["METHODS", "needs_data", "score"]
@@ -44,9 +44,9 @@ _TABLE: dict[str, Score] = {
     "l1": lambda graph, groups, context: norm_scores(graph, groups, 1),
     "l2": lambda graph, groups, context: norm_scores(graph, groups, 2),
     "bn-scale": lambda graph, groups, context: batch_norm_scales(graph, groups),
-    "taylor": lambda graph, groups, context: taylor_scores(graph, groups, _data("taylor", context), context.seed),
-    "hessian": lambda graph, groups, context: hessian_scores(graph, groups, _data("hessian", context), context.seed),
-    "activation": lambda graph, groups, context: activation_sizes(graph, groups, _data("activation", context)),
+    "taylor": lambda graph, groups, context: taylor_scores(graph, groups, _data("taylor", graph, groups, context), context.seed),
+    "hessian": lambda graph, groups, context: hessian_scores(graph, groups, _data("hessian", graph, groups, context), context.seed),
+    "activation": lambda graph, groups, context: activation_sizes(graph, groups, _data("activation", graph, groups, context)),
     "geometric-median": lambda graph, groups, context: geometric_median_distances(graph, groups),
     "random": lambda graph, groups, context: random_scores(groups, context.seed),
 }
@@ -66,7 +66,7 @@ def score(graph: Graph, groups: AxisGroups, method: str, context: Context) -> di
     Raises:
         PassOptionError: no such method.
         PassError: the method needs calibration data and there is none, or a score is not finite; for `bn-scale` no
-            unit has a batch norm, for `taylor` and `hessian` the graph has no gradients.
+            unit has a batch norm, for `taylor` and `hessian` the graph has no gradients; or the checkpoint can't be written.
         BackendError: the graph has no numbers.
     """
     function = _TABLE.get(method)
@@ -84,7 +84,7 @@ def score(graph: Graph, groups: AxisGroups, method: str, context: Context) -> di
     return scores
 
 
-def _data(method: str, context: Context) -> Calibration:
+def _data(method: str, graph: Graph, groups: AxisGroups, context: Context) -> KeptBatches:
     """The calibration data of a context.
 
     Raises:
@@ -95,4 +95,4 @@ def _data(method: str, context: Context) -> Calibration:
             f"importance '{method}' needs calibration data and there is none",
             fix="pass some: optimize(..., calibration=loader); or use importance 'l2', which needs none",
         )
-    return context.calibration
+    return KeptBatches(context, context.calibration, method, graph, groups)

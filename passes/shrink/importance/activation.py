@@ -13,19 +13,22 @@ Efficient Inference", ICLR 2017, section 2.2 "activation". Memory: one number pe
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy
 import torch
 
 from graphopt.analysis.axes import AxisGroup, AxisGroups, Member, Role
 from graphopt.ir.graph import Graph, Value
+from graphopt.passes.shrink.importance.kept_batches import KeptBatches
 from graphopt.passes.shrink.importance.members import Scores, mean_of_relative, other_axes, unit_counts, unit_sums
 from graphopt.passes.shrink.statistics.observing import observe
-from graphopt.pipeline.calibration import Calibration
+from graphopt.pipeline.calibration import Batch, Calibration
 
 __all__ = ["activation_sizes"]
 
 
-def activation_sizes(graph: Graph, groups: AxisGroups, calibration: Calibration) -> dict[AxisGroup, Scores]:
+def activation_sizes(graph: Graph, groups: AxisGroups, batches: KeptBatches) -> dict[AxisGroup, Scores]:
     """The scores of all groups, from one run over the calibration data.
 
     Raises:
@@ -39,14 +42,24 @@ def activation_sizes(graph: Graph, groups: AxisGroups, calibration: Calibration)
         for member in members:
             axes.setdefault(member.value, set()).add(member.axis)
 
-    def add(value: Value, tensor: torch.Tensor) -> None:
-        for axis in axes[value]:
-            others = other_axes(tensor.dim(), axis)
-            sizes = tensor.abs().sum(others, dtype=torch.float64) if others else tensor.abs().to(torch.float64)
-            sums[value, axis] = sums[value, axis] + sizes if (value, axis) in sums else sizes
-            counts[value, axis] = counts.get((value, axis), 0) + tensor.numel() // max(tensor.shape[axis], 1)
+    def sizes(_: int, batch: Batch) -> dict[str, Any]:
+        found: list[tuple[str, int, torch.Tensor, int]] = []
 
-    observe(graph, calibration, axes.keys(), add)
+        def see(value: Value, tensor: torch.Tensor) -> None:
+            for axis in sorted(axes[value]):
+                others = other_axes(tensor.dim(), axis)
+                size = tensor.abs().sum(others, dtype=torch.float64) if others else tensor.abs().to(torch.float64)
+                found.append((value.name, axis, size, tensor.numel() // max(tensor.shape[axis], 1)))
+
+        observe(graph, Calibration([batch]), axes.keys(), see)
+        return {"sizes": found}
+
+    by_name = {value.name: value for value in axes}
+    for _, found in batches.each(sizes):
+        for name, axis, size, count in found["sizes"]:
+            key = (by_name[name], axis)
+            sums[key] = sums[key] + size if key in sums else size
+            counts[key] = counts.get(key, 0) + count
     return {
         group: mean_of_relative(
             [

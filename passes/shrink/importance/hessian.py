@@ -16,20 +16,23 @@ batch counts as one sample.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy
 import torch
 
 from graphopt.analysis.axes import AxisGroup, AxisGroups
 from graphopt.ir.graph import Graph
 from graphopt.passes.shrink.importance.gradients import Differentiable
+from graphopt.passes.shrink.importance.kept_batches import KeptBatches
 from graphopt.passes.shrink.importance.members import Scores
 from graphopt.passes.shrink.importance.unit_losses import UnitLosses
-from graphopt.pipeline.calibration import Batch, Calibration
+from graphopt.pipeline.calibration import Batch
 
 __all__ = ["hessian_scores"]
 
 
-def hessian_scores(graph: Graph, groups: AxisGroups, calibration: Calibration, seed: int) -> dict[AxisGroup, Scores]:
+def hessian_scores(graph: Graph, groups: AxisGroups, batches: KeptBatches, seed: int) -> dict[AxisGroup, Scores]:
     """The scores of all groups, from one backward pass per sample.
 
     Raises:
@@ -40,8 +43,16 @@ def hessian_scores(graph: Graph, groups: AxisGroups, calibration: Calibration, s
     fisher = _Fisher(graph, model, losses)
     total = {group: numpy.zeros(group.size) for group in groups}
     samples = 0
-    for index, batch in enumerate(calibration):
-        samples += fisher.add(batch, model.signs(batch, index), total)
+
+    def changes(index: int, batch: Batch) -> dict[str, Any]:
+        part = {group: numpy.zeros(group.size) for group in groups}
+        count = fisher.add(batch, model.signs(batch, index), part)
+        return {"samples": count, "scores": batches.packed(part)}
+
+    for _, found in batches.each(changes):
+        samples += found["samples"]
+        for group, numbers in batches.scores(found["scores"]).items():
+            total[group] += numbers
     return {group: numbers / (2 * max(samples, 1)) for group, numbers in total.items()}
 
 

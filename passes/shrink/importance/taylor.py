@@ -14,19 +14,22 @@ that of `graphopt.passes.shrink.importance.loss`: with targets cross-entropy, wi
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy
 
 from graphopt.analysis.axes import AxisGroup, AxisGroups
 from graphopt.ir.graph import Graph
 from graphopt.passes.shrink.importance.gradients import Differentiable
+from graphopt.passes.shrink.importance.kept_batches import KeptBatches
 from graphopt.passes.shrink.importance.members import Scores
 from graphopt.passes.shrink.importance.unit_losses import UnitLosses
-from graphopt.pipeline.calibration import Calibration
+from graphopt.pipeline.calibration import Batch
 
 __all__ = ["taylor_scores"]
 
 
-def taylor_scores(graph: Graph, groups: AxisGroups, calibration: Calibration, seed: int) -> dict[AxisGroup, Scores]:
+def taylor_scores(graph: Graph, groups: AxisGroups, batches: KeptBatches, seed: int) -> dict[AxisGroup, Scores]:
     """The scores of all groups, from one backward pass per batch.
 
     Raises:
@@ -35,9 +38,13 @@ def taylor_scores(graph: Graph, groups: AxisGroups, calibration: Calibration, se
     losses = UnitLosses(graph, groups)
     model = Differentiable(graph, losses.names, seed)
     total = {group: numpy.zeros(group.size) for group in groups}
-    for index, batch in enumerate(calibration):
-        weight = batch.samples * len(calibration) / calibration.samples
+
+    def changes(index: int, batch: Batch) -> dict[str, Any]:
         gradients = model.gradients(batch.inputs, batch.target, model.signs(batch, index))
-        for group, numbers in losses.squared_changes(gradients).items():
+        return batches.packed(losses.squared_changes(gradients))
+
+    for batch, found in batches.each(changes):
+        weight = batch.samples * len(batches) / batches.samples
+        for group, numbers in batches.scores(found).items():
             total[group] += numbers * weight
-    return {group: numbers / len(calibration) for group, numbers in total.items()}
+    return {group: numbers / len(batches) for group, numbers in total.items()}

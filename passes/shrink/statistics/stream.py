@@ -69,8 +69,9 @@ class Stream:
         count = batches_that_fit([graph] * streams, batches, limit, precise=False)
         stream = Stream(graph, batches[:count])
         if count < len(batches):
-            left_out = f"{len(batches) - count} of {len(batches)} calibration batches were left out"
-            stream.notes = (f"{left_out}: their values would need more than {limit >> 20} MiB",)
+            was, their = ("was", "its") if len(batches) - count == 1 else ("were", "their")
+            left_out = f"{len(batches) - count} of {len(batches)} calibration batches {was} left out"
+            stream.notes = (f"{left_out}: {their} values would need more than {limit >> 20} MiB",)
         return stream
 
     def __len__(self) -> int:

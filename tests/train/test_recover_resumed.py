@@ -1,0 +1,185 @@
+"""recover() after a kill: it loses little, and ends with the same bits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import graphopt
+from graphopt.errors import ArtifactError, UsageError
+from graphopt.train import recover
+from graphopt.train.recovery.checkpoint import read
+from tests.support.recovering import batches, bits, capture, network, sparse
+
+SCRIPT = """
+import sys, time, torch
+from torch import nn
+from graphopt.train import recover
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+teacher = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3)).eval()
+torch.manual_seed(1)
+student = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3)).eval()
+with torch.no_grad():
+    student[4].weight[:, ::2] = 0.0
+
+class Slow(torch.utils.data.Dataset):
+    def __len__(self): return 48
+    def __getitem__(self, index):
+        time.sleep(float(sys.argv[2]))
+        return torch.randn(6) + index  # drawn anew: from the seed too
+
+loader = torch.utils.data.DataLoader(Slow(), batch_size=4, shuffle=True)
+def metric(module):
+    with torch.no_grad():
+        return -float((module(torch.ones(2, 6)) - teacher(torch.ones(2, 6))).square().mean())
+found = recover(student, loader, teacher=teacher, epochs=3, metric=metric, evaluate_every=7, optimizer="adamw", lr=0.01,
+                checkpoint=sys.argv[1], checkpoint_every=5, accelerate=False)
+torch.save({"weights": found.module.state_dict(), "resumed": found.resumed_at, "steps": found.steps, "best": found.best_step,
+            "history": [str(entry) for entry in found.history]}, sys.argv[1] + ".result")
+"""
+
+
+def kill_behind(process: subprocess.Popen[bytes], file: Path, place: int, enough: int) -> int:
+    """Kill -9 as soon as a number of the checkpoint's place is large enough; returns what it was."""
+    deadline = time.monotonic() + 200
+    seen = 0
+    while seen < enough and time.monotonic() < deadline and process.poll() is None:
+        if file.exists():
+            seen = int(read(file)[2]["place"][place])
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    return seen
+
+
+def test_a_kill_loses_at_most_one_interval(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+
+    def start(name: str, pause: float) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, str(script), str(tmp_path / name), str(pause)], stderr=subprocess.PIPE)
+
+    whole_run = start("whole.pt", 0.0)
+    killed = start("killed.pt", 0.02)
+    seen = kill_behind(killed, tmp_path / "killed.pt", 0, 10)
+    assert seen >= 10
+
+    for process in (whole_run, start("killed.pt", 0.0)):
+        _, error = process.communicate(timeout=200)
+        assert process.returncode == 0, error.decode()
+    resumed, whole = (torch.load(tmp_path / f"{name}.pt.result", weights_only=True) for name in ("killed", "whole"))
+    assert resumed["resumed"] >= seen
+    assert whole["resumed"] == 0
+    assert resumed["steps"] == whole["steps"] == 36
+    assert resumed["history"] == whole["history"]
+    assert all(torch.equal(value, whole["weights"][name]) for name, value in resumed["weights"].items())
+    assert not resumed["weights"]["4.weight"][:, ::2].any()
+
+
+def test_layers_that_are_done_are_not_done_again(tmp_path: Path, student: graphopt.Graph, teacher: graphopt.Graph) -> None:
+    options: dict[str, Any] = {"teacher": teacher, "layerwise": True, "steps": 2, "accelerate": False}
+    whole = recover(student, batches(12), **options)
+
+    class Killed(BaseException):
+        pass
+
+    file = tmp_path / "layers.pt"
+
+    class Fragile(list[Any]):
+        """Data that is gone when training starts, behind the layers."""
+
+        def __iter__(self) -> Iterator[Any]:
+            if file.exists() and read(file)[2]["place"][6] == 2:
+                raise Killed
+            return super().__iter__()
+
+    with pytest.raises(Killed):
+        recover(student, Fragile(batches(12)), checkpoint=file, **options)
+    resumed = recover(student, batches(12), checkpoint=file, **options)
+    assert resumed.reconstructed == whole.reconstructed == ("5",)
+    assert bits(resumed.module) == bits(whole.module)
+
+
+LAYERS = """
+import sys, time, torch
+from torch import nn
+import graphopt
+from graphopt.train import recover
+from graphopt.train.recovery import layers
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+x = torch.randn(256, 8)
+teacher = nn.Sequential(*[part for _ in range(6) for part in (nn.Linear(8, 8), nn.Tanh())]).eval()
+passes = ["sparsify-magnitude{ratio=0.5, dense_ends=false}"]
+result = graphopt.optimize(teacher, passes, example_inputs=(x[:4],), dynamic={"input": {0: "batch"}})
+fit, fitted = layers._fit, []
+
+def slow(student, node, *rest):
+    time.sleep(float(sys.argv[2]))
+    fitted.append(node.name)
+    return fit(student, node, *rest)
+
+layers._fit = slow
+found = recover(result, list(x.split(32)), layerwise=True, steps=4, checkpoint=sys.argv[1], accelerate=False)
+torch.save({"weights": found.module.state_dict(), "fitted": fitted, "reconstructed": list(found.reconstructed)}, sys.argv[1] + ".result")
+"""
+
+
+def test_a_kill_between_layers_loses_at_most_one(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(LAYERS)
+
+    def start(name: str, pause: float) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, str(script), str(tmp_path / name), str(pause)], stderr=subprocess.PIPE)
+
+    whole_run = start("whole.pt", 0.0)
+    killed = start("killed.pt", 0.3)
+    seen = kill_behind(killed, tmp_path / "killed.pt", 6, 2)
+    assert 2 <= seen < 6
+
+    for process in (whole_run, start("killed.pt", 0.0)):
+        _, error = process.communicate(timeout=200)
+        assert process.returncode == 0, error.decode()
+    resumed, whole = (torch.load(tmp_path / f"{name}.pt.result", weights_only=True) for name in ("killed", "whole"))
+    assert len(whole["fitted"]) == 6
+    assert 1 <= len(resumed["fitted"]) <= 6 - seen
+    assert resumed["fitted"] == whole["fitted"][-len(resumed["fitted"]) :]
+    assert resumed["reconstructed"] == whole["reconstructed"]
+    assert len(whole["reconstructed"]) >= 3
+    assert all(torch.equal(value, whole["weights"][name]) for name, value in resumed["weights"].items())
+
+
+def test_a_finished_run_returns_at_once(tmp_path: Path, student: graphopt.Graph, teacher: graphopt.Graph) -> None:
+    options: dict[str, Any] = {"teacher": teacher, "steps": 3, "checkpoint": tmp_path / "done.pt", "accelerate": False}
+    other: dict[str, Any] = {**options, "steps": 4}
+    first = recover(student, batches(), **options)
+    second = recover(student, iter(()), **options)
+    assert second.resumed_at == 3
+    assert bits(first.module) == bits(second.module)
+    text = r"done.pt is that of another run: the model, the teacher or an option differs\n  fix: give the same arguments"
+    cases: tuple[tuple[graphopt.Graph, dict[str, Any]], ...] = (
+        (student, other),
+        (capture(sparse(ratio=0.5)), options),
+        (student, {**options, "teacher": capture(network(1))}),
+        (student, {**options, "loss": nn.functional.cross_entropy}),
+    )
+    for model, given in cases:
+        with pytest.raises(UsageError, match=text):
+            recover(model, batches(), **given)
+    (tmp_path / "done.pt").write_bytes(b"PK not a checkpoint")
+    with pytest.raises(ArtifactError, match=r"done.pt can't be read: .*\n  fix: delete it|(?s:done.pt can't be read)"):
+        recover(student, batches(), **options)
