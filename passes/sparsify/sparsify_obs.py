@@ -85,7 +85,7 @@ class SparsifyOBS(DataAwarePass):
                 if has_bias:
                     shift[group] += old @ found.dense_mean - pruned.weight @ found.mean
         assert layer.weight.data is not None, "find_layers asked for numbers"
-        if not bool(goes.any()):
+        if not bool((goes & (matrix != 0)).any()):
             return Solution(layer.weight.data.tensor())  # a layer that has no room for a zero stays as it is, its bias too
         weight = torch.where(from_matrix(goes, layer, pattern), 0.0, from_matrix(result, layer, pattern)).to(
             layer.weight.data.tensor().dtype

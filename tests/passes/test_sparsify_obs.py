@@ -99,15 +99,21 @@ def test_layers_make_up_for_those_in_front_of_them(chance: int) -> None:
     assert off["dense"] < 0.9 * off["layer"], off
 
 
-def test_zeros_that_are_there_stay() -> None:
+@pytest.mark.parametrize(
+    "first", [SparsifyMagnitude(ratio=0.9, dense_ends=False), SparsifyMagnitude(ratio=0.3, dense_ends=False), SparsifyNM(dense_ends=False)]
+)
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4", "4x1"])
+def test_zeros_that_are_there_stay(pattern: str, first: Sparsify) -> None:
     graph = deep()
-    run_pass(SparsifyMagnitude(ratio=0.9, dense_ends=False), graph)
+    run_pass(first, graph)
     zeros = {name: state.data.tensor() == 0 for name, state in graph.states.items() if name.startswith("w") and state.data is not None}
-    run_pass(SparsifyOBS(ratio=0.5, dense_ends=False), graph, vectors(seed=0))
+    run_pass(SparsifyOBS(pattern=pattern, ratio=0.5, dense_ends=False), graph, vectors(seed=0))
     for name, mask in zeros.items():
         data = graph.states[name].data
         assert data is not None
         assert bool((data.tensor()[mask] == 0).all()), name
+        if pattern == "unstructured":
+            assert float((data.tensor() == 0).double().mean()) == pytest.approx(max(0.5, float(mask.double().mean())), abs=0.002)
 
 
 def test_a_layer_without_room_for_a_zero_keeps_weight_and_bias() -> None:
