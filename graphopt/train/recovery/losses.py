@@ -95,7 +95,7 @@ class Losses:
             terms.append(self.label_weight * share.labels * self._labels(outputs, target))
         if not terms:
             raise UsageError(
-                "there is nothing to learn from: no teacher, and no labels in the data",
+                "there is nothing to learn from: no teacher, and no labels in the data, or their weights are 0",
                 fix="pass teacher=original, or (input, labels) batches",
             )
         return torch.stack(terms).sum()
@@ -118,7 +118,7 @@ class Losses:
     def _distance(self, output: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         if self.distillation == "mse" or output.dim() < 2:
             return functional.mse_loss(output, wanted)
-        axis = 2 if output.dim() == 3 else 1
+        axis = _class_axes(output)[0]
         log_student = functional.log_softmax(output / self.temperature, axis)
         log_teacher = functional.log_softmax(wanted / self.temperature, axis)
         return functional.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(axis).mean() * self.temperature**2
@@ -131,7 +131,7 @@ class Losses:
                 if output.shape == target.shape:
                     return functional.mse_loss(output, target.to(output.dtype))
                 continue
-            for axis in (1, output.dim() - 1) if output.dim() >= 2 else ():
+            for axis in _class_axes(output):
                 if (*output.shape[:axis], *output.shape[axis + 1 :]) == tuple(target.shape):
                     classes = output.shape[axis]
                     if target.numel() and not _UNLABELLED <= int(target.min()) <= int(target.max()) < classes:
@@ -147,6 +147,17 @@ class Losses:
             f"labels of shape {list(target.shape)} fit none of the outputs ({shown})",
             fix="give one class per prediction or numbers of the output's shape, or pass loss=function(output, labels)",
         )
+
+
+def _class_axes(output: torch.Tensor) -> tuple[int, ...]:
+    """Where the classes may be, the likelier axis first: labels tell which one it is, unless there are as many positions as classes."""
+    match output.dim():
+        case 0 | 1:
+            return ()
+        case 3:
+            return 2, 1
+        case rank:
+            return 1, rank - 1
 
 
 def mean_squares(features: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
