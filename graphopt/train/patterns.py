@@ -110,7 +110,7 @@ def keep_n_of_m(values: torch.Tensor, pattern: NM) -> torch.Tensor:
 
 
 def widened(values: torch.Tensor) -> torch.Tensor:
-    """Values to sum over: in float32 at least, as squares of small weights are zero in float16, and means of blocks equal in bfloat16."""
+    """Numbers to sum over, in float32 at least: squares of small ones are zero in float16, and differences are noise in bfloat16."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from graphopt.errors import UsageError
 from graphopt.train import recover
 from graphopt.train.recovery.loop import seeds, step_seed
-from graphopt.train.recovery.losses import Losses
+from graphopt.train.recovery.losses import Distillation, Losses
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -24,6 +24,17 @@ def test_distillation_is_what_the_formula_says() -> None:
     wanted = (theirs / 3).softmax(1)
     expected = 9 * (wanted * (wanted.log() - (mine / 3).log_softmax(1))).sum(1).mean()
     assert float(Losses(temperature=3.0).total([mine], [], ([theirs], []), None)) == pytest.approx(float(expected), rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("distillation", ["kl", "mse"])
+def test_losses_of_half_precision_are_those_of_their_numbers_in_float32(distillation: Distillation, dtype: torch.dtype) -> None:
+    theirs = random(64, 10).to(dtype)
+    mine = (theirs.double() + 0.02 * random(64, 10, seed=1)).to(dtype)
+    labels = torch.arange(64) % 10
+    losses = Losses(distillation, label_weight=0.5)
+    found, wide = (losses.total([a], [a], ([b], [b]), labels) for a, b in ((mine, theirs), (mine.double(), theirs.double())))
+    assert float(found) == pytest.approx(float(wide), rel=1e-5)
 
 
 @pytest.mark.parametrize("positions", [5, 7])

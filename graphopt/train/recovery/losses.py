@@ -23,6 +23,7 @@ import torch
 from torch.nn import functional
 
 from graphopt.errors import UsageError
+from graphopt.train.patterns import widened
 
 __all__ = ["WHOLE", "Distillation", "Loss", "Losses", "Share", "mean_squares"]
 
@@ -79,7 +80,8 @@ class Losses:
         target: torch.Tensor | None,
         share: Share = WHOLE,
     ) -> torch.Tensor:
-        """The loss of one batch, a mean over its rows, or what a piece of it adds to that.
+        """The loss of one batch, a mean over its rows, or what a piece of it adds to that. Distances of float16 and bfloat16 are taken
+        in float32: those of two networks that are alike would be noise.
 
         Raises:
             UsageError: labels or the teacher's outputs do not fit the student's, or nothing is there to learn from.
@@ -116,6 +118,7 @@ class Losses:
         return torch.stack(terms).mean()
 
     def _distance(self, output: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        output, wanted = widened(output), widened(wanted)
         if self.distillation == "mse" or output.dim() < 2:
             return functional.mse_loss(output, wanted)
         axis = _class_axes(output)[0]
@@ -126,7 +129,7 @@ class Losses:
     def _labels(self, outputs: Sequence[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
         if self.loss is not None:
             return self.loss(outputs[0] if len(outputs) == 1 else list(outputs), target)
-        for output in outputs:
+        for output in map(widened, outputs):
             if target.is_floating_point():
                 if output.shape == target.shape:
                     return functional.mse_loss(output, target.to(output.dtype))
@@ -162,8 +165,8 @@ def _class_axes(output: torch.Tensor) -> tuple[int, ...]:
 
 def mean_squares(features: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     """What the distances of features are divided by, as `Share.squares` has them."""
-    return tuple(feature.square().mean() for feature in features)
+    return tuple(widened(feature).square().mean() for feature in features)
 
 
 def _relative(mine: torch.Tensor, theirs: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
-    return functional.mse_loss(mine, theirs) / (square + _SMALL)
+    return functional.mse_loss(widened(mine), widened(theirs)) / (square + _SMALL)
