@@ -77,7 +77,7 @@ class _Regrow(Schedule):
         pattern = self._pattern_of(parameter, mask)
         units = pattern if isinstance(pattern, Block) else Unstructured()
         old = units.scores(mask.float()) > 0
-        sizes = units.scores(parameter.detach().abs().float())
+        sizes = torch.nan_to_num(units.scores(parameter.detach().abs().float()), nan=0.0)  # below infinity, which marks what is masked
         going = sizes.masked_fill(~old, math.inf).flatten().argsort(stable=True)[: round(self.fraction * int(old.sum()))]
         dropped = torch.zeros_like(old).flatten().index_fill(0, going, value=True).reshape(old.shape)
         scores = self._scores(parameter, units, old, index).masked_fill(old & ~dropped, -1.0)

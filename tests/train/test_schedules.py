@@ -201,6 +201,20 @@ def test_resuming_from_state_dicts_changes_no_bit(start: Callable[[Any], Schedul
     assert not torch.equal(weight.detach(), saved["weight"])
 
 
+@pytest.mark.parametrize("method", [RigL, SET])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_regrowing_keeps_the_number_of_zeros_of_weights_that_are_not_finite(method: Any, value: float) -> None:
+    weight = weights(16, 16, ratio=0.5)
+    optimizer = SparseSGD([weight], lr=0.01)
+    kept = int(optimizer.masks[weight].sum())
+    schedule = method(optimizer, end=10, every=1)
+    with torch.no_grad():
+        weight[optimizer.masks[weight]] = value
+    gradient(weight, 0)
+    schedule.step()
+    assert int(optimizer.masks[weight].sum()) == kept
+
+
 def test_set_grows_only_where_nothing_was() -> None:
     weight = weights(4, 4, ratio=0.5)
     optimizer = SparseSGD([weight], lr=0.0)
@@ -425,17 +439,16 @@ def test_a_step_that_a_scaler_skips_changes_nothing() -> None:
     assert torch.equal(trainer.state_dict()["dense"][0], before)
 
 
-@pytest.mark.parametrize(
-    "start",
-    [
-        lambda optimizer: GradualPruning(optimizer, ratio=0.75, end=3, every=1),
-        lambda optimizer: RigL(optimizer, end=10, every=1, fraction=0.5),
-        lambda optimizer: SET(optimizer, end=10, every=1, fraction=0.5),
-        lambda optimizer: Proximal(optimizer, l1=1.0, group_lasso=1.0),
-        lambda optimizer: StraightThrough(optimizer, NM(1, 4)),
-    ],
-    ids=["gradual", "rigl", "set", "proximal", "straight-through"],
-)
+FROZEN: list[Callable[[Any], Schedule | StraightThrough]] = [
+    lambda optimizer: GradualPruning(optimizer, ratio=0.75, end=3, every=1),
+    lambda optimizer: RigL(optimizer, end=10, every=1, fraction=0.5),
+    lambda optimizer: SET(optimizer, end=10, every=1, fraction=0.5),
+    lambda optimizer: Proximal(optimizer, l1=1.0, group_lasso=1.0),
+    lambda optimizer: StraightThrough(optimizer, NM(1, 4)),
+]
+
+
+@pytest.mark.parametrize("start", FROZEN, ids=["gradual", "rigl", "set", "proximal", "straight-through"])
 def test_frozen_parameters_keep_their_weights(start: Callable[[Any], Schedule | StraightThrough]) -> None:
     frozen, trained = weights(8, 8, ratio=0.5), weights(8, 8, seed=1, ratio=0.5)
     frozen.requires_grad_(False)
