@@ -64,8 +64,13 @@ class SparseOptimizer(torch.optim.Optimizer):
             for key in masks:
                 if key not in known:
                     raise self._unknown(key)
-        elif isinstance(masks, Graph) and self._wanted and not self._zeros:
+        elif isinstance(masks, Graph) and self._wanted and not any(name in masks.states for name in self._names()):
             raise self._unknown(next(iter(self._wanted)))
+        elif isinstance(masks, nn.Module) and self._wanted and set(masks.parameters()).isdisjoint(self._parameters()):
+            raise UsageError(
+                f"masks is a {type(masks).__name__} with {len(self._wanted)} sparse parameters, and none of its parameters is optimised",
+                fix="give the module whose parameters the optimizer gets, or masks=graph with named_parameters() of a copy",
+            )
         self.register_step_post_hook(_apply)
 
     def _unknown(self, key: object) -> UsageError:

@@ -19,7 +19,7 @@ import torch
 from graphopt.errors import UsageError
 from graphopt.train.masks import block_expand, block_reduce
 
-__all__ = ["NM", "Block", "Pattern", "Scope", "Unstructured", "keep_largest", "keep_n_of_m"]
+__all__ = ["NM", "Block", "Pattern", "Scope", "Unstructured", "keep_largest", "keep_n_of_m", "widened"]
 
 Scope: TypeAlias = Literal["layer", "global"]
 
@@ -107,6 +107,11 @@ def keep_n_of_m(values: torch.Tensor, pattern: NM) -> torch.Tensor:
     best = groups.argsort(dim=-1, descending=True, stable=True)[..., : pattern.n]
     mask = torch.zeros_like(groups, dtype=torch.bool).scatter(-1, best, True)
     return mask.flatten(-2)[..., :size].movedim(-1, pattern.axis).contiguous()
+
+
+def widened(values: torch.Tensor) -> torch.Tensor:
+    """Numbers to sum over, in float32 at least: squares of small ones are zero in float16, and differences are noise in bfloat16."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def _kept(scores: torch.Tensor, ratio: float) -> torch.Tensor:

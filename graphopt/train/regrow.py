@@ -29,7 +29,7 @@ from graphopt.analysis.sparsity_patterns import fitting_pattern
 from graphopt.errors import UsageError
 from graphopt.ir.types import Sparsity, SparsityPattern
 from graphopt.train.patterns import NM, Block, Pattern, Unstructured
-from graphopt.train.schedules import Schedule, chosen_weights, sparse_optimizer
+from graphopt.train.schedules import Schedule, given_weights, sparse_optimizer
 
 __all__ = ["SET", "RigL"]
 
@@ -38,7 +38,7 @@ class _Regrow(Schedule):
     """Drops the smallest kept weights of each layer and grows as many elsewhere; the number of zeros stays.
 
     At step t a fraction `fraction / 2 (1 + cos(pi t / end))` of the kept weights is exchanged, every `every` steps until
-    `end`. Grown weights start at zero, and so does what the optimizer remembers of them.
+    `end`. Grown weights start at zero, and so does what the optimizer remembers of them. Frozen parameters keep their weights.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class _Regrow(Schedule):
                 f"fraction {fraction:g} is exchanged every {every} steps until {end}, needs 0 < fraction <= 1 and at least 1 step each"
             )
         self._masker = sparse_optimizer(optimizer, type(self).__name__)
-        self._given = None if parameters is None else chosen_weights(optimizer, parameters)
+        self._given = given_weights(optimizer, parameters)
         self._end, self._fraction, self._every, self._pattern = end, fraction, every, pattern
 
     @property
@@ -70,14 +70,14 @@ class _Regrow(Schedule):
             return
         masks = self._masker.masks
         for index, parameter in enumerate(self._given if self._given is not None else list(masks)):
-            if parameter in masks:
+            if parameter in masks and parameter.requires_grad:
                 self._exchange(parameter, masks[parameter], index)
 
     def _exchange(self, parameter: torch.Tensor, mask: torch.Tensor, index: int) -> None:
         pattern = self._pattern_of(parameter, mask)
         units = pattern if isinstance(pattern, Block) else Unstructured()
         old = units.scores(mask.float()) > 0
-        sizes = units.scores(parameter.detach().abs().float())
+        sizes = torch.nan_to_num(units.scores(parameter.detach().abs().float()), nan=0.0)  # below infinity, which marks what is masked
         going = sizes.masked_fill(~old, math.inf).flatten().argsort(stable=True)[: round(self.fraction * int(old.sum()))]
         dropped = torch.zeros_like(old).flatten().index_fill(0, going, value=True).reshape(old.shape)
         scores = self._scores(parameter, units, old, index).masked_fill(old & ~dropped, -1.0)
@@ -132,7 +132,8 @@ class RigL(_Regrow):
         if parameter.grad is None:
             raise UsageError(
                 f"RigL found no gradient for a sparse parameter of shape {list(parameter.shape)}",
-                fix="call schedule.step() after optimizer.step() and before zero_grad(), or schedule.attach()",
+                fix="call schedule.step() after optimizer.step() and before zero_grad(), or schedule.attach(); a parameter that the loss "
+                "does not use is left out by parameters=",
             )
         return units.scores(torch.nan_to_num(parameter.grad.detach().abs().float(), nan=0.0))
 

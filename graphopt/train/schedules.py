@@ -20,16 +20,16 @@ Where a trainer calls the optimizer (Lightning, HF Trainer), `schedule.attach()`
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
 from graphopt.errors import UsageError
 from graphopt.train.optimizers import SparseOptimizer
-from graphopt.train.patterns import Block, Pattern, Scope, Unstructured, keep_largest
+from graphopt.train.patterns import Block, Pattern, Scope, Unstructured, keep_largest, widened
 
-__all__ = ["GradualPruning", "Proximal", "Schedule", "chosen_weights", "sparse_optimizer"]
+__all__ = ["GradualPruning", "Proximal", "Schedule", "given_weights", "sparse_optimizer", "weights_of"]
 
 
 class Schedule(ABC):
@@ -65,15 +65,15 @@ class Schedule(ABC):
         self.steps = int(state["steps"])
 
 
-def chosen_weights(optimizer: torch.optim.Optimizer, parameters: Iterable[torch.Tensor] | None) -> list[torch.Tensor]:
-    """The parameters of the optimizer that are to be sparse: those given, or all with two axes or more.
+def given_weights(optimizer: torch.optim.Optimizer, parameters: Iterable[torch.Tensor] | None) -> list[torch.Tensor] | None:
+    """The parameters that the caller wants to be sparse; None where nothing was said.
 
     Raises:
-        UsageError: one that was given is not the optimizer's.
+        UsageError: one is not the optimizer's.
     """
-    known = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if parameters is None:
-        return [parameter for parameter in known if parameter.dim() >= 2]
+        return None
+    known = _known(optimizer)
     chosen = list(parameters)
     for parameter in chosen:
         if not any(parameter is other for other in known):
@@ -82,6 +82,18 @@ def chosen_weights(optimizer: torch.optim.Optimizer, parameters: Iterable[torch.
                 fix="give the parameters themselves that the optimizer got, no copies",
             )
     return chosen
+
+
+def weights_of(optimizer: torch.optim.Optimizer, given: list[torch.Tensor] | None) -> list[torch.Tensor]:
+    """The parameters to work on at this step: those given, or all with two axes or more that are trained.
+
+    A frozen parameter is one that the optimizer leaves alone, so nothing else that stands beside it may change it.
+    """
+    return [parameter for parameter in _known(optimizer) if parameter.dim() >= 2 and parameter.requires_grad] if given is None else given
+
+
+def _known(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def sparse_optimizer(optimizer: torch.optim.Optimizer, what: str) -> SparseOptimizer:
@@ -100,7 +112,7 @@ class GradualPruning(Schedule):
 
         ratio(t) = ratio + (initial - ratio) (1 - (t - begin) / (end - begin))^3    every `every` steps
 
-    Masked weights are zero and stay so. `parameters` are pruned, by default all with two axes or more.
+    Masked weights are zero and stay so. `parameters` are pruned, by default all with two axes or more that are not frozen.
 
     Source: Zhu & Gupta, "To prune, or not to prune", 2017, equation 1.
 
@@ -127,7 +139,7 @@ class GradualPruning(Schedule):
         if not 0 <= begin < end or every < 1:
             raise UsageError(f"pruning goes from step {begin} to {end}, every {every}, needs 0 <= begin < end and every >= 1")
         self._masker = sparse_optimizer(optimizer, "GradualPruning")
-        self._parameters = chosen_weights(optimizer, parameters)
+        self._given = given_weights(optimizer, parameters)
         self._ratios, self._span, self._every = (initial, ratio), (begin, end), every
         self._pattern: Pattern = pattern or Unstructured()
         self._scope: Scope = scope
@@ -146,14 +158,15 @@ class GradualPruning(Schedule):
         due = self.steps == end or (begin <= self.steps < end and (self.steps - begin) % self._every == 0)
         if not due:
             return
-        known = [self._masker.mask(parameter) for parameter in self._parameters]
+        parameters = weights_of(self.optimizer, self._given)
+        known = [self._masker.mask(parameter) for parameter in parameters]
         # What is masked goes before kept weights that are zero, as those that were just regrown.
         sizes = [
-            parameter.abs() if old is None else parameter.abs().masked_fill(~old, -1.0)
-            for parameter, old in zip(self._parameters, known, strict=True)
+            widened(parameter).abs() if old is None else widened(parameter).abs().masked_fill(~old, -1.0)
+            for parameter, old in zip(parameters, known, strict=True)
         ]
         masks = keep_largest(sizes, self.ratio, self._pattern, self._scope)
-        for parameter, mask, old in zip(self._parameters, masks, known, strict=True):
+        for parameter, mask, old in zip(parameters, masks, known, strict=True):
             self._masker.set_mask(parameter, mask if old is None else mask & old)
 
 
@@ -164,7 +177,8 @@ class Proximal(Schedule):
         group_lasso   w_b <- w_b max(1 - lr group_lasso sqrt(|b|) / ||w_b||, 0)          per block b
 
     Weights become exactly 0.0, and may come back; `optimizer.freeze_zeros()` keeps them. `blocks` is a `Block`, and
-    `None` takes whole rows (output channels). lr is that of the parameter's group: with SGD this is proximal SGD.
+    `None` takes whole rows (output channels). lr is that of the parameter's group: with SGD this is proximal SGD. `parameters`
+    are by default all with two axes or more that are not frozen.
 
     Sources: Parikh & Boyd, "Proximal algorithms", 2014, section 6.5; Yuan & Lin, 2006 (group lasso and its weight sqrt(|b|)).
 
@@ -188,13 +202,16 @@ class Proximal(Schedule):
             raise UsageError(
                 "blocks were given without group_lasso, which alone looks at them", fix="leave blocks out, or give group_lasso too"
             )
-        self._parameters = chosen_weights(optimizer, parameters)
+        self._given = given_weights(optimizer, parameters)
         self._l1, self._group_lasso, self._blocks = l1, group_lasso, blocks
 
     def _update(self) -> None:
+        chosen = set(weights_of(self.optimizer, self._given))
         for group in self.optimizer.param_groups:
             rate = float(group["lr"])
-            for parameter in _shared(group["params"], self._parameters):
+            for parameter in group["params"]:
+                if parameter not in chosen:
+                    continue
                 if self._l1:
                     parameter.copy_(torch.nn.functional.softshrink(parameter, rate * self._l1) + 0.0)
                 if self._group_lasso:
@@ -203,10 +220,7 @@ class Proximal(Schedule):
     def _shrink_groups(self, parameter: torch.Tensor, penalty: float) -> None:
         columns = parameter.numel() // max(parameter.shape[0], 1)
         block = self._blocks or Block(1, max(columns, 1))
-        squares = block.spread(block.scores(parameter.square()), parameter.shape)  # means over the block: sqrt(|b|) cancels
+        wide = widened(parameter)
+        squares = block.spread(block.scores(wide.square()), parameter.shape)  # means over the block: sqrt(|b|) cancels
         scale = (1 - penalty / squares.sqrt()).clamp(min=0)
-        parameter.copy_(torch.where(scale > 0, parameter * scale, 0.0))
-
-
-def _shared(group: Sequence[torch.Tensor], chosen: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    return [parameter for parameter in group if any(parameter is other for other in chosen)]
+        parameter.copy_(torch.where(scale > 0, wide * scale, 0.0))

@@ -32,7 +32,7 @@ __all__ = ["StraightThrough"]
 class StraightThrough:
     """Keeps the dense weights while the module has the sparse ones; from its construction on the module is N:M sparse.
 
-    `parameters` are by default all with two axes or more whose axis `pattern.axis` has at least `m` elements. The
+    `parameters` are by default all with two axes or more whose axis `pattern.axis` has at least `m` elements, but for frozen ones. The
     optimizer may be any of torch's. Save `state_dict()` with those of the module and of the optimizer: the dense weights are only in it.
 
     Raises:
@@ -47,7 +47,7 @@ class StraightThrough:
         known = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         chosen = list(known if parameters is None else parameters)
         if parameters is None:
-            chosen = [p for p in known if p.dim() > max(1, pattern.axis) and p.shape[pattern.axis] >= pattern.m]
+            chosen = [p for p in known if p.requires_grad and p.dim() > max(1, pattern.axis) and p.shape[pattern.axis] >= pattern.m]
         elif any(all(parameter is not other for other in known) for parameter in chosen):
             raise UsageError(
                 "a parameter was given that is not optimised by the optimizer",
@@ -55,13 +55,13 @@ class StraightThrough:
             )
         if not chosen:
             raise UsageError(
-                f"no parameter has {pattern.m} elements or more on axis {pattern.axis}, so none can be {pattern.n}:{pattern.m}",
+                f"no trained parameter has {pattern.m} elements or more on axis {pattern.axis}, so none can be {pattern.n}:{pattern.m}",
                 fix="give the optimizer the weights of larger layers, or use a pattern with a smaller m",
             )
         self._pattern, self._decay, self._parameters = pattern, decay, chosen
         self._dense = [parameter.detach().clone() for parameter in chosen]
         self._masks = [keep_n_of_m(parameter, pattern) for parameter in chosen]
-        self._stepped = False
+        self._optimizer, self._stepped = optimizer, False
         self._handle = optimizer.register_step_pre_hook(self._before)
         self._project()
 
@@ -91,10 +91,12 @@ class StraightThrough:
 
     @torch.no_grad()
     def _restore(self) -> None:
+        scale = getattr(self._optimizer, "grad_scale", None)  # fused optimizers divide gradients by that of a gradient scaler themselves
+        decay = self._decay * (1.0 if scale is None else float(scale))
         for parameter, dense, mask in zip(self._parameters, self._dense, self._masks, strict=True):
             parameter.copy_(dense)
             if parameter.grad is not None and self._decay:
-                parameter.grad.add_(dense.masked_fill(mask, 0), alpha=self._decay)
+                parameter.grad.add_(dense.masked_fill(mask, 0), alpha=decay)
         self._stepped = True
 
     def _keep_dense(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -25,11 +25,11 @@ from graphopt.passes.sparsify.inputs import Inputs
 from graphopt.passes.sparsify.layers import Layer
 from graphopt.passes.sparsify.masking import Sparsify
 from graphopt.passes.sparsify.patterns import NOfM, Pattern, UnitPattern, parse_pattern
-from graphopt.passes.sparsify.ratios import layers_within, ranked_ratios, shared_ratios
+from graphopt.passes.sparsify.ratios import layers_within, ranked_ratios, shared_ratios, weaker_within
 from graphopt.passes.sparsify.scores import calibration_of, weight_scores
 from graphopt.pipeline.context import Context
 from graphopt.pipeline.memory import release_free_memory
-from graphopt.pipeline.passes import Outcome
+from graphopt.pipeline.passes import Outcome, Pass
 from graphopt.rewrite.rewriter import Rewriter
 
 __all__ = ["DataAwarePass", "Solution"]
@@ -128,6 +128,13 @@ class DataAwarePass(Sparsify):
                 dense.step(node)
         done.notes += finished.notes
         return done.outcome()
+
+    def weaker(self, strength: float) -> Pass | None:
+        """A smaller ratio; with N:M, fewer layers with zeros."""
+        pattern = parse_pattern(self.pattern)
+        if isinstance(pattern, NOfM):
+            return replace(self, ratio=weaker_within(pattern, self.ratio, strength))
+        return super().weaker(strength)
 
     def _keeps_some(self) -> bool:
         return isinstance(parse_pattern(self.pattern), NOfM)

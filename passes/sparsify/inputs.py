@@ -70,23 +70,43 @@ def input_rows(layer: Layer, values: Sequence[torch.Tensor], pattern: Pattern, s
         yield ordered.reshape(len(grouped), layer.groups, -1).transpose(0, 1)
 
 
-def moments(layer: Layer, inputs: Inputs, pattern: Pattern, seed: int, group: int, columns: slice) -> Moments:
-    """The moments of some columns of one group. Memory: one or two matrices of that many columns squared, and the rows of a batch."""
-    gram = cross = mean = dense_mean = torch.zeros(())
-    count = 0
+def moments(layer: Layer, inputs: Inputs, pattern: Pattern, seed: int, groups: range, columns: slice) -> list[Moments]:
+    """The moments of some columns, for each of some groups; the data is gone through once for all of them, as taking patches costs most.
+
+    Memory: one or two matrices of that many columns squared for each group, and the rows of a batch.
+    """
     is_same = inputs.dense is inputs.now
+    sums = [_Sums() for _ in groups]
     dense_rows = repeat(None) if is_same else input_rows(layer, inputs.dense, pattern, seed)  # the same patches: the seed is the same
     for rows, dense in zip(input_rows(layer, inputs.now, pattern, seed), dense_rows, strict=not is_same):
-        x = rows[group, :, columns].double()
-        gram = gram + x.T @ x
-        mean = mean + x.sum(0)
-        count += len(x)
+        for found, group in zip(sums, groups, strict=True):
+            found.add(rows[group, :, columns].double(), None if dense is None else dense[group, :, columns].double())
+    return [found.moments() for found in sums]
+
+
+class _Sums:
+    """What the moments of one group are means of."""
+
+    def __init__(self) -> None:
+        self._gram = self._cross = self._mean = self._dense_mean = torch.zeros(())
+        self._count = 0
+        self._is_same = True
+
+    def add(self, x: torch.Tensor, dense: torch.Tensor | None) -> None:
+        """Take in rows [rows, columns], float64."""
+        self._gram = self._gram + x.T @ x
+        self._mean = self._mean + x.sum(0)
+        self._count += len(x)
         if dense is not None:
-            d = dense[group, :, columns].double()
-            cross = cross + d.T @ x
-            dense_mean = dense_mean + d.sum(0)
-    gram, mean = gram / max(count, 1), mean / max(count, 1)
-    return Moments(gram, gram, mean, mean) if is_same else Moments(gram, cross / max(count, 1), mean, dense_mean / max(count, 1))
+            self._is_same = False
+            self._cross = self._cross + dense.T @ x
+            self._dense_mean = self._dense_mean + dense.sum(0)
+
+    def moments(self) -> Moments:
+        """The means."""
+        count = max(self._count, 1)
+        gram, mean = self._gram / count, self._mean / count
+        return Moments(gram, gram, mean, mean) if self._is_same else Moments(gram, self._cross / count, mean, self._dense_mean / count)
 
 
 def square_means(layer: Layer, values: Sequence[torch.Tensor], pattern: Pattern, seed: int) -> torch.Tensor:

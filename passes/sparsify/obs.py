@@ -73,7 +73,7 @@ def best_pruned(
         if scale is None:
             start = prune(aim, gram, pattern, ratio, damping=damping)
         else:
-            goes = _Chooser(pattern, weight.shape[0], weight.shape[1], ratio).choose(weight, scale)
+            goes = _Chooser(pattern, ratio).choose(weight, scale, weight == 0)
             start = Pruned(torch.where(goes, 0.0, weight), goes)
         for found in (start, refined(start, aim, gram, damping=damping, steps=min(steps, 1))):
             error = error_of(found.weight, aim, gram)
@@ -87,12 +87,15 @@ def best_pruned(
 def prune(weight: torch.Tensor, gram: torch.Tensor, pattern: Pattern, ratio: float, *, damping: float, block: int = _BLOCK) -> Pruned:
     """Choose zeros of a matrix [outputs, columns] and update the rest; `gram` is H, `damping` in parts of its mean diagonal.
 
+    Weights that are zero stay so: they go first, and take no part in the updates.
+
     Raises:
         PassError: H can't be factorised however it is damped: it is not finite.
     """
-    rows, columns = weight.shape
+    columns = weight.shape[1]
     upper = _inverse_factor(gram, damping)
-    chooser = _Chooser(pattern, rows, columns, ratio)
+    chooser = _Chooser(pattern, ratio)
+    held = weight == 0
     weight = weight.clone()
     goes = torch.zeros(weight.shape, dtype=torch.bool)
     width = column_block(pattern, block)
@@ -105,7 +108,9 @@ def prune(weight: torch.Tensor, gram: torch.Tensor, pattern: Pattern, ratio: flo
         chosen = goes[:, start:stop]
         for j in range(stop - start):
             if j % step == 0:
-                chosen[:, j : j + step] = chooser.choose(part[:, j : j + step], diagonal[j : j + step])
+                chosen[:, j : j + step] = chooser.choose(
+                    part[:, j : j + step], diagonal[j : j + step], held[:, start + j : start + min(j + step, stop - start)]
+                )
             error = torch.where(chosen[:, j], part[:, j], 0.0) / diagonal[j]
             part[:, j:] -= torch.outer(error, factor[j, j:])
             part[:, j] = torch.where(chosen[:, j], 0.0, part[:, j])
@@ -118,27 +123,27 @@ def prune(weight: torch.Tensor, gram: torch.Tensor, pattern: Pattern, ratio: flo
 class _Chooser:
     """Chooses the zeros of some columns after another; what one has too little by rounding, the next has more."""
 
-    def __init__(self, pattern: Pattern, rows: int, columns: int, ratio: float) -> None:
+    def __init__(self, pattern: Pattern, ratio: float) -> None:
         self._pattern = pattern
-        self._rows = rows
         self._ratio = ratio
         self._seen = self._gone = 0
 
-    def choose(self, weight: torch.Tensor, diagonal: torch.Tensor) -> torch.Tensor:
-        """A mask over some columns [rows, width]."""
-        scores = (weight / diagonal).square()
+    def choose(self, weight: torch.Tensor, diagonal: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
+        """A mask over some columns [rows, width], with all of `held`: the weights that were zero before any update."""
+        scores = torch.where(held, 0.0, (weight / diagonal).square())
         pattern = self._pattern
         if isinstance(pattern, NOfM):
             order = scores.reshape(len(scores), -1, pattern.m).argsort(dim=2, stable=True)[:, :, : pattern.m - pattern.n]
             mask = torch.zeros(len(scores), scores.shape[1] // pattern.m, pattern.m, dtype=torch.bool)
-            return mask.scatter_(2, order, True).reshape(scores.shape)
+            return mask.scatter_(2, order, True).reshape(scores.shape) | held
         assert isinstance(pattern, UnitPattern), "patterns are of units or N:M"
         self._seen += scores.numel()
         share = min(max((self._ratio * self._seen - self._gone) / scores.numel(), 0.0), 1.0)
         units, sizes = pattern.unit_scores(scores)
-        mask = pattern.spread(lowest(units.flatten(), sizes.flatten(), share).reshape(units.shape), *scores.shape)
+        empty = pattern.unit_scores(held.double())[0] == 1
+        mask = pattern.spread(lowest(units.flatten(), sizes.flatten(), share).reshape(units.shape) | empty, *scores.shape)
         self._gone += int(mask.sum())
-        return mask
+        return mask | held
 
 
 def refined(start: Pruned, weight: torch.Tensor, gram: torch.Tensor, *, damping: float, steps: int) -> Pruned:

@@ -21,8 +21,9 @@ from graphopt.errors import PassError
 from graphopt.passes.sparsify.layers import Layer
 from graphopt.passes.sparsify.patterns import NOfM, UnitPattern, lowest
 from graphopt.passes.sparsify.scores import WeightScores
+from graphopt.pipeline.passes import weakened
 
-__all__ = ["Sharing", "layers_within", "ranked_ratios", "ranked_together", "shared_ratios"]
+__all__ = ["Sharing", "layers_within", "ranked_ratios", "ranked_together", "shared_ratios", "weaker_within"]
 
 Sharing = Literal["layer", "erk", "uniform-plus"]
 
@@ -59,6 +60,11 @@ def layers_within(layers: Sequence[Layer], pattern: NOfM, score: WeightScores, r
             allowed.add(layer)
             left -= share * layer.elements
     return allowed
+
+
+def weaker_within(pattern: NOfM, ratio: float, strength: float) -> float:
+    """A fraction of the `ratio` of `layers_within`; one above what N of M takes means no more than that, so no try is lost on it."""
+    return weakened(min(ratio, 1 - pattern.n / pattern.m), strength)
 
 
 def _lost(layer: Layer, pattern: NOfM, score: WeightScores) -> float:

@@ -16,14 +16,14 @@ Structured Sparse Neural Networks From Scratch, ICLR 2021.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from graphopt.errors import PassOptionError
 from graphopt.passes.sparsify.apply import set_mask
 from graphopt.passes.sparsify.masking import Sparsify
 from graphopt.passes.sparsify.patterns import NOfM
-from graphopt.passes.sparsify.ratios import layers_within
+from graphopt.passes.sparsify.ratios import layers_within, weaker_within
 from graphopt.passes.sparsify.scores import weight_scores
 from graphopt.pipeline.context import Context
 from graphopt.pipeline.passes import Outcome
@@ -75,6 +75,10 @@ class SparsifyNM(Sparsify):
             else:
                 done.skipped.append((layer.name, f"more zeros than ratio {self.ratio:g} allows; it loses more than others"))
         return done.outcome()
+
+    def weaker(self, strength: float) -> SparsifyNM:
+        """Fewer layers with zeros."""
+        return replace(self, ratio=weaker_within(NOfM(self.n, self.m), self.ratio, strength))
 
     def _keeps_some(self) -> bool:
         return True

@@ -19,6 +19,7 @@ network as the aim: Li et al., GPTAQ, ICML 2025 (there for quantisation).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Literal
 
 import torch
@@ -72,10 +73,10 @@ class SparsifyOBS(DataAwarePass):
         result, goes = torch.empty_like(matrix), torch.zeros(matrix.shape, dtype=torch.bool)
         shift = torch.zeros(layer.groups, layer.outputs, dtype=torch.float64)
         width = column_block(pattern, _WIDEST)
-        for group in range(layer.groups):
-            for start in range(0, matrix.shape[2], width):
-                part = slice(start, start + width)
-                found = moments(layer, inputs, pattern, seed, group, part)
+        together = max(1, _WIDEST**2 // min(matrix.shape[2], width) ** 2)  # groups whose moments take no more than those of one wide layer
+        for first, start in product(range(0, layer.groups, together), range(0, matrix.shape[2], width)):
+            groups, part = range(first, min(first + together, layer.groups)), slice(start, start + width)
+            for group, found in zip(groups, moments(layer, inputs, pattern, seed, groups, part), strict=True):
                 used = found.centred() if has_bias else found
                 old = matrix[group, :, part]
                 aim = _aim(old, used)
@@ -84,7 +85,7 @@ class SparsifyOBS(DataAwarePass):
                 if has_bias:
                     shift[group] += old @ found.dense_mean - pruned.weight @ found.mean
         assert layer.weight.data is not None, "find_layers asked for numbers"
-        if not bool(goes.any()):
+        if not bool((goes & (matrix != 0)).any()):
             return Solution(layer.weight.data.tensor())  # a layer that has no room for a zero stays as it is, its bias too
         weight = torch.where(from_matrix(goes, layer, pattern), 0.0, from_matrix(result, layer, pattern)).to(
             layer.weight.data.tensor().dtype

@@ -6,6 +6,8 @@ import torch
 from graphopt.analysis import sparsity
 from graphopt.errors import PassOptionError
 from graphopt.passes.sparsify.sparsify_n_m import SparsifyNM
+from graphopt.passes.sparsify.sparsify_obs import SparsifyOBS
+from graphopt.passes.sparsify.sparsify_wanda import SparsifyWanda
 from tests.support.sparsifying import network, run_pass, weight_of
 
 
@@ -44,3 +46,15 @@ def test_a_smaller_ratio_leaves_layers_dense() -> None:
     assert any("more zeros than ratio 0.2 allows" in reason for _, reason in result.skipped)
     with pytest.raises(PassOptionError, match="n is 4 and m is 4, needs n < m"):
         SparsifyNM(n=4)
+
+
+def test_weaker_versions_have_fewer_zeros_and_not_the_same_ones() -> None:
+    assert SparsifyNM().weaker(0.5) == SparsifyNM(ratio=0.25)
+    assert SparsifyNM(n=1, ratio=0.4).weaker(0.5) == SparsifyNM(n=1, ratio=0.2)
+    assert SparsifyOBS(pattern="3:4").weaker(0.5) == SparsifyOBS(pattern="3:4", ratio=0.125)
+    assert SparsifyWanda(ratio=0.8).weaker(0.5) == SparsifyWanda(ratio=0.4)
+    graphs = [network(), network()]
+    for pass_, graph in zip((SparsifyNM(), SparsifyNM().weaker(0.9)), graphs, strict=True):
+        run_pass(pass_, graph)
+    zeros = [sum(int((weight_of(graph, name) == 0).sum()) for name in ("grouped", "up", "fc")) for graph in graphs]
+    assert 0 < zeros[1] < zeros[0]

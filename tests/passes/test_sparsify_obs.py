@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,9 @@ from graphopt.backends.reference.interpreter import Interpreter
 from graphopt.errors import PassError, PassOptionError
 from graphopt.ir.data import TensorData
 from graphopt.ir.graph import Graph, GraphEditor
-from graphopt.passes.sparsify.inputs import Inputs
+from graphopt.passes.sparsify import inputs
+from graphopt.passes.sparsify.inputs import Inputs, input_rows, moments
+from graphopt.passes.sparsify.layers import Layer, Scope, find_layers
 from graphopt.passes.sparsify.masking import MaskingPass, Sparsify
 from graphopt.passes.sparsify.patterns import Unstructured
 from graphopt.passes.sparsify.sparsify_block import SparsifyBlock
@@ -95,15 +99,21 @@ def test_layers_make_up_for_those_in_front_of_them(chance: int) -> None:
     assert off["dense"] < 0.9 * off["layer"], off
 
 
-def test_zeros_that_are_there_stay() -> None:
+@pytest.mark.parametrize(
+    "first", [SparsifyMagnitude(ratio=0.9, dense_ends=False), SparsifyMagnitude(ratio=0.3, dense_ends=False), SparsifyNM(dense_ends=False)]
+)
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4", "4x1"])
+def test_zeros_that_are_there_stay(pattern: str, first: Sparsify) -> None:
     graph = deep()
-    run_pass(SparsifyMagnitude(ratio=0.9, dense_ends=False), graph)
+    run_pass(first, graph)
     zeros = {name: state.data.tensor() == 0 for name, state in graph.states.items() if name.startswith("w") and state.data is not None}
-    run_pass(SparsifyOBS(ratio=0.5, dense_ends=False), graph, vectors(seed=0))
+    run_pass(SparsifyOBS(pattern=pattern, ratio=0.5, dense_ends=False), graph, vectors(seed=0))
     for name, mask in zeros.items():
         data = graph.states[name].data
         assert data is not None
         assert bool((data.tensor()[mask] == 0).all()), name
+        if pattern == "unstructured":
+            assert float((data.tensor() == 0).double().mean()) == pytest.approx(max(0.5, float(mask.double().mean())), abs=0.002)
 
 
 def test_a_layer_without_room_for_a_zero_keeps_weight_and_bias() -> None:
@@ -145,6 +155,28 @@ def test_ratio_zero_and_full_depthwise_networks() -> None:
     result = run_pass(SparsifyOBS(depthwise=True, only=("depthwise",), dense_ends=False), graph, correlated_images())
     assert result.rewritten == 1
     assert int((weight_of(graph, "depthwise") == 0).sum()) in range(64, 81)
+
+
+def test_patches_are_taken_once_for_all_groups_and_moments_are_those_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def counted(layer: Layer, *rest: Any) -> Iterator[torch.Tensor]:
+        calls.append(layer.name)
+        return input_rows(layer, *rest)
+
+    monkeypatch.setattr(inputs, "input_rows", counted)
+    graph = network()
+    run_pass(SparsifyOBS(depthwise=True, only=("depthwise", "grouped"), dense_ends=False), graph, correlated_images())
+    assert calls == ["depthwise", "grouped", "grouped"], "16 and 2 groups: once each, and once more for what the dense network gives"
+    layer = next(layer for layer in find_layers(graph, Scope())[0] if layer.name == "grouped")
+    now, dense = torch.randn(2, 4, 16, 6, 6, generator=torch.Generator().manual_seed(0))
+    both = moments(layer, Inputs([now], [dense]), Unstructured(), 0, range(2), slice(None))
+    rows = [next(input_rows(layer, [values], Unstructured(), 0)).double() for values in (now, dense)]
+    for group, found in enumerate(both):
+        x, d = rows[0][group], rows[1][group]
+        assert torch.allclose(found.gram, x.T @ x / len(x))
+        assert torch.allclose(found.cross, d.T @ x / len(x))
+        assert torch.allclose(found.dense_mean, d.mean(0))
 
 
 def test_no_data_and_wrong_patterns() -> None:

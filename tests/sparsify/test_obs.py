@@ -124,3 +124,18 @@ def test_with_an_aim_the_error_is_never_more_than_that_of_small_weights_set_to_z
         by_size = torch.where(weight.abs() < weight.abs().flatten().sort().values[30], 0.0, weight)
         assert int((found.weight == 0).sum()) == 30
         assert error_of(found.weight, aim, gram) <= error_of(by_size, aim, gram) + 1e-12
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4", "2x1"])
+def test_weights_that_are_zero_stay_so_and_count_in_the_ratio(pattern: str) -> None:
+    weight, gram = problem(columns=32)
+    weight[:, :12] = 0.0
+    weight[:, 20] = 0.0
+    for found in (
+        prune(weight, gram, parse_pattern(pattern), 0.5, damping=0.01, block=8),
+        best_pruned(weight, gram, parse_pattern(pattern), 0.5, damping=0.01, steps=4),
+    ):
+        assert not found.weight[weight == 0].any()
+        assert not found.weight[found.goes].any()
+        if pattern != "2:4":
+            assert float(found.goes.double().mean()) == 0.5

@@ -91,6 +91,8 @@ def test_what_mixes_rows_is_refused() -> None:
 
 def test_batches_that_do_not_fit_say_so() -> None:
     module, (x, y) = network(), batch()
+    with pytest.raises(UsageError, match=r"inputs is a tensor of shape \[3, 3\], needs .* in a tuple\n  fix: inputs=\(x,\)"):
+        accumulate_gradients(module, functional.cross_entropy, torch.ones(3, 3), y[:3], micro_batch=1)  # pyright: ignore[reportArgumentType]
     with pytest.raises(UsageError, match=r"inputs and targets have \[7, 3\] rows, need one number"):
         accumulate_gradients(module, functional.cross_entropy, (x,), y[:3], micro_batch=2)
     with pytest.raises(UsageError, match=r"inputs and targets have \[0, 0\] rows"):

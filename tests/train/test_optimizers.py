@@ -254,6 +254,19 @@ def test_annotations_say_which_zeros_stay(annotated: graphopt.Graph) -> None:
         assert torch.equal(next(iter(optimizer.masks.values())), mask)
 
 
+def test_masks_of_a_copy_are_refused_and_those_of_frozen_layers_are_not_needed(annotated: graphopt.Graph) -> None:
+    module = annotated.to_module()
+    with pytest.raises(
+        UsageError, match=r"masks is a .* with 1 sparse parameters, and none of its parameters is optimised\n  fix: give the mod"
+    ):
+        SparseSGD(copy.deepcopy(module).parameters(), masks=module)
+    with pytest.raises(UsageError, match=r"given for '0.weight', and the optimizer knows no names"):
+        SparseSGD(copy.deepcopy(module).parameters(), masks=annotated)
+    bias = [(name, parameter) for name, parameter in module.named_parameters() if name == "0.bias"]
+    for masks in (module, annotated):
+        assert SparseSGD(bias, masks=masks).masks == {}
+
+
 def test_masks_that_do_not_fit_say_so() -> None:
     module = network()
     with pytest.raises(UsageError, match=r"the mask is float32\[8, 6\], needs bool\[8, 6\]"):

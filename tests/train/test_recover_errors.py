@@ -57,7 +57,9 @@ def test_arguments_that_make_no_sense_say_so(tmp_path: Path, student: graphopt.G
             recover(model, data or batches(), accelerate=False, **options)
         return str(caught.value)
 
-    assert error().startswith("there is nothing to learn from: no teacher, and no labels in the data\n  fix: pass teacher=original")
+    assert error().startswith(
+        "there is nothing to learn from: no teacher, and no labels in the data, or their weights are 0\n  fix: pass teacher=original"
+    )
     assert error(3).startswith("the student is a int, needs a result of optimize, a graph or a module")
     assert error(teacher="resnet").startswith("the teacher is a str")
     text = "graph g(%x: f32[1,4]) {\n  param %w: f32[4,4]\n  %y: f32[1,4] = linear(%x, %w, none)\n  return %y\n}\n"

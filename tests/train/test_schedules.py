@@ -201,6 +201,20 @@ def test_resuming_from_state_dicts_changes_no_bit(start: Callable[[Any], Schedul
     assert not torch.equal(weight.detach(), saved["weight"])
 
 
+@pytest.mark.parametrize("method", [RigL, SET])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_regrowing_keeps_the_number_of_zeros_of_weights_that_are_not_finite(method: Any, value: float) -> None:
+    weight = weights(16, 16, ratio=0.5)
+    optimizer = SparseSGD([weight], lr=0.01)
+    kept = int(optimizer.masks[weight].sum())
+    schedule = method(optimizer, end=10, every=1)
+    with torch.no_grad():
+        weight[optimizer.masks[weight]] = value
+    gradient(weight, 0)
+    schedule.step()
+    assert int(optimizer.masks[weight].sum()) == kept
+
+
 def test_set_grows_only_where_nothing_was() -> None:
     weight = weights(4, 4, ratio=0.5)
     optimizer = SparseSGD([weight], lr=0.0)
@@ -425,6 +439,56 @@ def test_a_step_that_a_scaler_skips_changes_nothing() -> None:
     assert torch.equal(trainer.state_dict()["dense"][0], before)
 
 
+FROZEN: list[Callable[[Any], Schedule | StraightThrough]] = [
+    lambda optimizer: GradualPruning(optimizer, ratio=0.75, end=3, every=1),
+    lambda optimizer: RigL(optimizer, end=10, every=1, fraction=0.5),
+    lambda optimizer: SET(optimizer, end=10, every=1, fraction=0.5),
+    lambda optimizer: Proximal(optimizer, l1=1.0, group_lasso=1.0),
+    lambda optimizer: StraightThrough(optimizer, NM(1, 4)),
+]
+
+
+@pytest.mark.parametrize("start", FROZEN, ids=["gradual", "rigl", "set", "proximal", "straight-through"])
+def test_frozen_parameters_keep_their_weights(start: Callable[[Any], Schedule | StraightThrough]) -> None:
+    frozen, trained = weights(8, 8, ratio=0.5), weights(8, 8, seed=1, ratio=0.5)
+    frozen.requires_grad_(False)
+    before = frozen.clone(), trained.detach().clone()
+    optimizer = SparseSGD([frozen, trained], lr=0.1)
+    schedule = start(optimizer)
+    for step in range(3):
+        gradient(trained, step)
+        optimizer.step()
+        schedule.step()
+    assert torch.equal(frozen, before[0])
+    assert not torch.equal(trained == 0, before[1] == 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_small_weights_in_half_precision_are_not_squared_to_zero(dtype: torch.dtype) -> None:
+    weight = nn.Parameter(weights(8, 6).detach().mul(1e-4).to(dtype))
+    wide = weight.detach().double()
+    Proximal(torch.optim.SGD([weight], lr=0.1), group_lasso=1e-5).step()
+    expected = wide * (1 - 1e-6 * 6**0.5 / wide.norm(dim=1, keepdim=True)).clamp(min=0)
+    assert torch.allclose(weight.double(), expected, rtol=0.01, atol=1e-7)
+
+
+def test_straight_through_decays_as_much_where_a_fused_optimizer_divides_scaled_gradients() -> None:
+    found: list[torch.Tensor] = []
+    for fused in (False, True):
+        weight = weights(4, 8)
+        optimizer = torch.optim.SGD([weight], lr=1.0, fused=fused)
+        trainer = StraightThrough(optimizer, NM(1, 4), decay=0.1)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)  # pyright: ignore[reportPrivateImportUsage]
+        for _ in range(3):
+            optimizer.zero_grad()
+            scaler.scale(weight.sin().sum()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            trainer.step()
+        found.append(trainer.state_dict()["dense"][0])
+    assert torch.allclose(found[0], found[1], atol=1e-6)
+
+
 def test_what_makes_no_sense_says_so() -> None:
     weight = weights(4, 4, ratio=0.5)
     optimizer = SparseSGD([weight], lr=0.1)
@@ -459,7 +523,7 @@ def test_what_makes_no_sense_says_so() -> None:
         NM(5, 4)
     with pytest.raises(UsageError, match=r"decay is -1, needs >= 0"):
         StraightThrough(plain, NM(2, 4), decay=-1)
-    with pytest.raises(UsageError, match=r"no parameter has 8 elements or more on axis 1, so none can be 2:8"):
+    with pytest.raises(UsageError, match=r"no trained parameter has 8 elements or more on axis 1, so none can be 2:8"):
         StraightThrough(plain, NM(2, 8))
     with pytest.raises(UsageError, match=r"a parameter was given that is not optimised"):
         StraightThrough(plain, NM(2, 4), parameters=[torch.ones(4, 4)])

@@ -59,8 +59,10 @@ def row_count(inputs: Sequence[torch.Tensor], target: torch.Tensor | None) -> in
     """The size of axis 0 that all have.
 
     Raises:
-        UsageError: they differ or there are no rows.
+        UsageError: they differ or there are no rows, or the inputs are a tensor and no sequence of them.
     """
+    if isinstance(inputs, torch.Tensor):  # its rows would be taken for arguments
+        raise UsageError(f"inputs is a tensor of shape {list(inputs.shape)}, needs the module's arguments in a tuple", fix="inputs=(x,)")
     given = [*inputs, *([] if target is None else [target])]
     sizes = [int(tensor.shape[0]) if tensor.dim() else 0 for tensor in given]
     if not sizes or min(sizes) < 1 or min(sizes) != max(sizes):

@@ -29,7 +29,7 @@ from graphopt.train.recovery.losses import WHOLE, Losses, Share, mean_squares
 from graphopt.train.recovery.network import Network
 from graphopt.train.recovery.progress import ProgressBar
 
-__all__ = ["Evaluation", "Training", "seeds"]
+__all__ = ["Evaluation", "Training", "seeds", "step_seed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,12 @@ def seeds(*key: int) -> Iterator[int]:
     """Seeds that follow from numbers alone, one after the other."""
     for index in itertools.count():
         yield _seed(*key, index)
+
+
+def step_seed(seed: int, epoch: int, index: int, rank: int) -> int:
+    """The seed of a process for its step: other than those of `seeds` and of other ranks. (hash(-1) is hash(-2), so it is -2 from where on
+    ranks count down.)"""
+    return _seed(seed, epoch, index, -2 - rank)
 
 
 def _seed(*key: int) -> int:
@@ -172,7 +178,7 @@ class Training:
             if len(group) < share or not pieces:
                 continue
             used += 1
-            torch.manual_seed(_seed(self.seed, self.epoch, index, -1 - self.runtime.rank))
+            torch.manual_seed(step_seed(self.seed, self.epoch, index, self.runtime.rank))
             self._measured_step(network, optimizer, group[self.runtime.rank if share > 1 else 0], total)
             group.clear()
             self.step += 1
@@ -194,7 +200,9 @@ class Training:
             )
         spent = isinstance(self.data, Iterator)
         return UsageError(
-            f"training data is empty: no batch came out of the {type(self.data).__name__}",
+            f"training data came to its end after {self.step} of {self.steps} steps"
+            if spent and self.step
+            else f"training data is empty: no batch came out of the {type(self.data).__name__}",
             fix="a generator can be gone through once, and this one is at its end; give a list or a DataLoader"
             if spent
             else "give at least one batch",
@@ -418,5 +426,8 @@ def _measured(metric: Callable[[torch.nn.Module], float], network: Network) -> f
     except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"the metric returned a {type(found).__name__}, needs one number") from error
     if not math.isfinite(value):
-        raise UsageError(f"the metric is {value}, needs a finite number")
+        raise UsageError(
+            f"the metric is {value}, needs a finite number",
+            fix="call it with the module by itself; if training made the weights NaN, use a smaller lr",
+        )
     return value

@@ -23,6 +23,7 @@ import torch
 from torch.nn import functional
 
 from graphopt.errors import UsageError
+from graphopt.train.patterns import widened
 
 __all__ = ["WHOLE", "Distillation", "Loss", "Losses", "Share", "mean_squares"]
 
@@ -79,7 +80,8 @@ class Losses:
         target: torch.Tensor | None,
         share: Share = WHOLE,
     ) -> torch.Tensor:
-        """The loss of one batch, a mean over its rows, or what a piece of it adds to that.
+        """The loss of one batch, a mean over its rows, or what a piece of it adds to that. Distances of float16 and bfloat16 are taken
+        in float32: those of two networks that are alike would be noise.
 
         Raises:
             UsageError: labels or the teacher's outputs do not fit the student's, or nothing is there to learn from.
@@ -95,7 +97,7 @@ class Losses:
             terms.append(self.label_weight * share.labels * self._labels(outputs, target))
         if not terms:
             raise UsageError(
-                "there is nothing to learn from: no teacher, and no labels in the data",
+                "there is nothing to learn from: no teacher, and no labels in the data, or their weights are 0",
                 fix="pass teacher=original, or (input, labels) batches",
             )
         return torch.stack(terms).sum()
@@ -116,9 +118,10 @@ class Losses:
         return torch.stack(terms).mean()
 
     def _distance(self, output: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        output, wanted = widened(output), widened(wanted)
         if self.distillation == "mse" or output.dim() < 2:
             return functional.mse_loss(output, wanted)
-        axis = 2 if output.dim() == 3 else 1
+        axis = _class_axes(output)[0]
         log_student = functional.log_softmax(output / self.temperature, axis)
         log_teacher = functional.log_softmax(wanted / self.temperature, axis)
         return functional.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(axis).mean() * self.temperature**2
@@ -126,12 +129,12 @@ class Losses:
     def _labels(self, outputs: Sequence[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
         if self.loss is not None:
             return self.loss(outputs[0] if len(outputs) == 1 else list(outputs), target)
-        for output in outputs:
+        for output in map(widened, outputs):
             if target.is_floating_point():
                 if output.shape == target.shape:
                     return functional.mse_loss(output, target.to(output.dtype))
                 continue
-            for axis in (1, output.dim() - 1) if output.dim() >= 2 else ():
+            for axis in _class_axes(output):
                 if (*output.shape[:axis], *output.shape[axis + 1 :]) == tuple(target.shape):
                     classes = output.shape[axis]
                     if target.numel() and not _UNLABELLED <= int(target.min()) <= int(target.max()) < classes:
@@ -149,10 +152,21 @@ class Losses:
         )
 
 
+def _class_axes(output: torch.Tensor) -> tuple[int, ...]:
+    """Where the classes may be, the likelier axis first: labels tell which one it is, unless there are as many positions as classes."""
+    match output.dim():
+        case 0 | 1:
+            return ()
+        case 3:
+            return 2, 1
+        case rank:
+            return 1, rank - 1
+
+
 def mean_squares(features: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     """What the distances of features are divided by, as `Share.squares` has them."""
-    return tuple(feature.square().mean() for feature in features)
+    return tuple(widened(feature).square().mean() for feature in features)
 
 
 def _relative(mine: torch.Tensor, theirs: torch.Tensor, square: torch.Tensor) -> torch.Tensor:
-    return functional.mse_loss(mine, theirs) / (square + _SMALL)
+    return functional.mse_loss(widened(mine), widened(theirs)) / (square + _SMALL)

@@ -324,6 +324,8 @@ def _optimizer(choice: OptimizerChoice, module: nn.Module, lr: float | None, mom
         raise UsageError("the student has no parameter that could be trained", fix="parameters need requires_grad=True at capture")
     if lr is not None and not lr > 0:
         raise UsageError(f"lr is {lr:g}, needs > 0")
+    if not (momentum >= 0 and weight_decay >= 0):
+        raise UsageError(f"momentum is {momentum:g} and weight_decay {weight_decay:g}, both need >= 0")
     if choice == "sgd":
         return SparseSGD(
             named, 0.01 if lr is None else lr, momentum=momentum, nesterov=momentum > 0, weight_decay=weight_decay, masks=module
