@@ -58,7 +58,7 @@ def similarity_scores(graph: Graph, blocks: Sequence[Block], calibration: Calibr
             pass
         count = 0
         for index, block in enumerate(blocks):
-            before, after = (kept[value].flatten(1).double() for value in (block.entry, block.exit))
+            before, after = (torch.atleast_2d(kept[value]).flatten(1).double() for value in (block.entry, block.exit))
             cosine = torch.nn.functional.cosine_similarity(before, after, dim=1)
             totals[index] += float((1 - cosine).sum())
             count = len(cosine)

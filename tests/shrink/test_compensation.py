@@ -160,6 +160,20 @@ def test_many_batches_of_one_sample_and_few_large_ones(samples: int, batches: in
     assert _difference(before, graph, (4, 4, 6)) < 1e-7
 
 
+def test_inputs_without_a_batch_are_a_row_each() -> None:
+    graph = filled("""graph g(%x: f64[6]) {
+  param %w1: f64[8,6]
+  param %w2: f64[5,8]
+  param %b2: f64[5]
+  %a: f64[8] = linear(%x, %w1, none)
+  %y: f64[5] = linear(%a, %w2, %b2)
+  return %y
+}""")
+    before, record = _cut(graph, hand_made_group(graph, "a", 8, [("w1", 0, "written"), ("a", 0, "carried"), ("w2", 1, "read")]), [2, 5])
+    compensate(Rewriter(graph), before, record, _context((6,), batches=48), "least-squares")
+    assert _difference(before, graph, (6,)) < 1e-7
+
+
 def test_a_single_sample_has_nothing_to_hold_out_but_positions() -> None:
     graph = filled(LINEARS)
     before, record = _cut(graph, hand_made_group(graph, "a", 8, NEURONS, "neuron"), [2])

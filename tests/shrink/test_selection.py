@@ -175,7 +175,10 @@ def test_a_schedule_that_has_begun_may_leave_nothing_for_its_last_steps() -> Non
             Selection(0.5, kinds=frozenset({"head"})),
             r"no groups of head units that can be cut, only of channel units\n  fix: shrink-channels takes units of all kinds; ",
         ),
-        (Selection(0.5, multiple_of=512), r"nothing is left to cut of 2 groups, .* multiple_of=512 takes in steps of 512\n  fix: exclude less, lower multiple_of, or"),
+        (
+            Selection(0.5, multiple_of=512),
+            r"nothing is left to cut of 2 groups, .* multiple_of=512 takes in steps of 512\n  fix: exclude less, lower multiple_of, or",
+        ),
     ],
 )
 def test_wishes_that_mean_nothing(selection: Selection, message: str) -> None:
