@@ -174,8 +174,9 @@ def _has_begun(groups: AxisGroups, selection: Selection) -> bool:
 def _nothing_left(groups: AxisGroups, selection: Selection, of_kind: int, skipped: Sequence[tuple[str, str]]) -> PassOptionError:
     others = sorted({group.kind for group in groups})
     if not of_kind and others:
+        wanted = " or ".join(sorted(selection.kinds))
         return PassOptionError(
-            f"the graph has no groups of {' or '.join(sorted(selection.kinds))} units that can be cut, only of {' and '.join(others)} units",
+            f"the graph has no groups of {wanted} units that can be cut, only of {' and '.join(others)} units",
             fix="shrink-channels takes units of all kinds; graphopt show --groups lists them, and what can't be cut with the reason",
         )
     if not of_kind:
