@@ -311,6 +311,26 @@ def test_the_last_layer_of_a_branch_takes_on_the_error_of_the_shortcut() -> None
     assert errors[0] < 0.8 * errors[1], errors
 
 
+def test_a_bias_that_is_added_behind_a_product_is_one() -> None:
+    """As in GPT-2: what is added to a product with a weight is fitted, and the shortcut is found behind it."""
+    products = RESIDUAL.replace("%w1: f64[8,6]", "%w1: f64[6,8]").replace("%w2: f64[6,8]", "%w2: f64[8,6]")
+    products = products.replace("linear(%s, %w1, none)", "matmul(%s, %w1)")
+    products = products.replace("%b: f64[n,6] = linear(%r, %w2, %b2)", "%m: f64[n,6] = matmul(%r, %w2)\n  %b: f64[n,6] = add(%m, %b2)")
+    errors: dict[str, float] = {}
+    for text, method in (
+        (products, "bias"),
+        (products, "least-squares"),
+        (products.replace("return %y", "return %y, %b"), "least-squares"),
+    ):
+        graph = filled(text)
+        before = graph.clone()
+        set_state(graph, "w0", _state(graph, "w0") * 0.9)
+        compensate_layers(Rewriter(graph), before, {}, _context((64, 6), batches=8), method)
+        assert not torch.equal(_state(graph, "b2"), _state(before, "b2"))
+        errors[f"{method} {len(graph.outputs)}"] = _difference(before, graph, (64, 6))
+    assert errors["least-squares 1"] < 0.8 * errors["least-squares 2"], errors
+
+
 def test_layers_that_can_not_be_fitted_say_why() -> None:
     graph = filled("""graph g(%x: f64[n,6]) where n in [1, 64] {
   param %w1: f64[8,6]

@@ -25,7 +25,7 @@ from graphopt.passes.shrink.compensation.changes import Kept, LeftAxes, changed_
 from graphopt.passes.shrink.compensation.fit import Fit, Sample, fit_layer, fit_shift
 from graphopt.passes.shrink.compensation.layers import is_linear_layer, linear_layer
 from graphopt.passes.shrink.compensation.outputs import output_error
-from graphopt.passes.shrink.compensation.shortcuts import shortcut_of
+from graphopt.passes.shrink.compensation.shortcuts import added_bias, shortcut_of
 from graphopt.passes.shrink.compensation.words import listed, memory_size, operand_name
 from graphopt.passes.shrink.statistics.stream import LIMIT_BYTES as LIMIT_OF_ONE_GRAPH
 from graphopt.passes.shrink.statistics.stream import Stream, batches_that_fit, computes_in_double
@@ -182,7 +182,7 @@ class Compensation:
         return True
 
     def _fit_layer(self, node: Node, twin: Node, left: _Left, axis: int) -> str | None:
-        weight, bias = self._weight_to_fit(node), self._own_state(node, 2)
+        weight, bias = self._weight_to_fit(node), self._bias(node)
         absorbed = (len(node.operands) < 3 or node.operands[2] is None) and self._norm_behind(node) is not None
         samples = self._samples(node, twin, left, axis)
         if isinstance(weight, State):
@@ -287,6 +287,12 @@ class Compensation:
         if state.value.use_count > 1 or state.tied:
             return f"its {operand_name(node, index)} is shared"
         return state
+
+    def _bias(self, node: Node) -> State | str:
+        """The bias of a layer, also where it is added behind it, as to a product with a weight; or why it can't be changed."""
+        own = self._own_state(node, 2)
+        added = added_bias(node) if isinstance(own, str) else None
+        return own if added is None else self._own_state(*added)
 
     def _write(self, state: State, numbers: torch.Tensor, *, added: bool) -> None:
         """Give a state new numbers, or add a change to those that it has."""
