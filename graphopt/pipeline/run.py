@@ -236,9 +236,8 @@ class Run:
         record.withdraw()
         record.exception = str(error) if isinstance(error, GraphoptError) else f"{type(error).__name__}: {error}"
         if self._options.strict:
-            raise PassError(
-                f"{record.spec} raised {record.exception}", fix="run it alone on the graph's text: python -m tools.graphopt_opt"
-            ) from error
+            fix = None if isinstance(error, GraphoptError) else "run it alone on the graph's text: python -m tools.graphopt_opt"
+            raise PassError(f"{record.spec} raised {record.exception}", fix=fix) from error  # errors of our own say how to mend them
         if backup:
             if self._checker is not None:
                 self._checker.reject(Change(backup[0], self._graph, mapping, (), ()))

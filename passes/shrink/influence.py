@@ -71,7 +71,7 @@ def similarity_scores(graph: Graph, blocks: Sequence[Block], calibration: Calibr
         found: list[float] = []
         count = 0
         for block in blocks:
-            before, after = (kept[value].flatten(1).double() for value in (block.entry, block.exit))
+            before, after = (torch.atleast_2d(kept[value]).flatten(1).double() for value in (block.entry, block.exit))
             cosine = torch.nn.functional.cosine_similarity(before, after, dim=1)
             found.append(float((1 - cosine).sum()))
             count = len(cosine)

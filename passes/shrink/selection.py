@@ -173,16 +173,21 @@ def _has_begun(groups: AxisGroups, selection: Selection) -> bool:
 
 
 def _nothing_left(groups: AxisGroups, selection: Selection, of_kind: int, skipped: Sequence[tuple[str, str]]) -> PassOptionError:
-    if not of_kind:
-        kinds = " or ".join(sorted(selection.kinds)) or "any"
-        first = f", for example {groups.fixed[0].value.name} axis {groups.fixed[0].axis}: {groups.fixed[0].reason}" if groups.fixed else ""
+    others = sorted({group.kind for group in groups})
+    if not of_kind and others:
+        wanted = " or ".join(sorted(selection.kinds))
         return PassOptionError(
-            f"the graph has no groups of {kinds} units that can be cut{first}", fix="graphopt show --groups lists what can be cut"
+            f"the graph has no groups of {wanted} units that can be cut, only of {' and '.join(others)} units",
+            fix="shrink-channels takes units of all kinds; graphopt show --groups lists them, and what can't be cut with the reason",
         )
+    if not of_kind:
+        first = f", for example {groups.fixed[0].value.name} axis {groups.fixed[0].axis}: {groups.fixed[0].reason}" if groups.fixed else ""
+        return PassOptionError(f"the graph has no groups of units that can be cut{first}", fix="graphopt show --groups lists the reasons")
     name, reason = skipped[-1]
+    wide = any("multiple_of" in reason for _, reason in skipped)
     return PassOptionError(
         f"nothing is left to cut of {counted(of_kind, 'group')}, for example {name}: {reason}",
-        fix="exclude less, or name other groups in only",
+        fix=f"exclude less, {'lower multiple_of, ' if wide else ''}or name other groups in only",
     )
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 
@@ -115,6 +117,19 @@ def test_an_identity_goes_exactly() -> None:
     inputs = random_inputs(before, seed=7)
     old, new = (Interpreter(item, precise=True).run(*inputs)[0] for item in (before, graph))
     assert float((old - new).abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("measure", ["output", "similarity"])
+def test_an_input_without_a_batch_is_one_sample(measure: Literal["output", "similarity"]) -> None:
+    text = """graph g(%x: f32[4]) {
+  param %one: f32[4,4]
+  param %two: f32[3,4]
+  %a: f32[4] = linear(%x, %one, none)
+  %y: f32[3] = linear(%a, %two, none)
+  return %y
+}"""
+    graph = filled(text)
+    assert RemoveLayers(count=1, measure=measure).apply_with(Rewriter(graph), _context(graph)).rewritten == 1
 
 
 @pytest.mark.parametrize("seed", range(4))

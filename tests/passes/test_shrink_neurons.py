@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from graphopt.errors import PassOptionError
+from graphopt.errors import PassError, PassOptionError
 from graphopt.passes.shrink.shrink_neurons import ShrinkNeurons
 from graphopt.pipeline.manager import PassManager
 from tests.support.folding import filled
@@ -40,8 +40,13 @@ def test_a_graph_without_neurons_says_so() -> None:
   return %last
 }}
 """
-    with pytest.raises(
-        PassOptionError,
-        match=r"the graph has no groups of neuron units that can be cut, for example stem\.weight axis 1: it is an axis of the input %x",
-    ):
+    with pytest.raises(PassOptionError, match="the graph has no groups of neuron units that can be cut, only of channel units"):
         ShrinkNeurons(ratio=0.5).run(filled(text))
+
+
+def test_strict_gives_the_words_of_the_error_and_no_other_advice() -> None:
+    graph = filled("graph g(%x: f32[1,4]) {\n  param %w: f32[3,4]\n  %y: f32[1,3] = linear(%x, %w, none)\n  return %y\n}\n")
+    with pytest.raises(PassError) as found:
+        PassManager([ShrinkNeurons(ratio=0.5)], strict=True).run(graph)
+    assert str(found.value).endswith("\n  fix: graphopt show --groups lists the reasons")
+    assert str(found.value).count("fix:") == 1

@@ -160,6 +160,20 @@ def test_many_batches_of_one_sample_and_few_large_ones(samples: int, batches: in
     assert _difference(before, graph, (4, 4, 6)) < 1e-7
 
 
+def test_inputs_without_a_batch_are_a_row_each() -> None:
+    graph = filled("""graph g(%x: f64[6]) {
+  param %w1: f64[8,6]
+  param %w2: f64[5,8]
+  param %b2: f64[5]
+  %a: f64[8] = linear(%x, %w1, none)
+  %y: f64[5] = linear(%a, %w2, %b2)
+  return %y
+}""")
+    before, record = _cut(graph, hand_made_group(graph, "a", 8, [("w1", 0, "written"), ("a", 0, "carried"), ("w2", 1, "read")]), [2, 5])
+    compensate(Rewriter(graph), before, record, _context((6,), batches=48), "least-squares")
+    assert _difference(before, graph, (6,)) < 1e-7
+
+
 def test_a_single_sample_has_nothing_to_hold_out_but_positions() -> None:
     graph = filled(LINEARS)
     before, record = _cut(graph, hand_made_group(graph, "a", 8, NEURONS, "neuron"), [2])
@@ -295,6 +309,26 @@ def test_the_last_layer_of_a_branch_takes_on_the_error_of_the_shortcut() -> None
         assert notes[0].startswith("compensation (least-squares) of 2 layers: ")
         errors.append(_difference(before, graph, (64, 6)))
     assert errors[0] < 0.8 * errors[1], errors
+
+
+def test_a_bias_that_is_added_behind_a_product_is_one() -> None:
+    """As in GPT-2: what is added to a product with a weight is fitted, and the shortcut is found behind it."""
+    products = RESIDUAL.replace("%w1: f64[8,6]", "%w1: f64[6,8]").replace("%w2: f64[6,8]", "%w2: f64[8,6]")
+    products = products.replace("linear(%s, %w1, none)", "matmul(%s, %w1)")
+    products = products.replace("%b: f64[n,6] = linear(%r, %w2, %b2)", "%m: f64[n,6] = matmul(%r, %w2)\n  %b: f64[n,6] = add(%m, %b2)")
+    errors: dict[str, float] = {}
+    for text, method in (
+        (products, "bias"),
+        (products, "least-squares"),
+        (products.replace("return %y", "return %y, %b"), "least-squares"),
+    ):
+        graph = filled(text)
+        before = graph.clone()
+        set_state(graph, "w0", _state(graph, "w0") * 0.9)
+        compensate_layers(Rewriter(graph), before, {}, _context((64, 6), batches=8), method)
+        assert not torch.equal(_state(graph, "b2"), _state(before, "b2"))
+        errors[f"{method} {len(graph.outputs)}"] = _difference(before, graph, (64, 6))
+    assert errors["least-squares 1"] < 0.8 * errors["least-squares 2"], errors
 
 
 def test_layers_that_can_not_be_fitted_say_why() -> None:

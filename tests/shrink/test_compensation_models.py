@@ -88,8 +88,8 @@ def _after(graph: Graph, gone: dict[str, numpy.ndarray], method: str, context: C
     return smaller, notes
 
 
-def _error(before: Graph, after: Graph) -> float:
-    (x,) = _data(1, seed=77)
+def _error(before: Graph, after: Graph, fresh: torch.Tensor | None = None) -> float:
+    x = _data(1, seed=77)[0] if fresh is None else fresh
     with torch.no_grad():
         old, new = before.to_module()(x), after.to_module()(x)
     return float((old - new).norm() / old.norm())
@@ -113,6 +113,51 @@ def test_copies_of_channels_are_taken_over(folded: bool) -> None:
     assert _error(graph, plain) > 0.05
     assert _error(graph, mended) < 1e-4, notes
     assert {name: state.type for name, state in mended.states.items()} == {name: state.type for name, state in plain.states.items()}
+
+
+class Tokens(nn.Module):
+    """Layers along tokens, whose rows are channels that others cut: mixers, gated MLPs, batch norms over tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, 16)
+        self.first, self.second = nn.Linear(6, 12), nn.Linear(12, 6)
+        self.convolution, self.norm = nn.Conv1d(6, 6, 1), nn.BatchNorm1d(6)
+        self.inner, self.outer = nn.Linear(16, 16), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`x` is [batch, 6 tokens, 8]."""
+        h = self.inner(torch.relu(self.embed(x)))
+        h = h + self.second(torch.relu(self.first(h.transpose(1, 2)))).transpose(1, 2)
+        return self.outer(torch.relu(self.norm(self.convolution(h))))
+
+
+class Broadcast(nn.Module):
+    """A branch is added to one number per sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.one, self.head = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(8, 1), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """`x` is [batch, 6, 8]."""
+        return self.head(self.one(x) + self.second(torch.relu(self.first(x))))
+
+
+@pytest.mark.parametrize("ratio", [0.4, 0.97])
+@pytest.mark.parametrize("make", [Tokens, Broadcast])
+def test_other_axes_than_channels_lose_positions_too(make: Callable[[], nn.Module], ratio: float) -> None:
+    torch.manual_seed(0)
+    batches = [torch.randn(16, 6, 8) + 0.5 for _ in range(9)]
+    graph = graphopt.capture(make().eval(), (batches[0],))
+    gone = _lowest(graph, axis_groups(graph), ratio)
+    plain, _ = _after(graph, gone, "none", Context())
+    errors: list[float] = []
+    for method in ("bias", "least-squares"):
+        mended, notes = _after(graph, gone, method, _context(batches[:8]))
+        assert not any("can't be matched" in note for note in notes), notes
+        errors.append(_error(graph, mended, batches[8]))
+    assert max(errors) < _error(graph, plain, batches[8])
 
 
 @pytest.mark.parametrize("folded", [False, True])

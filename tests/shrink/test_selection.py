@@ -173,9 +173,12 @@ def test_a_schedule_that_has_begun_may_leave_nothing_for_its_last_steps() -> Non
         (Selection(0.5, exclude=("*",)), r"nothing is left to cut of 2 groups, for example head: excluded by '\*'"),
         (
             Selection(0.5, kinds=frozenset({"head"})),
-            r"no groups of head units that can be cut, for example fc\.weight axis 0: %fc is an output",
+            r"no groups of head units that can be cut, only of channel units\n  fix: shrink-channels takes units of all kinds; ",
         ),
-        (Selection(0.5, multiple_of=512), r"nothing is left to cut of 2 groups, .* multiple_of=512 takes in steps of 512"),
+        (
+            Selection(0.5, multiple_of=512),
+            r"nothing is left to cut of 2 groups, .* multiple_of=512 takes in steps of 512\n  fix: exclude less, lower multiple_of, or",
+        ),
     ],
 )
 def test_wishes_that_mean_nothing(selection: Selection, message: str) -> None:
@@ -183,6 +186,12 @@ def test_wishes_that_mean_nothing(selection: Selection, message: str) -> None:
     fixed = [Fixed(_value("fc.weight", 10, 64), 0, "%fc is an output")]
     with pytest.raises(PassOptionError, match=message):
         _select(selection, groups, [FOUR, FOUR], fixed)
+
+
+def test_a_graph_without_groups_says_why() -> None:
+    fixed = [Fixed(_value("fc.weight", 10, 64), 0, "%fc is an output")]
+    with pytest.raises(PassOptionError, match=r"no groups of units that can be cut, for example fc\.weight axis 0: %fc is an output"):
+        _select(Selection(0.5), [], [], fixed)
 
 
 def test_a_layer_that_is_fixed_anyway_may_be_excluded() -> None:

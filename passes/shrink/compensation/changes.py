@@ -8,12 +8,14 @@ after:   %c = conv2d(%x, %w1)   fewer rows of %w1: what is left of %c is as it w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import torch
 
+from graphopt.analysis.axes.bundles import Bundles
 from graphopt.ir.graph import Graph, Node, Value
 
-__all__ = ["Kept", "changed_values", "kept_positions", "select_kept", "twin_of"]
+__all__ = ["Kept", "LeftAxes", "changed_values", "select_kept", "twin_of"]
 
 Kept = Mapping[str, Sequence[tuple[int, Sequence[int]]]]
 """State name -> (axis, positions that are kept), as in `graphopt.rewrite.cut.CutRecord.states`."""
@@ -57,7 +59,43 @@ def _same(before: Graph, after: Graph, old: object, new: object) -> bool:
     return old.name == new.name and (was is None) == (now is None) and (was is None or now is None or was.data is now.data)
 
 
-def kept_positions(kept: Kept, node: Node) -> tuple[int, ...] | None:
+class LeftAxes:
+    """Which positions of the axes of a result are left.
+
+    Channels are found by the states of the node. Other axes get shorter too, as where a layer works along tokens and channels
+    are what others see as samples: there an axis of a state that is the same axis position by position says it.
+    """
+
+    def __init__(self, before: Graph, kept: Kept) -> None:
+        self._before = before
+        self._kept = kept
+
+    def of(self, node: Node, twin: Node, channels: int) -> dict[int, tuple[int, ...]] | None:
+        """By axis, where some positions of the twin's result are gone; None where that can't be told. `channels` is an axis."""
+        was, now = twin.result.shape, node.result.shape
+        if len(was) != len(now):
+            return None
+        left: dict[int, tuple[int, ...]] = {}
+        for axis in (axis for axis in range(len(was)) if was[axis] != now[axis]):
+            positions = (_channels_left(self._kept, node) if axis == channels else None) or self._tied(twin.result, axis)
+            if positions is None or len(positions) != now[axis]:
+                return None
+            left[axis] = positions
+        return left
+
+    def _tied(self, value: Value, axis: int) -> tuple[int, ...] | None:
+        bundles, known = self._bundles
+        return known.get(bundles.find(bundles.number(value, axis)))
+
+    @cached_property
+    def _bundles(self) -> tuple[Bundles, Mapping[int, tuple[int, ...]]]:
+        bundles = Bundles(self._before)
+        states = self._before.states
+        cuts = ((states[name].value, axis, positions) for name, axes in self._kept.items() for axis, positions in axes)
+        return bundles, {bundles.find(bundles.number(value, axis)): tuple(positions) for value, axis, positions in cuts}
+
+
+def _channels_left(kept: Kept, node: Node) -> tuple[int, ...] | None:
     """The channels of a layer's or norm's result that are left, from what was taken of its states; None where all are."""
     axis = _OUTPUT_AXES.get(node.op)
     places = (
@@ -72,8 +110,8 @@ def kept_positions(kept: Kept, node: Node) -> tuple[int, ...] | None:
     return None
 
 
-def select_kept(tensor: torch.Tensor, axis: int, positions: Sequence[int] | None) -> torch.Tensor:
-    """The positions of an axis that are left; all where `positions` is None."""
-    if positions is None:
-        return tensor
-    return tensor.index_select(axis, torch.tensor(positions, dtype=torch.int64, device=tensor.device))
+def select_kept(tensor: torch.Tensor, left: Mapping[int, Sequence[int]]) -> torch.Tensor:
+    """The positions that are left, by axis; all of axes that are not named."""
+    for axis, positions in left.items():
+        tensor = tensor.index_select(axis, torch.tensor(positions, dtype=torch.int64, device=tensor.device))
+    return tensor

@@ -87,11 +87,13 @@ class LinearLayer:
         """
         windows = self._windows(x)
         channels_last = output.movedim(self.channel_axis(output), -1)
+        if channels_last.dim() == 1:  # a single row
+            windows, channels_last = windows.unsqueeze(0), channels_last.unsqueeze(0)
         positions = tuple(channels_last.shape[:-1])
         flat_targets = channels_last.reshape(-1, channels_last.shape[-1])
         step = max(64, CHUNK_ELEMENTS // max(self.groups * self.features, 1))
         for part in chosen.split(step):
-            index = torch.unravel_index(part, positions) if positions else ()
+            index = torch.unravel_index(part, positions)
             features = windows[index].reshape(len(part), self.groups, self.features).transpose(0, 1)
             targets = flat_targets[part].reshape(len(part), self.groups, self.outputs).transpose(0, 1)
             yield features.to(torch.float64), targets.to(torch.float64)

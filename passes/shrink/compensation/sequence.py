@@ -13,9 +13,9 @@ is kept where there is a checkpoint: after a kill the data goes through the laye
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 
@@ -24,11 +24,11 @@ from graphopt.ir.data import TensorData
 from graphopt.ir.graph import Graph, Node, Operand, State, Value
 from graphopt.passes.finished import Finished
 from graphopt.passes.shrink.compensation.batch_norm import fit_batch_norm
-from graphopt.passes.shrink.compensation.changes import Kept, changed_values, kept_positions, select_kept, twin_of
+from graphopt.passes.shrink.compensation.changes import Kept, LeftAxes, changed_values, select_kept, twin_of
 from graphopt.passes.shrink.compensation.fit import Sample, fit_layer, fit_shift
 from graphopt.passes.shrink.compensation.layers import is_linear_layer, linear_layer
 from graphopt.passes.shrink.compensation.outputs import output_error
-from graphopt.passes.shrink.compensation.shortcuts import shortcut_of
+from graphopt.passes.shrink.compensation.shortcuts import added_bias, shortcut_of
 from graphopt.passes.shrink.compensation.words import listed, memory_size, operand_name
 from graphopt.passes.shrink.statistics.stream import LIMIT_BYTES as LIMIT_OF_ONE_GRAPH
 from graphopt.passes.shrink.statistics.stream import Stream, batches_that_fit, computes_in_double
@@ -38,6 +38,9 @@ from graphopt.rewrite.rewriter import Rewriter
 __all__ = ["LIMIT_BYTES", "Compensation", "Method"]
 
 Method = Literal["bias", "least-squares"]
+
+_Left: TypeAlias = "Mapping[int, tuple[int, ...]]"
+"""By axis, the positions of a result that are left."""
 
 LIMIT_BYTES = 2 * LIMIT_OF_ONE_GRAPH
 """Most memory for values of all batches in both graphs (bytes)."""
@@ -78,7 +81,7 @@ class Compensation:
         self._rewriter = rewriter
         self._graph = rewriter.graph
         self._before = before
-        self._kept = kept
+        self._left = LeftAxes(before, kept)
         self._method: Method = method
         self._seed = seed
         self._progress = progress
@@ -175,28 +178,27 @@ class Compensation:
             return "there was no such layer before"
         self._new.advance(node)
         self._old.advance(twin, through=True)
-        kept = kept_positions(self._kept, node)
         axis = _channel_axis(node)
-        left = len(kept) if kept is not None else twin.result.shape[axis]
-        if left != node.result.shape[axis]:
+        left = self._left.of(node, twin, axis)
+        if left is None:
             return "its channels before and after can't be matched"
         if not self._old.knows(twin.result):
             return "nobody reads it"
 
         def found() -> dict[str, Any]:
-            made = self._find(node, twin, kept, axis)
+            made = self._find(node, twin, left, axis)
             return {"reason": made.reason, "better": made.better, "numbers": made.numbers}
 
         result = found() if self._finished is None else self._finished.result(key, found)
         return self._install(node, _Found(**result))
 
-    def _find(self, node: Node, twin: Node, kept: tuple[int, ...] | None, axis: int) -> _Found:
+    def _find(self, node: Node, twin: Node, left: _Left, axis: int) -> _Found:
         """New numbers for one node; the graph stays as it is."""
-        if self._is_exact(node, twin, kept, axis):
+        if self._is_exact(node, twin, left, axis):
             return _Found()
         if node.op == "batch_norm":
-            return self._fit_norm(node, twin, kept)
-        return self._fit_layer(node, twin, kept, axis)
+            return self._fit_norm(node, twin, left)
+        return self._fit_layer(node, twin, left, axis)
 
     def _install(self, node: Node, found: _Found) -> str | None:
         for name, numbers in found.numbers.items():
@@ -212,18 +214,18 @@ class Compensation:
             self._as_they_were.append(node.name)
         return found.reason
 
-    def _is_exact(self, node: Node, twin: Node, kept: tuple[int, ...] | None, axis: int) -> bool:
+    def _is_exact(self, node: Node, twin: Node, left: _Left, axis: int) -> bool:
         """True where what is left of the result is what it was, up to rounding: only rows were taken out so far."""
-        for sample in self._samples(node, twin, kept, axis):
+        for sample in self._samples(node, twin, left, axis):
             rounding = 100 * torch.finfo(sample.targets.dtype).eps
             if not bool((sample.targets - sample.outputs).abs().amax() <= rounding * sample.targets.abs().amax()):
                 return False
         return True
 
-    def _fit_layer(self, node: Node, twin: Node, kept: tuple[int, ...] | None, axis: int) -> _Found:
-        weight, bias = self._weight_to_fit(node), self._own_state(node, 2)
+    def _fit_layer(self, node: Node, twin: Node, left: _Left, axis: int) -> _Found:
+        weight, bias = self._weight_to_fit(node), self._bias(node)
         absorbed = (len(node.operands) < 3 or node.operands[2] is None) and self._norm_behind(node) is not None
-        samples = self._samples(node, twin, kept, axis)
+        samples = self._samples(node, twin, left, axis)
         numbers: dict[str, torch.Tensor] = {}
         if isinstance(weight, State):
             fits_shift = isinstance(bias, State) or absorbed
@@ -245,7 +247,7 @@ class Compensation:
         state = self._own_state(node, 1)
         return "its weight keeps its zeros" if isinstance(state, State) and state.type.sparsity is not None else state
 
-    def _fit_norm(self, node: Node, twin: Node, kept: tuple[int, ...] | None) -> _Found:
+    def _fit_norm(self, node: Node, twin: Node, left: _Left) -> _Found:
         if node.attrs["mode"] == "train":
             return _Found("it uses the statistics of each batch")
         states = [self._own_state(node, index) for index in range(1, 5)]
@@ -253,7 +255,7 @@ class Compensation:
         if missing:
             return _Found(missing[0])
         owned = [state for state in states if isinstance(state, State)]
-        samples = list(self._samples(node, twin, kept, 1))
+        samples = list(self._samples(node, twin, left, 1))
         if self._method == "bias":
             shift = fit_shift(samples, len(samples), 1)
             return _Found(better=False) if shift is None else _Found(better=True, numbers={owned[1].name: _moved(owned[1], shift.shift)})
@@ -263,16 +265,16 @@ class Compensation:
         numbers = (fit.weight, fit.bias, fit.statistics.mean, fit.statistics.var)
         return _Found(better=True, numbers={state.name: _stored(state, made) for state, made in zip(owned, numbers, strict=True)})
 
-    def _samples(self, node: Node, twin: Node, kept: tuple[int, ...] | None, axis: int) -> Iterator[Sample]:
+    def _samples(self, node: Node, twin: Node, left: _Left, axis: int) -> Iterator[Sample]:
         """What a node reads, gives and should give, batch by batch."""
         shortcut = self._shortcut(node)
         for batch in range(len(self._batches)):
             inputs = self._new.operand(batch, node.operands[0])
             (outputs,) = self._new.compute(batch, node)
-            targets = select_kept(self._old.operand(batch, twin.result), axis, kept)
+            targets = select_kept(self._old.operand(batch, twin.result), left)
             if shortcut is not None:
                 old, new, factor = shortcut
-                missing = select_kept(self._old.operand(batch, old), axis, kept) - self._new.operand(batch, new)
+                missing = select_kept(self._old.operand(batch, old), left) - self._new.operand(batch, new)
                 targets = targets + (missing if factor is None else missing * _along(factor, axis, missing.dim()))
             yield Sample(inputs, outputs, targets)
 
@@ -287,7 +289,7 @@ class Compensation:
         if found is None or twin is None:
             return None
         old, new = twin.operands[found[1]], found[0].operands[found[1]]
-        if not isinstance(old, Value) or not isinstance(new, Value) or old.name != new.name:
+        if not isinstance(old, Value) or not isinstance(new, Value) or old.name != new.name or old.shape != twin.result.shape:
             return None
         if not self._old.knows(old) or not self._new.knows(new):
             return None
@@ -321,6 +323,12 @@ class Compensation:
         if state.value.use_count > 1 or state.tied:
             return f"its {operand_name(node, index)} is shared"
         return state
+
+    def _bias(self, node: Node) -> State | str:
+        """The bias of a layer, also where it is added behind it, as to a product with a weight; or why it can't be changed."""
+        own = self._own_state(node, 2)
+        added = added_bias(node) if isinstance(own, str) else None
+        return own if added is None else self._own_state(*added)
 
 
 def _moved(state: State, change: torch.Tensor) -> torch.Tensor:

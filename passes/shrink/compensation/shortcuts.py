@@ -10,13 +10,13 @@ section 3.3 (the last layer of a residual branch recovers Y1 + Y2 - Y1').
 
 from __future__ import annotations
 
-from graphopt.ir.graph import Node, Value
+from graphopt.ir.graph import Node, Operand, Value
 
-__all__ = ["shortcut_of"]
+__all__ = ["added_bias", "shortcut_of"]
 
 
 def shortcut_of(node: Node) -> tuple[Node, int] | None:
-    """The addition that alone reads the node's result, behind dropout at most, and which operand of it the shortcut is."""
+    """The addition that alone reads the node's result, behind a bias and dropout at most, and which operand of it the shortcut is."""
     value = node.results[0]
     while True:
         uses = value.uses
@@ -29,5 +29,25 @@ def shortcut_of(node: Node) -> tuple[Node, int] | None:
         if user.op != "add":
             return None
         index = 1 - uses[0].index
+        if _is_bias(user.operands[index], value):
+            value = user.result
+            continue
         other = user.operands[index]
         return (user, index) if isinstance(other, Value) and other.shape == value.shape else None
+
+
+def added_bias(node: Node) -> tuple[Node, int] | None:
+    """The addition of one number per channel that alone reads a result with channels on the last axis, and which operand they are.
+
+    %m = matmul(%x, %weight)   %y = add(%m, %bias)
+    """
+    uses = node.results[0].uses
+    if node.op not in ("linear", "matmul") or len(uses) != 1 or uses[0].node.op != "add":
+        return None
+    index = 1 - uses[0].index
+    return (uses[0].node, index) if _is_bias(uses[0].node.operands[index], node.results[0]) else None
+
+
+def _is_bias(operand: Operand, value: Value) -> bool:
+    """True for one number per position of the last axis that no node computes."""
+    return isinstance(operand, Value) and operand.producer is None and len(value.shape) > 1 and operand.shape == value.shape[-1:]
