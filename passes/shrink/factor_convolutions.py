@@ -30,7 +30,7 @@ from graphopt.ir.graph import Graph, Node, State
 from graphopt.ops import CONVOLUTIONS
 from graphopt.passes.remove.common import int_of, ints_of
 from graphopt.passes.shrink.conv_factors import Factors, Form, channel_form, spatial_form, spatial_matrix, split
-from graphopt.passes.shrink.factors import Halves, factor_layers
+from graphopt.passes.shrink.factors import Halves, factor_layers, removes_nothing
 from graphopt.passes.shrink.layers import excluded, layer_name, own_dense_weight, own_weight
 from graphopt.passes.shrink.low_rank import basis_of_outputs, basis_of_weight, rank_for
 from graphopt.passes.shrink.statistics.stream import Stream
@@ -93,7 +93,8 @@ class FactorConvolutions(ContextPass):
     def _split(self, graph: Graph, node: Node, stream: Stream | None) -> Halves | str:
         """The two convolutions, or why this one stays."""
         name = layer_name(node)
-        weight = excluded(name, self.only, self.exclude) or own_dense_weight(graph, node)
+        reason = excluded(name, self.only, self.exclude) or removes_nothing(self.ratio, self.energy)
+        weight = reason or own_dense_weight(graph, node)
         if isinstance(weight, str):
             return weight
         groups = int_of(node.attrs["groups"])

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from graphopt.ir.graph import Graph, Node, State
-from graphopt.passes.shrink.factors import Halves, factor_layers
+from graphopt.passes.shrink.factors import Halves, factor_layers, removes_nothing
 from graphopt.passes.shrink.layers import excluded, layer_name, own_dense_weight, own_weight
 from graphopt.passes.shrink.low_rank import Basis, basis_of_inputs, basis_of_outputs, basis_of_weight, rank_for
 from graphopt.passes.shrink.statistics.stream import Stream
@@ -72,7 +72,7 @@ class FactorLinear(ContextPass):
     def _split(self, graph: Graph, node: Node, stream: Stream | None) -> Halves | str:
         """The two layers, or why this one stays."""
         name = layer_name(node)
-        reason = excluded(name, self.only, self.exclude)
+        reason = excluded(name, self.only, self.exclude) or removes_nothing(self.ratio, self.energy)
         weight = reason or own_dense_weight(graph, node)
         if isinstance(weight, str):
             return weight

@@ -22,7 +22,7 @@ from graphopt.pipeline.context import Context
 from graphopt.pipeline.passes import Outcome, Pass
 from graphopt.rewrite.rewriter import Rewriter
 
-__all__ = ["Attributes", "Halves", "Split", "factor_layers"]
+__all__ = ["Attributes", "Halves", "Split", "factor_layers", "removes_nothing"]
 
 Attributes: TypeAlias = Mapping[str, Attribute]
 
@@ -91,6 +91,11 @@ def factor_layers(
     elif use_data and count:
         notes.append("directions are those of the weights alone: there is no calibration data")
     return Outcome(count, tuple(skipped), (*notes, *finished.notes))
+
+
+def removes_nothing(ratio: float, energy: float | None) -> str | None:
+    """Why a layer stays at ratio 0: the largest rank with fewer parameters would lose something for next to nothing."""
+    return "ratio 0 removes nothing" if energy is None and ratio == 0 else None
 
 
 def _found(finished: Finished, number: int, split: Split, graph: Graph, node: Node, stream: Stream | None) -> Halves | str:

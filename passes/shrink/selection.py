@@ -25,7 +25,7 @@ from graphopt.errors import PassOptionError
 from graphopt.ops import family
 from graphopt.passes.shrink.names import GroupNames
 
-__all__ = ["Ranking", "Scores", "Selection", "select", "structure_of", "width_step"]
+__all__ = ["Ranking", "Scores", "Selection", "nothing_to_cut", "select", "structure_of", "width_step"]
 
 Ranking: TypeAlias = Literal["local", "global", "isomorphic"]
 Scores: TypeAlias = "Mapping[AxisGroup, NDArray[numpy.float64]]"
@@ -172,6 +172,12 @@ def _has_begun(groups: AxisGroups, selection: Selection) -> bool:
     return any(present.get(name, 1) != size for name, size in selection.sizes.items())
 
 
+def nothing_to_cut(groups: AxisGroups) -> PassOptionError:
+    """The error for a graph in which all axes have to stay as they are."""
+    first = f", for example {groups.fixed[0].value.name} axis {groups.fixed[0].axis}: {groups.fixed[0].reason}" if groups.fixed else ""
+    return PassOptionError(f"the graph has no groups of units that can be cut{first}", fix="graphopt show --groups lists the reasons")
+
+
 def _nothing_left(groups: AxisGroups, selection: Selection, of_kind: int, skipped: Sequence[tuple[str, str]]) -> PassOptionError:
     others = sorted({group.kind for group in groups})
     if not of_kind and others:
@@ -181,8 +187,7 @@ def _nothing_left(groups: AxisGroups, selection: Selection, of_kind: int, skippe
             fix="shrink-channels takes units of all kinds; graphopt show --groups lists them, and what can't be cut with the reason",
         )
     if not of_kind:
-        first = f", for example {groups.fixed[0].value.name} axis {groups.fixed[0].axis}: {groups.fixed[0].reason}" if groups.fixed else ""
-        return PassOptionError(f"the graph has no groups of units that can be cut{first}", fix="graphopt show --groups lists the reasons")
+        return nothing_to_cut(groups)
     name, reason = skipped[-1]
     wide = any("multiple_of" in reason for _, reason in skipped)
     return PassOptionError(

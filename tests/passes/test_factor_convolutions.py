@@ -147,6 +147,7 @@ def test_reasons() -> None:
         ("depth", "has 8 groups, needs 1"),
         ("full", "rank 1 needs 48 multiplications per position, the layer needs 576 and ratio 0.95 leaves less"),
     )
+    assert FactorConvolutions(ratio=0.0).apply_with(Rewriter(graph), Context()).skipped[0] == ("point", "ratio 0 removes nothing")
     skipped = FactorConvolutions(energy=0.0, only=("full",)).apply_with(Rewriter(graph), Context()).skipped
     assert ("point", "not in only=('full',)") in skipped
     assert skipped[-1][1].startswith("rank ")

@@ -162,6 +162,9 @@ def test_reasons() -> None:
         ("full", "rank 8 has 128 parameters, the layer has 64"),
         ("thin", "excluded by 'th*'"),
     )
+    outcome = FactorLinear(ratio=0.0).apply_with(Rewriter(graph), Context())
+    assert outcome.rewritten == 0
+    assert {reason for name, reason in outcome.skipped if name == "thin"} == {"ratio 0 removes nothing"}
     outcome = FactorLinear(ratio=0.5, only=("thin",)).apply_with(Rewriter(graph), Context())
     assert ("thin", "rank 1 has 9 parameters, ratio 0.5 leaves 4 of 8") in outcome.skipped
 

@@ -196,7 +196,7 @@ def test_graphs_without_groups_and_outputs_that_say_nothing_are_refused() -> Non
     silent = graphopt.capture(layers.eval(), (torch.ones(2, 4),))
     alone = graphopt.parse("graph g(%x: f32[2,4]) {\n  %y: f32[2,4] = mul(%x, 0.0)\n  return %y\n}\n")
     messages = (
-        (alone, "nothing is left to cut of 0 groups"),
+        (alone, "the graph has no groups of units that can be cut\n  fix: graphopt show --groups lists the reasons"),
         (
             silent,
             "on the calibration data have the squared sum 0.0, so errors can't be measured\n  fix: give data that the model answers to",

@@ -29,6 +29,7 @@ from graphopt.passes.shrink.budgets.search import Curve, UnreachableError, searc
 from graphopt.passes.shrink.budgets.sensitivity import first_batches, mending, metric_falls, output_errors, sensitivities
 from graphopt.passes.shrink.importance import score
 from graphopt.passes.shrink.names import GroupNames
+from graphopt.passes.shrink.selection import nothing_to_cut
 from graphopt.pipeline.calibration import Calibration
 from graphopt.pipeline.context import Context
 
@@ -176,6 +177,8 @@ class Planner:
                 self.skipped.append((group.name, f"{limits} leave its {group.size} units as they are"))
             else:
                 choices.append(Choice(group, widths))
+        if not len(self.groups):
+            raise nothing_to_cut(self.groups)
         if not choices:
             reason = f", for example {self.skipped[-1][0]}: {self.skipped[-1][1]}" if self.skipped else ""
             raise PassOptionError(
