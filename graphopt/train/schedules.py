@@ -159,6 +159,8 @@ class GradualPruning(Schedule):
         if not due:
             return
         parameters = weights_of(self.optimizer, self._given)
+        if not parameters:  # all of them are frozen now
+            return
         known = [self._masker.mask(parameter) for parameter in parameters]
         # What is masked goes before kept weights that are zero, as those that were just regrown.
         sizes = [

@@ -331,6 +331,26 @@ def test_a_bias_that_is_added_behind_a_product_is_one() -> None:
     assert errors["least-squares 1"] < 0.8 * errors["least-squares 2"], errors
 
 
+def test_a_shared_bias_behind_products_is_called_a_bias() -> None:
+    graph = filled("""graph g(%x: f64[n,6]) where n in [1, 64] {
+  param %w0: f64[8,6]
+  param %w1: f64[8,8]
+  param %w2: f64[8,8]
+  param %b: f64[8]
+  %s: f64[n,8] = linear(%x, %w0, none)
+  %m: f64[n,8] = matmul(%s, %w1)
+  %p: f64[n,8] = add(%m, %b)
+  %t: f64[n,8] = tanh(%p)
+  %k: f64[n,8] = matmul(%t, %w2)
+  %y: f64[n,8] = add(%b, %k)
+  return %y
+}""")
+    before = graph.clone()
+    set_state(graph, "w0", _state(graph, "w0") * 0.9)
+    notes = compensate_layers(Rewriter(graph), before, {}, _context((64, 6), batches=8), "bias")
+    assert any("its bias is shared: %m, %k" in note for note in notes), notes
+
+
 def test_layers_that_can_not_be_fitted_say_why() -> None:
     graph = filled("""graph g(%x: f64[n,6]) where n in [1, 64] {
   param %w1: f64[8,6]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -117,6 +119,64 @@ def test_other_networks_and_optimizers_are_left_alone() -> None:
     recover(network(0), batches(), teacher=network(1), optimizer=watched(sgd, seen), steps=2, accelerate=False)
     assert seen == [False] * 6
     recover(capture(network(0)), batches(), teacher=network(1), optimizer=other, steps=2, accelerate=False)
+
+
+class Flat(torch.optim.SGD):
+    """Looks at gradients as matrices, as optimizers that orthogonalise them do."""
+
+    def step(self, closure: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # torch overloads it
+        for parameter in self.param_groups[0]["params"]:
+            if parameter.grad is not None:
+                parameter.grad.view(parameter.shape[0], -1).mul_(0.5)
+        super().step()
+
+
+def test_optimizers_made_of_torchs_ones_are_left_alone_too() -> None:
+    recover(
+        capture(network(0)),
+        batches(),
+        teacher=capture(network(1)),
+        optimizer=lambda named: Flat([parameter for _, parameter in named], lr=0.01),
+        steps=2,
+        accelerate=False,
+    )
+
+
+class Viewed(nn.Module):
+    """A teacher whose code depends on how tensors lie."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = self.body(x)
+        return found.view(len(x), -1).view(found.shape)
+
+
+@pytest.mark.parametrize("memory_format", ["auto", "channels_last"])
+def test_a_teacher_that_is_a_module_stays_as_it_lies(memory_format: Literal["auto", "channels_last"]) -> None:
+    seen, teacher = list[bool](), Viewed().eval()
+    options: dict[str, Any] = {"steps": 2, "accelerate": False, "memory_format": memory_format}
+    recover(capture(network(0)), batches(), teacher=teacher, optimizer=watched(sgd, seen), **options)
+    assert seen == [True] * 2
+
+
+@pytest.mark.parametrize("memory_format", ["auto", "contiguous"])
+def test_the_numbers_of_a_teacher_are_never_written_to(memory_format: Literal["auto", "contiguous"], tmp_path: Path) -> None:
+    """They may be mapped from a file for reading: a write ends the process."""
+    teacher = network(1)
+    numpy.save(tmp_path / "weight.npy", teacher.get_parameter("3.weight").detach().numpy())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        mapped = torch.from_numpy(numpy.load(tmp_path / "weight.npy", mmap_mode="r"))
+    teacher.get_submodule("3").register_parameter("weight", nn.Parameter(mapped))
+    graph = capture(teacher)
+    data = graph.states["3.weight"].data
+    assert data is not None
+    assert data.tensor().data_ptr() == mapped.data_ptr()
+    recover(capture(network(0)), batches(), teacher=graph, steps=2, memory_format=memory_format, accelerate=False)
+    assert data.tensor().data_ptr() == mapped.data_ptr()
 
 
 def test_a_module_is_trained_channels_last_on_request_and_lies_as_before() -> None:

@@ -463,6 +463,19 @@ def test_frozen_parameters_keep_their_weights(start: Callable[[Any], Schedule | 
     assert not torch.equal(trained == 0, before[1] == 0)
 
 
+def test_gradual_pruning_waits_while_all_matrices_are_frozen() -> None:
+    weight, bias = weights(8, 8), nn.Parameter(torch.ones(8))
+    optimizer = SparseSGD([weight, bias], lr=0.1)
+    schedule = GradualPruning(optimizer, ratio=0.5, end=4, every=1, scope="global")
+    weight.requires_grad_(False)
+    schedule.step()
+    assert not (weight == 0).any()
+    weight.requires_grad_(True)
+    for _ in range(3):
+        schedule.step()
+    assert int((weight == 0).sum()) == 32
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_small_weights_in_half_precision_are_not_squared_to_zero(dtype: torch.dtype) -> None:
     weight = nn.Parameter(weights(8, 6).detach().mul(1e-4).to(dtype))

@@ -15,12 +15,11 @@ import torch
 from torch import nn
 
 from graphopt.errors import UsageError
-from graphopt.ir.graph import Graph
 from graphopt.ops import registry
-from graphopt.train.optimizers import SparseOptimizer
+from graphopt.train.optimizers import SparseAdamW, SparseSGD
 from graphopt.train.recovery.network import Network
 
-__all__ = ["Layout", "MemoryFormat", "chosen_layout", "laid_out"]
+__all__ = ["Layout", "MemoryFormat", "chosen_layout", "knows_no_strides", "laid_out"]
 
 MemoryFormat: TypeAlias = Literal["auto", "contiguous", "channels_last"]
 Layout: TypeAlias = Literal["contiguous", "channels_last"]
@@ -41,12 +40,18 @@ def chosen_layout(wanted: MemoryFormat, network: Network, optimizer: torch.optim
         return wanted
     if wanted != "auto":
         raise UsageError(f"memory_format is {wanted!r}, needs 'auto', 'contiguous' or 'channels_last'")
-    elementwise = isinstance(optimizer, SparseOptimizer | torch.optim.SGD | torch.optim.Adam | torch.optim.AdamW)
-    return "channels_last" if device.type == "cpu" and elementwise and _gains(network.graph) else None
+    elementwise = type(optimizer) in (SparseSGD, SparseAdamW, torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+    return "channels_last" if device.type == "cpu" and elementwise and _gains(network) else None
 
 
-def _gains(graph: Graph | None) -> bool:
-    if graph is None or not all(registry.is_canonical(node.op) for node in graph.nodes):
+def knows_no_strides(network: Network) -> bool:
+    """True for a graph of canonical ops; code of modules and opaque ops may depend on how tensors lie."""
+    return network.graph is not None and all(registry.is_canonical(node.op) for node in network.graph.nodes)
+
+
+def _gains(network: Network) -> bool:
+    graph = network.graph
+    if graph is None or not knows_no_strides(network):
         return False
     convolutions = [node for node in graph.nodes if node.op == "conv2d"]
     single = all(node.result.type.dtype.name == "f32" for node in convolutions)
@@ -55,9 +60,10 @@ def _gains(graph: Graph | None) -> bool:
 
 @contextmanager
 def laid_out(network: Network, layout: Layout | None, optimizer: torch.optim.Optimizer | None = None) -> Generator[None]:
-    """Weights of the network lie so, with what the optimizer remembers of them; afterwards in the memory in which they lay before.
+    """Weights of the network lie so, with what its optimizer remembers of them; afterwards in the memory in which they lay before.
 
     Parameters stay the same objects. Meanwhile the numbers are not shared with the graph, and outputs of `network.call` are contiguous.
+    Without an optimizer nothing is trained, and that memory is not written to: a teacher's may be the caller's.
     """
     if layout is None:
         yield
@@ -72,7 +78,7 @@ def laid_out(network: Network, layout: Layout | None, optimizer: torch.optim.Opt
     finally:
         network.contiguous_outputs = False
         for weight, old in before:
-            _lay(weight, old.copy_(weight.data), optimizer)
+            _lay(weight, old if optimizer is None else old.copy_(weight.data), optimizer)
 
 
 def _weights(network: Network) -> list[nn.Parameter]:

@@ -24,7 +24,7 @@ from graphopt.train.recovery.batch_norm import reestimate_batch_norm
 from graphopt.train.recovery.checkpoint import Checkpoint
 from graphopt.train.recovery.data import TrainingBatch, fixed_rows, items, read_batch
 from graphopt.train.recovery.device import Runtime
-from graphopt.train.recovery.layout import Layout, laid_out
+from graphopt.train.recovery.layout import Layout, knows_no_strides, laid_out
 from graphopt.train.recovery.losses import WHOLE, Losses, Share, mean_squares
 from graphopt.train.recovery.network import Network
 from graphopt.train.recovery.progress import ProgressBar
@@ -142,7 +142,7 @@ class Training:
     def _laid_out(self) -> Generator[None]:
         with contextlib.ExitStack() as stack:
             stack.enter_context(laid_out(self.student, self.layout, self.optimizer))
-            if self.teacher is not None:
+            if self.teacher is not None and knows_no_strides(self.teacher):
                 stack.enter_context(laid_out(self.teacher, self.layout))
             yield
 

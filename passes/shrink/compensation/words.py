@@ -16,7 +16,9 @@ def memory_size(size: int) -> str:
 
 
 def operand_name(node: Node, index: int) -> str:
-    """What people call an operand of a layer or norm."""
+    """What people call an operand of a layer or norm, or of the addition of a bias behind it."""
+    if node.op == "add":
+        return "bias"
     names = {"batch_norm": ("x", "scale", "shift", "mean", "variance")}.get(node.op, ("x", "weight", "bias"))
     return names[index]
 
