@@ -32,7 +32,7 @@ def notes(result: graphopt.Result, *, of_folder: bool) -> list[str]:
 
 def names(folder: Path) -> list[str]:
     """Files without the digests in the names of their folders."""
-    return [f"{path.parent.name.rsplit('-', 3)[0]}/{path.stem}" for path in sorted(folder.glob("*/*"))]
+    return [f"{path.parent.name.rsplit('-', 4)[0]}/{path.stem}" for path in sorted(folder.glob("*/*"))]
 
 
 def numbered(folder: str, name: str, count: int) -> list[str]:
