@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+_OF_FOLDER = re.compile(r"\d+ finished parts? |started anew: |computed again: ")
+
+
 def notes(result: graphopt.Result, *, of_folder: bool) -> list[str]:
     """What the pass says of the folder, or all else."""
     record = result.pipeline.records[0]
     assert record.status == "applied", record.exception
-    return [note for note in record.notes if ("finished part" in note or "started anew" in note) == of_folder]
+    return [note for note in record.notes if bool(_OF_FOLDER.match(note)) == of_folder]
 
 
 def names(folder: Path) -> list[str]:
@@ -77,7 +81,7 @@ def test_a_killed_pass_goes_on_and_ends_with_the_same_bits(pass_: str, blocks: b
     assert len(after) > len(before)
     assert notes(resumed, of_folder=False) == notes(whole, of_folder=False)
     said = f"{counted(len(kept), 'finished part')} {'was' if len(kept) == 1 else 'were'} read from {tmp_path}/"
-    assert [note.startswith(said) for note in notes(resumed, of_folder=True)] == [True] * ("importance" not in pass_)
+    assert [note.startswith(said) for note in notes(resumed, of_folder=True)] == [True]
     again = run(pass_, tmp_path, blocks=blocks)
     assert bits(again) == bits(whole)
     assert files(tmp_path) == after
@@ -106,3 +110,26 @@ def test_each_cut_of_several_has_a_folder(tmp_path: Path) -> None:
     before = files(tmp_path)
     assert bits(run(steps, tmp_path)) == bits(first) == bits(run(steps, None))
     assert files(tmp_path) == before
+
+
+IMPORTANCE = 'shrink-channels{ratio=0.5, importance="activation"}'
+
+
+def test_the_report_says_what_became_of_kept_importance(tmp_path: Path) -> None:
+    assert notes(run(IMPORTANCE, tmp_path), of_folder=True) == []
+    said = [f"started anew: what {tmp_path} holds of importance-activation was made with other data"]
+    assert notes(run(IMPORTANCE, tmp_path, data_seed=1), of_folder=True) == said
+    files_of_two = sorted(tmp_path.glob("*/batch-00002.safetensors"))
+    assert len(files_of_two) == 2
+    for file in files_of_two:
+        file.write_bytes(b"")
+    read, again = notes(run(IMPORTANCE, tmp_path), of_folder=True)
+    assert read.startswith(f"2 finished parts were read from {tmp_path}/importance-activation-")
+    assert again.startswith(f"computed again: checkpoint {tmp_path}/importance-activation-")
+
+
+def test_a_budget_says_what_was_read_of_importance_too(tmp_path: Path) -> None:
+    budget = 'shrink-to-budget{flops=0.7, multiple_of=1, importance="taylor"}'
+    assert notes(run(budget, tmp_path), of_folder=True) == []
+    read = notes(run(budget, tmp_path), of_folder=True)
+    assert [re.sub("^.*/|-[0-9a-f]{16}", "", note) for note in read] == ["importance-taylor", "shrink-to-budget"]

@@ -22,9 +22,10 @@ __all__ = ["KeptBatches"]
 
 
 class KeptBatches:
-    """The batches of one importance of one graph."""
+    """The batches of one importance of one graph; `notes` gets what there is to say of the files once all batches are through."""
 
-    def __init__(self, context: Context, calibration: Calibration, method: str, graph: Graph, groups: AxisGroups) -> None:
+    def __init__(self, context: Context, calibration: Calibration, method: str, graph: Graph, groups: AxisGroups, notes: list[str]) -> None:
+        self._notes = notes
         self._groups = groups
         self._calibration = calibration
         self._method = method
@@ -54,6 +55,7 @@ class KeptBatches:
                 return find(index, batch)
 
             yield batch, self._finished.result(f"batch-{index + 1:05}", found)
+        self._notes += self._finished.notes
 
     @staticmethod
     def packed(scores: Mapping[AxisGroup, Scores]) -> dict[str, torch.Tensor]:
