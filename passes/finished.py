@@ -25,7 +25,7 @@ from graphopt.errors import ArtifactError, PassError
 from graphopt.ir.graph import Graph
 from graphopt.pipeline.calibration import Batch, Calibration
 from graphopt.pipeline.context import Context
-from graphopt.train.recovery.checkpoint import Checkpoint, fingerprint
+from graphopt.train.recovery.checkpoint import Checkpoint, discard_unfinished, fingerprint
 
 __all__ = ["Finished"]
 
@@ -68,6 +68,7 @@ class Finished:
             if not self._folder.is_dir():
                 self._notes += _others(self._folder, pass_name, alike=several)
                 self._folder.mkdir(parents=True)
+            discard_unfinished(self._folder)
         except OSError as error:
             raise PassError(f"checkpoint {self._folder} can't be made: {error}", fix="give a folder that can be written to") from error
 

@@ -127,6 +127,23 @@ def test_a_damaged_file_is_computed_again(damage: Callable[[bytes], bytes], tmp_
     assert notes(run("sparsify-obs{ratio=0.6}", tmp_path))[0].startswith("5 finished parts were read from ")
 
 
+def test_folders_are_listed_as_often_for_many_parts_as_for_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[int] = []
+    glob = Path.glob
+
+    def counting(path: Path, pattern: str) -> Iterator[Path]:
+        listed[-1] += 1
+        return iter(glob(path, pattern))
+
+    monkeypatch.setattr(Path, "glob", counting)
+    for only in ('"6"', '"*"'):
+        listed.append(0)
+        run(f"sparsify-obs{{ratio=0.6, only=({only},)}}", tmp_path / str(len(listed)))
+    monkeypatch.undo()
+    assert [len(files(tmp_path / str(number))) for number in (1, 2)] == [1, 5]
+    assert listed[0] == listed[1]
+
+
 def test_weaker_trials_have_files_of_their_own(tmp_path: Path) -> None:
     """A budget relaxes the ratio: what was measured of the layers serves all ratios, and all trials are there after a kill."""
     x = torch.cat(data())
