@@ -2,10 +2,10 @@
 
     FOLDER/sparsify-obs-<options>-<weights>-<data>-<version>/layer-00003.safetensors        one file per layer, never written again
 
-The name of the folder is that of the run: digests of the pass with its options and seed, of the graphs with the bits of all their
-weights, of the calibration batches, and of the version of graphopt, whose passes may find other numbers than those of the next.
-Another run has another folder, so its layers are never mixed up with these. A file is
-put in its place in one step (`graphopt.train.recovery.checkpoint`), and writing one costs no more than its layer has numbers.
+The name of the folder is that of the run: digests of the pass with its options and the seed where it matters, of the graphs with
+the bits of all their weights, of the calibration batches, and of the version of graphopt, whose passes may find other numbers than
+those of the next. Another run has another folder, so its layers are never mixed up with these. A file is put in its place in one
+step (`graphopt.train.recovery.checkpoint`), and writing one costs no more than its layer has numbers.
 """
 
 from __future__ import annotations
@@ -48,8 +48,12 @@ class Finished:
         calibration: Calibration | None,
         *,
         several: bool = False,
+        seeded: bool = True,
     ) -> None:
-        """`several`: one pipeline may do this more than once, with other weights each time, which is nothing to be told."""
+        """`several`: one pipeline may do this more than once, with other weights each time, which is nothing to be told.
+
+        `seeded`: what is found depends on the seed.
+        """
         self._folder: Path | None = None
         self._run = ""
         self._loaded = 0
@@ -57,7 +61,7 @@ class Finished:
         if context.checkpoint is None:
             return
         parts = {
-            "options": fingerprint((), {**options, "seed": context.seed}),
+            "options": fingerprint((), {**options, "seed": context.seed} if seeded else options),
             "weights": _weights([graph] if isinstance(graph, Graph) else graph),
             "data": _data(calibration or ()),
             "version": fingerprint((), {"graphopt": graphopt.__version__, "format": _FORMAT}),

@@ -12,7 +12,7 @@ import torch
 
 import graphopt
 from graphopt.analysis.table import counted
-from tests.support.killed_pass import bits, files, kill, run
+from tests.support.killed_pass import bits, data, files, graph, kill, run
 
 
 @pytest.fixture(autouse=True)
@@ -133,3 +133,33 @@ def test_a_budget_says_what_was_read_of_importance_too(tmp_path: Path) -> None:
     assert notes(run(budget, tmp_path), of_folder=True) == []
     read = notes(run(budget, tmp_path), of_folder=True)
     assert [re.sub("^.*/|-[0-9a-f]{16}", "", note) for note in read] == ["importance-taylor", "shrink-to-budget"]
+
+
+@pytest.mark.parametrize(
+    ("pass_", "seeded"),
+    [
+        (IMPORTANCE, False),
+        (IMPORTANCE.replace("activation", "taylor"), True),
+        (COMPENSATED, True),
+        ("remove-blocks{count=1}", False),
+        ("factor-linear{ratio=0.6}", False),
+        ("factor-convolutions{ratio=0.3}", False),
+    ],
+)
+def test_what_does_not_depend_on_the_seed_is_read_with_another_one(pass_: str, seeded: bool, tmp_path: Path) -> None:
+    def with_seed(seed: int, folder: Path | None = tmp_path) -> graphopt.Result:
+        network = graph(blocks="remove" in pass_ or "convolutions" in pass_)
+        return graphopt.optimize(network, [pass_], check="off", calibration=data(), checkpoint=folder, seed=seed)
+
+    with_seed(0)
+    (said,) = notes(with_seed(1), of_folder=True)
+    assert said.startswith("started anew: " if seeded else tuple("123456789")), said
+    assert bits(with_seed(1)) == bits(with_seed(1, None))
+
+
+@pytest.mark.parametrize("pass_", ["factor-linear", "factor-convolutions", "shrink-kernels"])
+def test_a_graph_without_such_layers_leaves_no_folder(pass_: str, tmp_path: Path) -> None:
+    plain = graphopt.parse("graph plain(%x: f32[2,4]) {\n  %y: f32[2,4] = relu(%x)\n  return %y\n}\n")
+    result = graphopt.optimize(plain, [pass_], calibration=[torch.ones(2, 4)], checkpoint=tmp_path)
+    assert result.pipeline.records[0].status == "unchanged"
+    assert list(tmp_path.iterdir()) == []

@@ -31,7 +31,7 @@ class KeptBatches:
         self._method = method
         self._progress = context.progress
         options = {"groups": tuple((group.name, group.kind, group.size) for group in groups)}
-        self._finished = Finished(context, f"importance-{method}", options, graph, calibration, several=True)
+        self._finished = Finished(context, f"importance-{method}", options, graph, calibration, several=True, seeded=method != "activation")
 
     def __len__(self) -> int:
         return len(self._calibration)
