@@ -141,7 +141,7 @@ def test_the_bias_of_a_layer_whose_zeros_are_all_old_makes_up_for_layers_in_fron
     assert torch.equal(weights[0].tensor(), weights[1].tensor())
     assert context.calibration is not None
     means = [torch.cat([Interpreter(g, precise=True).run(*b.inputs)[0] for b in context.calibration]).mean(0) for g in (old, new)]
-    assert torch.allclose(*means, atol=1e-5), "the mean is all that a bias can make up for"
+    assert torch.allclose(means[0], means[1], atol=1e-5), "the mean is all that a bias can make up for"
 
 
 def test_one_layer_has_nothing_in_front_to_make_up_for() -> None:
