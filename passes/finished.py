@@ -1,32 +1,39 @@
 """Layers (or groups) that are finished, kept in files, so that a pass that is killed goes on behind the last one.
 
-    FOLDER/sparsify-obs-<options>-<weights>-<data>/layer-00003.safetensors        one file per layer, never written again
+    FOLDER/sparsify-obs-<options>-<weights>-<data>-<version>/layer-00003.safetensors        one file per layer, never written again
 
-The name of the folder is that of the run: digests of the pass with its options and seed, of the graphs with the bits of all their
-weights, and of the calibration batches. Another run has another folder, so its layers are never mixed up with these. A file is
-put in its place in one step (`graphopt.train.recovery.checkpoint`), and writing one costs no more than its layer has numbers.
+The name of the folder is that of the run: digests of the pass with its options and the seed where it matters, of the graphs with
+the bits of all their weights, of the calibration batches, and of the version of graphopt, whose passes may find other numbers than
+those of the next. Another run has another folder, so its layers are never mixed up with these. A file is put in its place in one
+step (`graphopt.train.recovery.checkpoint`), and writing one costs no more than its layer has numbers.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import graphopt
 from graphopt.analysis.table import counted
 from graphopt.backends.reference.interpreter import state_tensor
 from graphopt.errors import ArtifactError, PassError
 from graphopt.ir.graph import Graph
 from graphopt.pipeline.calibration import Batch, Calibration
 from graphopt.pipeline.context import Context
-from graphopt.train.recovery.checkpoint import Checkpoint, fingerprint
+from graphopt.train.recovery.checkpoint import Checkpoint, discard_unfinished, fingerprint
 
 __all__ = ["Finished"]
 
-_PARTS = ("options", "weights", "data")
+_PARTS = ("options", "weights", "data", "version")
 _DIGITS = 16
+
+_FORMAT = 1
+"""To be raised where what a pass keeps is read or made in another way within one version of graphopt."""
 
 
 class Finished:
@@ -41,8 +48,12 @@ class Finished:
         calibration: Calibration | None,
         *,
         several: bool = False,
+        seeded: bool = True,
     ) -> None:
-        """`several`: one pipeline may do this more than once, with other weights each time, which is nothing to be told."""
+        """`several`: one pipeline may do this more than once, with other weights each time, which is nothing to be told.
+
+        `seeded`: what is found depends on the seed.
+        """
         self._folder: Path | None = None
         self._run = ""
         self._loaded = 0
@@ -50,9 +61,10 @@ class Finished:
         if context.checkpoint is None:
             return
         parts = {
-            "options": fingerprint((), {**options, "seed": context.seed}),
+            "options": fingerprint((), {**options, "seed": context.seed} if seeded else options),
             "weights": _weights([graph] if isinstance(graph, Graph) else graph),
             "data": _data(calibration or ()),
+            "version": fingerprint((), {"graphopt": graphopt.__version__, "format": _FORMAT}),
         }
         self._run = fingerprint((), parts)
         self._folder = context.checkpoint / "-".join([pass_name, *(parts[part][:_DIGITS] for part in _PARTS)])
@@ -60,6 +72,7 @@ class Finished:
             if not self._folder.is_dir():
                 self._notes += _others(self._folder, pass_name, alike=several)
                 self._folder.mkdir(parents=True)
+            discard_unfinished(self._folder)
         except OSError as error:
             raise PassError(f"checkpoint {self._folder} can't be made: {error}", fix="give a folder that can be written to") from error
 
@@ -117,10 +130,19 @@ def _others(folder: Path, pass_name: str, *, alike: bool) -> list[str]:
     mine = folder.name.removeprefix(f"{pass_name}-").split("-")
     found = [other.name.removeprefix(f"{pass_name}-").split("-") for other in folder.parent.glob(f"{pass_name}-*") if other.is_dir()]
     differing = [
-        [part for part, here, there in zip(_PARTS, mine, parts, strict=True) if here != there] for parts in found if len(parts) == len(mine)
+        [part for part, here, there in zip_longest(_PARTS, mine, digests) if here != there]  # the first release wrote no version
+        for digests in found
+        if len(_PARTS) - 1 <= len(digests) <= len(_PARTS) and all(map(_is_digest, digests))
     ]
     differing = [parts for parts in differing if not alike or "weights" not in parts]
     if not differing:
         return []
     nearest = min(differing, key=len)
-    return [f"started anew: what {folder.parent} holds of {pass_name} was made with other {' and '.join(nearest)}"]
+    others = [part for part in nearest if part != "version"]
+    said = [*([f"other {' and '.join(others)}"] if others else []), *(["another version of graphopt"] if "version" in nearest else [])]
+    return [f"started anew: what {folder.parent} holds of {pass_name} was made with {' and '.join(said)}"]
+
+
+def _is_digest(text: str) -> bool:
+    """The rest of the name of another pass, such as `sensitivity`, is none."""
+    return re.fullmatch(f"[0-9a-f]{{{_DIGITS}}}", text) is not None

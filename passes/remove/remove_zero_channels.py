@@ -44,6 +44,9 @@ __all__ = ["RemoveZeroChannels"]
 
 Mask: TypeAlias = "NDArray[numpy.bool_]"
 
+_SHOWN = 8
+"""Channels that a reason names; a layer may have thousands."""
+
 
 @dataclass(frozen=True)
 class RemoveZeroChannels(Pass):
@@ -115,12 +118,19 @@ def _reasons(graph: Graph, classes: ChannelClasses, zeros: ZeroChannels, removab
         roots = classes.roots(track)
         staying = zeros.of(node.result) & ~removable[roots]
         if staying.any():
-            channel = int(staying.nonzero()[0][0])
-            why = by_class.get(int(roots[channel]), "a layer reads them where they are no longer zero, or they are the only ones")
-            count = int(staying.sum())
-            are = f"are zero, {channel} the first" if count > 1 else f"is zero, {channel}"
-            found.append((node.name, f"{counted(count, 'channel')} {are}, but {why}"))
+            channels: list[int] = staying.nonzero()[0].tolist()
+            they, are, ones = ("them", "they are", "ones") if len(channels) > 1 else ("it", "it is", "one")
+            read = f"a layer reads {they} where {are} no longer zero, or {are} the only {ones}"
+            why = by_class.get(int(roots[channels[0]]), read)
+            found.append((node.name, f"{_listed(channels)} zero, but {why}"))
     return found
+
+
+def _listed(channels: list[int]) -> str:
+    if len(channels) == 1:
+        return f"channel {channels[0]} is"
+    more = f" and {len(channels) - _SHOWN} more" if len(channels) > _SHOWN else ""
+    return f"channels {', '.join(map(str, channels[:_SHOWN]))}{more} are"
 
 
 class _Surgeon:

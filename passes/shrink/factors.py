@@ -65,7 +65,9 @@ def factor_layers(
     graph, calibration = rewriter.graph, context.calibration if use_data else None
     layers = [node for node in graph.nodes if node.op in ops]
     check_patterns(map(layer_name, layers), only=only, exclude=exclude)
-    finished = Finished(context, pass_.name, pass_.options(), graph, calibration)
+    if not layers:
+        return Outcome(0)
+    finished = Finished(context, pass_.name, pass_.options(), graph, calibration, seeded=False)
     stream = Stream.of(graph, calibration) if calibration is not None else None
     numbers = {node: number for number, node in enumerate(layers, 1)}
     skipped: list[tuple[str, str]] = []

@@ -72,7 +72,7 @@ class PartRemoval(ContextPass):
                 skipped.append((block.name, reason))
         wanted = min(self.count, len(left)) if self.count is not None else int(self.ratio * len(left) + 1e-9)
         options = {name: value for name, value in self.options().items() if name not in ("ratio", "count")}  # how far it goes
-        finished = Finished(context, self.name, options, rewriter.graph, context.calibration)
+        finished = Finished(context, self.name, options, rewriter.graph, context.calibration, seeded=False)
         parts, notes = self._remove(rewriter, left, wanted, context, context.calibration, finished)
         if not notes:
             asked = f"ratio {self.ratio}" if self.count is None else f"count {self.count}"

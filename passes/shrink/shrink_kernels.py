@@ -94,6 +94,8 @@ class ShrinkKernels(ContextPass):
             )
         kernels = [node for node in graph.nodes if node.op in CONVOLUTIONS or node.op in TRANSPOSED]
         check_patterns(map(layer_name, kernels), only=self.only, exclude=self.exclude)
+        if not kernels:
+            return Outcome(0)
         fits = context.calibration is not None and (self.refit or self.measure == "output")
         stream = Stream.of(graph, context.calibration) if fits and context.calibration is not None else None
         work = _Work(self, rewriter, stream, context.seed, Finished(context, self.name, self.options(), graph, context.calibration))

@@ -93,8 +93,8 @@ class ShrinkGroups(ContextPass):
             for group in groups:
                 sizes.setdefault(group.name, group.size)
                 kinds.setdefault(group.name, group.kind)
-            removal, reasons = select(groups, score(rewriter.graph, groups, self.importance, context), self._selection(step, sizes))
-            skipped = reasons
+            scores = score(rewriter.graph, groups, self.importance, context, notes)
+            removal, skipped = select(groups, scores, self._selection(step, sizes))
             if removal:
                 before = rewriter.graph.clone()
                 records.append(cut(rewriter, groups, removal))

@@ -7,7 +7,8 @@ The error of a layer's outputs on calibration data decides which weights go, and
 (`graphopt.passes.sparsify.obs`): those that the layer has in the dense network, so that layers make up for those in front of
 them; with `match="layer"` those that its own weights give on what arrives. Where the layer has a bias of its own, it takes up
 the mean of what is lost. Where zeros by size, or by size times input, come nearer to these outputs once the others are fitted,
-those are taken. A layer keeps the zeros that it has; one that was made sparse before is fitted to its own weights.
+those are taken. A layer keeps the zeros that it has; one that was made sparse before is fitted to its own weights,
+and its bias makes up for layers in front also where it gets no more zeros.
 
 A layer that reads more numbers at once than are solved together (6144) is solved in parts, as if the parts were uncorrelated.
 
@@ -85,7 +86,7 @@ class SparsifyOBS(DataAwarePass):
                 if has_bias:
                     shift[group] += old @ found.dense_mean - pruned.weight @ found.mean
         assert layer.weight.data is not None, "find_layers asked for numbers"
-        if not bool((goes & (matrix != 0)).any()):
+        if not bool((goes & (matrix != 0)).any()) and not _sparse_already(matrix):
             return Solution(layer.weight.data.tensor())  # a layer that has no room for a zero stays as it is, its bias too
         weight = torch.where(from_matrix(goes, layer, pattern), 0.0, from_matrix(result, layer, pattern)).to(
             layer.weight.data.tensor().dtype
@@ -103,7 +104,10 @@ def _aim(weight: torch.Tensor, moments: Moments) -> torch.Tensor | None:
 
     Of a matrix that is sparse already the fitted weights without those on its zeros would be no fit: it keeps to its own.
     """
-    zeros = weight == 0
-    if moments.cross is moments.gram or float(zeros.double().mean()) > _SPARSE_ALREADY:
+    if moments.cross is moments.gram or _sparse_already(weight):
         return None
-    return torch.where(zeros, 0.0, aimed(weight, moments.gram, moments.cross, damping=_AIM_DAMPING))
+    return torch.where(weight == 0, 0.0, aimed(weight, moments.gram, moments.cross, damping=_AIM_DAMPING))
+
+
+def _sparse_already(weight: torch.Tensor) -> bool:
+    return float((weight == 0).double().mean()) > _SPARSE_ALREADY

@@ -72,21 +72,25 @@ def test_one_channel_is_kept() -> None:
     ("op", "reason"),
     [
         ("softmax(%a) {axis=1}", "%b is a softmax that mixes them"),
-        ("exp(%a)", "a layer reads them where they are no longer zero, or they are the only ones"),
+        ("exp(%a)", "a layer reads it where it is no longer zero, or it is the only one"),
     ],
 )
 def test_what_stays_says_why(op: str, reason: str) -> None:
     graph = filled(BEFORE.replace("relu(%a)", op))
     _zero(graph, "w1", rows=(2,))
     (skipped,) = check_pass(RemoveZeroChannels(), graph, rewritten=0).skipped
-    assert skipped == ("a", f"1 channel is zero, 2, but {reason}")
+    assert skipped == ("a", f"channel 2 is zero, but {reason}")
 
 
-def test_an_output_keeps_its_channels() -> None:
-    graph = filled(BEFORE.replace("return %y", "return %y, %b"))
-    _zero(graph, "w1", rows=(2, 3))
+@pytest.mark.parametrize(
+    ("width", "rows", "named"), [(8, (2, 5), "2, 5"), (16, tuple(range(4, 15)), "4, 5, 6, 7, 8, 9, 10, 11 and 3 more")]
+)
+def test_an_output_keeps_its_channels(width: int, rows: tuple[int, ...], named: str) -> None:
+    wide = BEFORE.replace("return %y", "return %y, %b").replace("f32[8,3,", f"f32[{width},3,").replace("f32[4,8,", f"f32[4,{width},")
+    graph = filled(wide.replace("f32[2,8,", f"f32[2,{width},"))
+    _zero(graph, "w1", rows=rows)
     (skipped,) = check_pass(RemoveZeroChannels(), graph, rewritten=0).skipped
-    assert skipped == ("a", "2 channels are zero, 2 the first, but %b is an output")
+    assert skipped == ("a", f"channels {named} are zero, but %b is an output")
 
 
 def test_groups_other_than_depthwise_keep_their_channels() -> None:

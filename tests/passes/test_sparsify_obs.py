@@ -126,6 +126,24 @@ def test_a_layer_without_room_for_a_zero_keeps_weight_and_bias() -> None:
         assert torch.equal(found.weight, layers[3].numbers().to(found.weight.dtype)) is not changes
 
 
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
+def test_the_bias_of_a_layer_whose_zeros_are_all_old_makes_up_for_layers_in_front(pattern: str) -> None:
+    def before() -> Graph:
+        graph = deep()
+        run_pass(SparsifyNM(only=("w5",), dense_ends=False), graph)
+        return graph
+
+    old, new, context = before(), before(), vectors(seed=0)
+    run_pass(SparsifyOBS(pattern=pattern, ratio=0.5, only=("w4", "w5"), dense_ends=False), new, context)
+    weights = [graph.states["w5"].data for graph in (old, new)]
+    assert weights[0] is not None
+    assert weights[1] is not None
+    assert torch.equal(weights[0].tensor(), weights[1].tensor())
+    assert context.calibration is not None
+    means = [torch.cat([Interpreter(g, precise=True).run(*b.inputs)[0] for b in context.calibration]).mean(0) for g in (old, new)]
+    assert torch.allclose(means[0], means[1], atol=1e-5), "the mean is all that a bias can make up for"
+
+
 def test_one_layer_has_nothing_in_front_to_make_up_for() -> None:
     graphs = [deep(), deep()]
     for graph, match in zip(graphs, ("dense", "layer"), strict=True):

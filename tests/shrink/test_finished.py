@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 
 import graphopt
 from graphopt.analysis.table import counted
-from tests.support.killed_pass import bits, files, kill, run
+from tests.support.killed_pass import bits, data, files, graph, kill, run
 
 
 @pytest.fixture(autouse=True)
@@ -23,16 +24,19 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+_OF_FOLDER = re.compile(r"\d+ finished parts? |started anew: |computed again: ")
+
+
 def notes(result: graphopt.Result, *, of_folder: bool) -> list[str]:
     """What the pass says of the folder, or all else."""
     record = result.pipeline.records[0]
     assert record.status == "applied", record.exception
-    return [note for note in record.notes if ("finished part" in note or "started anew" in note) == of_folder]
+    return [note for note in record.notes if bool(_OF_FOLDER.match(note)) == of_folder]
 
 
 def names(folder: Path) -> list[str]:
     """Files without the digests in the names of their folders."""
-    return [f"{path.parent.name.rsplit('-', 3)[0]}/{path.stem}" for path in sorted(folder.glob("*/*"))]
+    return [f"{path.parent.name.rsplit('-', 4)[0]}/{path.stem}" for path in sorted(folder.glob("*/*"))]
 
 
 def numbered(folder: str, name: str, count: int) -> list[str]:
@@ -77,7 +81,7 @@ def test_a_killed_pass_goes_on_and_ends_with_the_same_bits(pass_: str, blocks: b
     assert len(after) > len(before)
     assert notes(resumed, of_folder=False) == notes(whole, of_folder=False)
     said = f"{counted(len(kept), 'finished part')} {'was' if len(kept) == 1 else 'were'} read from {tmp_path}/"
-    assert [note.startswith(said) for note in notes(resumed, of_folder=True)] == [True] * ("importance" not in pass_)
+    assert [note.startswith(said) for note in notes(resumed, of_folder=True)] == [True]
     again = run(pass_, tmp_path, blocks=blocks)
     assert bits(again) == bits(whole)
     assert files(tmp_path) == after
@@ -106,3 +110,56 @@ def test_each_cut_of_several_has_a_folder(tmp_path: Path) -> None:
     before = files(tmp_path)
     assert bits(run(steps, tmp_path)) == bits(first) == bits(run(steps, None))
     assert files(tmp_path) == before
+
+
+IMPORTANCE = 'shrink-channels{ratio=0.5, importance="activation"}'
+
+
+def test_the_report_says_what_became_of_kept_importance(tmp_path: Path) -> None:
+    assert notes(run(IMPORTANCE, tmp_path), of_folder=True) == []
+    said = [f"started anew: what {tmp_path} holds of importance-activation was made with other data"]
+    assert notes(run(IMPORTANCE, tmp_path, data_seed=1), of_folder=True) == said
+    files_of_two = sorted(tmp_path.glob("*/batch-00002.safetensors"))
+    assert len(files_of_two) == 2
+    for file in files_of_two:
+        file.write_bytes(b"")
+    read, again = notes(run(IMPORTANCE, tmp_path), of_folder=True)
+    assert read.startswith(f"2 finished parts were read from {tmp_path}/importance-activation-")
+    assert again.startswith(f"computed again: checkpoint {tmp_path}/importance-activation-")
+
+
+def test_a_budget_says_what_was_read_of_importance_too(tmp_path: Path) -> None:
+    budget = 'shrink-to-budget{flops=0.7, multiple_of=1, importance="taylor"}'
+    assert notes(run(budget, tmp_path), of_folder=True) == []
+    read = notes(run(budget, tmp_path), of_folder=True)
+    assert [re.sub("^.*/|-[0-9a-f]{16}", "", note) for note in read] == ["importance-taylor", "shrink-to-budget"]
+
+
+@pytest.mark.parametrize(
+    ("pass_", "seeded"),
+    [
+        (IMPORTANCE, False),
+        (IMPORTANCE.replace("activation", "taylor"), True),
+        (COMPENSATED, True),
+        ("remove-blocks{count=1}", False),
+        ("factor-linear{ratio=0.6}", False),
+        ("factor-convolutions{ratio=0.3}", False),
+    ],
+)
+def test_what_does_not_depend_on_the_seed_is_read_with_another_one(pass_: str, seeded: bool, tmp_path: Path) -> None:
+    def with_seed(seed: int, folder: Path | None = tmp_path) -> graphopt.Result:
+        network = graph(blocks="remove" in pass_ or "convolutions" in pass_)
+        return graphopt.optimize(network, [pass_], check="off", calibration=data(), checkpoint=folder, seed=seed)
+
+    with_seed(0)
+    (said,) = notes(with_seed(1), of_folder=True)
+    assert said.startswith("started anew: " if seeded else tuple("123456789")), said
+    assert bits(with_seed(1)) == bits(with_seed(1, None))
+
+
+@pytest.mark.parametrize("pass_", ["factor-linear", "factor-convolutions", "shrink-kernels"])
+def test_a_graph_without_such_layers_leaves_no_folder(pass_: str, tmp_path: Path) -> None:
+    plain = graphopt.parse("graph plain(%x: f32[2,4]) {\n  %y: f32[2,4] = relu(%x)\n  return %y\n}\n")
+    result = graphopt.optimize(plain, [pass_], calibration=[torch.ones(2, 4)], checkpoint=tmp_path)
+    assert result.pipeline.records[0].status == "unchanged"
+    assert list(tmp_path.iterdir()) == []

@@ -76,6 +76,28 @@ def test_other_weights_data_or_options_start_anew(tmp_path: Path) -> None:
     assert notes(run("sparsify-obs{ratio=0.6}", tmp_path))[0].startswith("5 finished parts were read from ")
 
 
+def test_what_another_version_made_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pass_, said = "sparsify-obs{ratio=0.6}", f"started anew: what {tmp_path} holds of sparsify-obs was made with "
+    run(pass_, tmp_path)
+    (tmp_path / "sparsify-obs-sensitivity-0000000000000000-0000000000000000-0000000000000000").mkdir()  # of another pass
+    before = files(tmp_path)
+    monkeypatch.setattr(graphopt, "__version__", "99.0")
+    assert notes(run(pass_, tmp_path)) == [f"{said}another version of graphopt"]
+    assert len(files(tmp_path)) == 2 * len(before)
+    monkeypatch.setattr(graphopt, "__version__", "99.1")
+    assert notes(run(pass_, tmp_path, data_seed=1)) == [f"{said}other data and another version of graphopt"]
+    monkeypatch.undo()
+    assert notes(run(pass_, tmp_path))[0].startswith("5 finished parts were read from ")
+
+
+def test_a_folder_without_a_version_is_not_read(tmp_path: Path) -> None:
+    run("sparsify-obs{ratio=0.6}", tmp_path)
+    (folder,) = tmp_path.iterdir()
+    folder.rename(folder.with_name(folder.name.rpartition("-")[0]))
+    said = f"started anew: what {tmp_path} holds of sparsify-obs was made with another version of graphopt"
+    assert notes(run("sparsify-obs{ratio=0.6}", tmp_path)) == [said]
+
+
 def truncated(content: bytes) -> bytes:
     return content[: len(content) // 2]
 
@@ -103,6 +125,23 @@ def test_a_damaged_file_is_computed_again(damage: Callable[[bytes], bytes], tmp_
     assert again.startswith(f"computed again: checkpoint {file} can't be read: ")
     assert not left_over.exists()
     assert notes(run("sparsify-obs{ratio=0.6}", tmp_path))[0].startswith("5 finished parts were read from ")
+
+
+def test_folders_are_listed_as_often_for_many_parts_as_for_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[int] = []
+    glob = Path.glob
+
+    def counting(path: Path, pattern: str) -> Iterator[Path]:
+        listed[-1] += 1
+        return iter(glob(path, pattern))
+
+    monkeypatch.setattr(Path, "glob", counting)
+    for only in ('"6"', '"*"'):
+        listed.append(0)
+        run(f"sparsify-obs{{ratio=0.6, only=({only},)}}", tmp_path / str(len(listed)))
+    monkeypatch.undo()
+    assert [len(files(tmp_path / str(number))) for number in (1, 2)] == [1, 5]
+    assert listed[0] == listed[1]
 
 
 def test_weaker_trials_have_files_of_their_own(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from torch import nn
 import graphopt
 from graphopt.errors import ArtifactError, UsageError
 from graphopt.train import recover
-from graphopt.train.recovery.checkpoint import read
+from graphopt.train.recovery.checkpoint import Checkpoint, read
 from tests.support.recovering import batches, bits, capture, network, sparse
 
 SCRIPT = """
@@ -167,8 +167,13 @@ def test_a_finished_run_returns_at_once(tmp_path: Path, student: graphopt.Graph,
     options: dict[str, Any] = {"teacher": teacher, "steps": 3, "checkpoint": tmp_path / "done.pt", "accelerate": False}
     other: dict[str, Any] = {**options, "steps": 4}
     first = recover(student, batches(), **options)
+    left_over, another = tmp_path / "done.pt.123.part", tmp_path / "other.pt.123.part"
+    for part in (left_over, another):
+        part.write_bytes(b"killed while it wrote")
     second = recover(student, iter(()), **options)
     assert second.resumed_at == 3
+    assert not left_over.exists()
+    assert another.exists(), "of a run that may be alive"
     assert bits(first.module) == bits(second.module)
     text = r"done.pt is that of another run: the model, the teacher or an option differs\n  fix: give the same arguments"
     cases: tuple[tuple[graphopt.Graph, dict[str, Any]], ...] = (
@@ -183,3 +188,23 @@ def test_a_finished_run_returns_at_once(tmp_path: Path, student: graphopt.Graph,
     (tmp_path / "done.pt").write_bytes(b"PK not a checkpoint")
     with pytest.raises(ArtifactError, match=r"done.pt can't be read: .*\n  fix: delete it|(?s:done.pt can't be read)"):
         recover(student, batches(), **options)
+
+
+def test_time_to_write_grows_with_tensors_and_not_with_their_square(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    address = torch.Tensor.data_ptr
+
+    def counted(tensor: torch.Tensor) -> int:
+        calls.append(1)
+        return address(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "data_ptr", counted)
+    whole = torch.arange(12.0)
+    content = {"tensors": [*(torch.full((2,), float(index)) for index in range(200)), whole, whole, whole[:4]]}
+    checkpoint = Checkpoint(tmp_path / "many.pt", "run")
+    checkpoint.save(content)
+    monkeypatch.undo()
+    assert len(calls) < 20 * len(content["tensors"])
+    found = checkpoint.load()
+    assert found is not None
+    assert all(torch.equal(a, b) for a, b in zip(found["tensors"], content["tensors"], strict=True))

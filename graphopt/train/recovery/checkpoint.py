@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from graphopt.errors import ArtifactError, UsageError
 
-__all__ = ["Checkpoint", "fingerprint", "read"]
+__all__ = ["Checkpoint", "discard_unfinished", "fingerprint", "read"]
 
 _FORMAT = 1
 
@@ -36,6 +36,12 @@ def fingerprint(tensors: Iterable[tuple[str, torch.Tensor]], options: Mapping[st
         digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
         digest.update(memoryview(cast("Any", plain.reshape(-1).view(torch.uint8).numpy())))
     return digest.hexdigest()
+
+
+def discard_unfinished(folder: Path, name: str = "*") -> None:
+    """Remove what runs left that were killed while they wrote the file `name`, or any. It looks at all files of the folder."""
+    for part in folder.glob(f"{name}.*.part"):
+        part.unlink(missing_ok=True)
 
 
 class Checkpoint:
@@ -58,7 +64,7 @@ class Checkpoint:
         made = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
         try:
             tensors: dict[str, torch.Tensor] = {}
-            text = json.dumps(_encoded(dict(content), tensors))
+            text = json.dumps(_encoded(dict(content), tensors, set()))
             save_file(tensors, made, metadata={"format": str(_FORMAT), "run": self._run, "content": text})
             with made.open("rb") as file:
                 os.fsync(file.fileno())
@@ -74,8 +80,6 @@ class Checkpoint:
             ArtifactError: the file is damaged.
             UsageError: it is that of another run.
         """
-        for part in self.path.parent.glob(f"{self.path.name}.*.part"):
-            part.unlink(missing_ok=True)  # of a run that was killed while it wrote
         if not self.path.exists():
             return None
         try:
@@ -104,21 +108,21 @@ def read(path: Path) -> tuple[str, str, dict[str, Any]]:
     return header["format"], header["run"], content
 
 
-def _encoded(value: Any, tensors: dict[str, torch.Tensor]) -> list[Any]:
-    """Nested data as JSON: [kind, content]; tensors by name, each with memory of its own."""
+def _encoded(value: Any, tensors: dict[str, torch.Tensor], taken: set[int]) -> list[Any]:
+    """Nested data as JSON: [kind, content]; tensors by name, each with memory of its own, whose addresses are `taken`."""
     match value:
         case torch.Tensor():
             name = str(len(tensors))
             plain = value.detach().cpu().contiguous()
-            taken = {tensor.data_ptr() for tensor in tensors.values()}
             tensors[name] = plain.clone() if plain.data_ptr() in taken else plain
+            taken.add(tensors[name].data_ptr())
             return ["tensor", name]
         case None | bool() | int() | float() | str():
             return ["value", value]
         case dict():
-            return ["dict", [[_encoded(key, tensors), _encoded(item, tensors)] for key, item in value.items()]]
+            return ["dict", [[_encoded(key, tensors, taken), _encoded(item, tensors, taken)] for key, item in value.items()]]
         case list() | tuple():
-            return ["list" if isinstance(value, list) else "tuple", [_encoded(item, tensors) for item in value]]
+            return ["list" if isinstance(value, list) else "tuple", [_encoded(item, tensors, taken) for item in value]]
         case _:
             raise UsageError(f"a checkpoint can't hold a {type(value).__name__}", fix="give numbers, texts, tensors, lists and dicts")
 

@@ -21,7 +21,7 @@ from graphopt.errors import GraphoptError, UsageError
 from graphopt.pipeline.context import Metric
 from graphopt.train.batched.measure import watched_memory
 from graphopt.train.recovery.batch_norm import reestimate_batch_norm
-from graphopt.train.recovery.checkpoint import Checkpoint
+from graphopt.train.recovery.checkpoint import Checkpoint, discard_unfinished
 from graphopt.train.recovery.data import TrainingBatch, fixed_rows, items, read_batch
 from graphopt.train.recovery.device import Runtime
 from graphopt.train.recovery.layout import Layout, knows_no_strides, laid_out
@@ -366,8 +366,10 @@ class Training:
 
     def resume(self) -> int:
         """Go on from the checkpoint where there is one; the number of steps that are done."""
-        found = self.checkpoint.load() if self.checkpoint is not None else None
+        found = None
         if self.checkpoint is not None:
+            discard_unfinished(self.checkpoint.path.parent, self.checkpoint.path.name)
+            found = self.checkpoint.load()
             self._agree(self.checkpoint, found)
         if found is None:
             return 0

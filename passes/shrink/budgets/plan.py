@@ -104,7 +104,7 @@ class Planner:
         self.device = device or Device(options.target, options.threads)
         self.skipped: list[tuple[str, str]] = []
         self.limits = dict(options.goals)
-        self.read: tuple[str, ...] = ()
+        self.read: list[str] = []
         """Notes on what was read from the checkpoint."""
 
     def run(self) -> Plan:
@@ -133,7 +133,7 @@ class Planner:
         if known is not None:
             return known
         choices = self._choices()
-        scores = score(self.graph, self.groups, self.options.importance, self.context)
+        scores = score(self.graph, self.groups, self.options.importance, self.context, self.read)
         savings = self._savings(choices)
         if savings is not None:
             choices, savings = self._faster(choices, savings)
@@ -225,7 +225,7 @@ class Planner:
         tell = self._part("measuring sensitivity", start, 0.9)
         mend = mending(self.graph, few, options.compensation, self.context.seed)
         curves = sensitivities(self.graph, choices, scores, measure, points=options.points, tell=tell, mend=mend, finished=finished)
-        self.read = () if finished is None else finished.notes
+        self.read += () if finished is None else finished.notes
         return curves
 
     def _finished(self) -> Finished:

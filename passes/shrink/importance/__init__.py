@@ -38,17 +38,21 @@ from graphopt.pipeline.context import Context
 
 __all__ = ["METHODS", "needs_data", "score"]
 
-Score = Callable[[Graph, AxisGroups, Context], dict[AxisGroup, Scores]]
+Score = Callable[[Graph, AxisGroups, Context, list[str]], dict[AxisGroup, Scores]]
 
 _TABLE: dict[str, Score] = {
-    "l1": lambda graph, groups, context: norm_scores(graph, groups, 1),
-    "l2": lambda graph, groups, context: norm_scores(graph, groups, 2),
-    "bn-scale": lambda graph, groups, context: batch_norm_scales(graph, groups),
-    "taylor": lambda graph, groups, context: taylor_scores(graph, groups, _data("taylor", graph, groups, context), context.seed),
-    "hessian": lambda graph, groups, context: hessian_scores(graph, groups, _data("hessian", graph, groups, context), context.seed),
-    "activation": lambda graph, groups, context: activation_sizes(graph, groups, _data("activation", graph, groups, context)),
-    "geometric-median": lambda graph, groups, context: geometric_median_distances(graph, groups),
-    "random": lambda graph, groups, context: random_scores(groups, context.seed),
+    "l1": lambda graph, groups, context, notes: norm_scores(graph, groups, 1),
+    "l2": lambda graph, groups, context, notes: norm_scores(graph, groups, 2),
+    "bn-scale": lambda graph, groups, context, notes: batch_norm_scales(graph, groups),
+    "taylor": lambda graph, groups, context, notes: taylor_scores(
+        graph, groups, _data("taylor", graph, groups, context, notes), context.seed
+    ),
+    "hessian": lambda graph, groups, context, notes: hessian_scores(
+        graph, groups, _data("hessian", graph, groups, context, notes), context.seed
+    ),
+    "activation": lambda graph, groups, context, notes: activation_sizes(graph, groups, _data("activation", graph, groups, context, notes)),
+    "geometric-median": lambda graph, groups, context, notes: geometric_median_distances(graph, groups),
+    "random": lambda graph, groups, context, notes: random_scores(groups, context.seed),
 }
 
 METHODS: tuple[str, ...] = tuple(_TABLE)
@@ -60,8 +64,10 @@ def needs_data(method: str) -> bool:
     return method in ("taylor", "hessian", "activation")
 
 
-def score(graph: Graph, groups: AxisGroups, method: str, context: Context) -> dict[AxisGroup, Scores]:
+def score(graph: Graph, groups: AxisGroups, method: str, context: Context, notes: list[str] | None = None) -> dict[AxisGroup, Scores]:
     """The importance of every unit of every group, higher is more important.
+
+    `notes` gets what there is to say of the context's checkpoint, for the report.
 
     Raises:
         PassOptionError: no such method.
@@ -72,7 +78,7 @@ def score(graph: Graph, groups: AxisGroups, method: str, context: Context) -> di
     function = _TABLE.get(method)
     if function is None:
         raise PassOptionError(f"importance is '{method}', needs one of {', '.join(METHODS)}")
-    scores = function(graph, groups, context)
+    scores = function(graph, groups, context, [] if notes is None else notes)
     for group, numbers in scores.items():
         broken = ~numpy.isfinite(numbers)
         if broken.any():
@@ -84,7 +90,7 @@ def score(graph: Graph, groups: AxisGroups, method: str, context: Context) -> di
     return scores
 
 
-def _data(method: str, graph: Graph, groups: AxisGroups, context: Context) -> KeptBatches:
+def _data(method: str, graph: Graph, groups: AxisGroups, context: Context, notes: list[str]) -> KeptBatches:
     """The calibration data of a context.
 
     Raises:
@@ -95,4 +101,4 @@ def _data(method: str, graph: Graph, groups: AxisGroups, context: Context) -> Ke
             f"importance '{method}' needs calibration data and there is none",
             fix="pass some: optimize(..., calibration=loader); or use importance 'l2', which needs none",
         )
-    return KeptBatches(context, context.calibration, method, graph, groups)
+    return KeptBatches(context, context.calibration, method, graph, groups, notes)

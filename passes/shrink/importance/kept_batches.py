@@ -22,15 +22,16 @@ __all__ = ["KeptBatches"]
 
 
 class KeptBatches:
-    """The batches of one importance of one graph."""
+    """The batches of one importance of one graph; `notes` gets what there is to say of the files once all batches are through."""
 
-    def __init__(self, context: Context, calibration: Calibration, method: str, graph: Graph, groups: AxisGroups) -> None:
+    def __init__(self, context: Context, calibration: Calibration, method: str, graph: Graph, groups: AxisGroups, notes: list[str]) -> None:
+        self._notes = notes
         self._groups = groups
         self._calibration = calibration
         self._method = method
         self._progress = context.progress
         options = {"groups": tuple((group.name, group.kind, group.size) for group in groups)}
-        self._finished = Finished(context, f"importance-{method}", options, graph, calibration, several=True)
+        self._finished = Finished(context, f"importance-{method}", options, graph, calibration, several=True, seeded=method != "activation")
 
     def __len__(self) -> int:
         return len(self._calibration)
@@ -54,6 +55,7 @@ class KeptBatches:
                 return find(index, batch)
 
             yield batch, self._finished.result(f"batch-{index + 1:05}", found)
+        self._notes += self._finished.notes
 
     @staticmethod
     def packed(scores: Mapping[AxisGroup, Scores]) -> dict[str, torch.Tensor]:
