@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
-import graphopt
 from graphopt.analysis.table import counted
 from graphopt.backends.reference.interpreter import state_tensor
 from graphopt.errors import ArtifactError, PassError
+from graphopt.ir.artifact import graphopt_version
 from graphopt.ir.graph import Graph
 from graphopt.pipeline.calibration import Batch, Calibration
 from graphopt.pipeline.context import Context
@@ -64,7 +64,7 @@ class Finished:
             "options": fingerprint((), {**options, "seed": context.seed} if seeded else options),
             "weights": _weights([graph] if isinstance(graph, Graph) else graph),
             "data": _data(calibration or ()),
-            "version": fingerprint((), {"graphopt": graphopt.__version__, "format": _FORMAT}),
+            "version": fingerprint((), {"graphopt": graphopt_version(), "format": _FORMAT}),
         }
         self._run = fingerprint((), parts)
         self._folder = context.checkpoint / "-".join([pass_name, *(parts[part][:_DIGITS] for part in _PARTS)])

@@ -26,7 +26,7 @@ from typing import BinaryIO
 
 from graphopt.errors import ArtifactError
 
-__all__ = ["FORMAT_VERSION", "MANIFEST", "ArtifactReader", "ArtifactWriter", "strict_json", "write_artifact"]
+__all__ = ["FORMAT_VERSION", "MANIFEST", "ArtifactReader", "ArtifactWriter", "graphopt_version", "strict_json", "write_artifact"]
 
 FORMAT_VERSION = 1
 """Version of the folder's layout; a reader refuses newer ones."""
@@ -66,7 +66,7 @@ class ArtifactWriter:
 
     def finish(self) -> None:
         """Write the manifest."""
-        manifest = {"files": self._files, "format": "graphopt", "graphopt": _version(), "version": FORMAT_VERSION}
+        manifest = {"files": self._files, "format": "graphopt", "graphopt": graphopt_version(), "version": FORMAT_VERSION}
         text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
         self.write(MANIFEST, lambda emit: void(emit(text.encode())))
         descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -80,7 +80,8 @@ def void(_: object) -> None:
     """Nothing: lets a lambda call something for its effect."""
 
 
-def _version() -> str:
+def graphopt_version() -> str:
+    """The version of this package, `unknown` where it runs without being installed."""
     try:
         return metadata.version("graphopt")
     except metadata.PackageNotFoundError:

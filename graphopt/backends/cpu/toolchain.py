@@ -27,13 +27,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphopt.backends.cache import LIBRARY, default_cache, temporary_cache
 from graphopt.backends.cpu.isa import machine_flags, resolve
 from graphopt.errors import BackendError
+from graphopt.ir.artifact import graphopt_version
 
 if TYPE_CHECKING:
     from graphopt.backends.cpu.emit import Sources
@@ -223,13 +223,9 @@ def _sanitize_flags(sanitize: str) -> list[str]:
 
 def _key(files: Mapping[str, str], units: int, compiler: Compiler, flags: Sequence[str], link: Sequence[str]) -> str:
     """SHA-256 of everything that decides what the library is."""
-    try:
-        version = metadata.version("graphopt")
-    except metadata.PackageNotFoundError:
-        version = "unknown"
     resolved = shutil.which(compiler.command[0]) or compiler.command[0]
     content = {
-        "graphopt": version,
+        "graphopt": graphopt_version(),
         "compiler": [resolved, *compiler.command[1:], compiler.kind, compiler.identity],
         "environment": {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
         "files": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()},
