@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,9 @@ import torch
 
 import graphopt
 from graphopt.analysis.table import counted
-from tests.support.killed_pass import bits, data, files, graph, kill, run
+from tests.support.killed_pass import bits, data, files, graph, kill, one_thread, run
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums of several threads have other bits, and a process that was forked has no threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+__all__ = ["one_thread"]
 
 
 _OF_FOLDER = re.compile(r"\d+ finished parts? |started anew: |computed again: ")

@@ -14,16 +14,9 @@ import graphopt
 from graphopt.analysis.table import counted
 from graphopt.errors import UsageError
 from graphopt.passes import finished
-from tests.support.killed_pass import bits, data, files, graph, kill, model, run
+from tests.support.killed_pass import bits, data, files, graph, kill, model, one_thread, run
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums of several threads have other bits, and a process that was forked has no threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+__all__ = ["one_thread"]
 
 
 def notes(result: graphopt.Result) -> list[str]:

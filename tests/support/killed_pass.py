@@ -6,14 +6,25 @@ import functools
 import multiprocessing
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
 import graphopt
 
-__all__ = ["bits", "data", "files", "graph", "kill", "model", "run"]
+__all__ = ["bits", "data", "files", "graph", "kill", "model", "one_thread", "run"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums of several threads have other bits, and a process that was forked has no threads. Files that import it have it for all tests."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def model(seed: int = 0) -> nn.Sequential:

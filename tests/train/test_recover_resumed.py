@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,22 +66,29 @@ def kill_behind(process: subprocess.Popen[bytes], file: Path, place: int, enough
     return seen
 
 
+def started(script: str, folder: Path, name: str, pause: float) -> subprocess.Popen[bytes]:
+    """A process of its own that runs the script with a checkpoint of this name."""
+    file = folder / "script.py"
+    file.write_text(script)
+    return subprocess.Popen([sys.executable, str(file), str(folder / name), str(pause)], stderr=subprocess.PIPE)
+
+
+def ended(process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    """What the script of a process wrote when it was done."""
+    _, error = process.communicate(timeout=200)
+    assert process.returncode == 0, error.decode()
+    assert isinstance(process.args, list), "as `started` gives them"
+    return torch.load(f"{process.args[2]}.result", weights_only=True)
+
+
 def test_a_kill_loses_at_most_one_interval(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-
-    def start(name: str, pause: float) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, str(script), str(tmp_path / name), str(pause)], stderr=subprocess.PIPE)
-
+    start = partial(started, SCRIPT, tmp_path)
     whole_run = start("whole.pt", 0.0)
     killed = start("killed.pt", 0.02)
     seen = kill_behind(killed, tmp_path / "killed.pt", 0, 10)
     assert seen >= 10
 
-    for process in (whole_run, start("killed.pt", 0.0)):
-        _, error = process.communicate(timeout=200)
-        assert process.returncode == 0, error.decode()
-    resumed, whole = (torch.load(tmp_path / f"{name}.pt.result", weights_only=True) for name in ("killed", "whole"))
+    resumed, whole = (ended(process) for process in (start("killed.pt", 0.0), whole_run))
     assert resumed["resumed"] >= seen
     assert whole["resumed"] == 0
     assert resumed["steps"] == whole["steps"] == 36
@@ -140,21 +148,13 @@ torch.save({"weights": found.module.state_dict(), "fitted": fitted, "reconstruct
 
 
 def test_a_kill_between_layers_loses_at_most_one(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(LAYERS)
-
-    def start(name: str, pause: float) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, str(script), str(tmp_path / name), str(pause)], stderr=subprocess.PIPE)
-
+    start = partial(started, LAYERS, tmp_path)
     whole_run = start("whole.pt", 0.0)
     killed = start("killed.pt", 0.3)
     seen = kill_behind(killed, tmp_path / "killed.pt", 6, 2)
     assert 2 <= seen < 6
 
-    for process in (whole_run, start("killed.pt", 0.0)):
-        _, error = process.communicate(timeout=200)
-        assert process.returncode == 0, error.decode()
-    resumed, whole = (torch.load(tmp_path / f"{name}.pt.result", weights_only=True) for name in ("killed", "whole"))
+    resumed, whole = (ended(process) for process in (start("killed.pt", 0.0), whole_run))
     assert len(whole["fitted"]) == 6
     assert 1 <= len(resumed["fitted"]) <= 6 - seen
     assert resumed["fitted"] == whole["fitted"][-len(resumed["fitted"]) :]

@@ -1,4 +1,4 @@
-"""Channels last for networks with depthwise convolutions, which torch then trains and runs about twice as fast on CPUs.
+"""Channels last for networks with depthwise convolutions, which torch then trains and runs faster on CPUs.
 
 For modules and loops of the benchmark's own: `graphopt.train.recover` does it by itself for graphs.
 """

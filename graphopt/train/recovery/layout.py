@@ -1,7 +1,7 @@
 """How weights of 2D convolutions lie in memory while a network is trained, and as before afterwards.
 
-On CPUs torch trains a float32 network with depthwise or grouped convolutions in about two thirds of the time where its weights
-lie channels last: everything behind them then does too. In float64 depthwise convolutions take more than twice as long
+On CPUs torch trains a float32 network with depthwise or grouped convolutions in less time where its weights
+lie channels last: everything behind them then does too. In float64 depthwise convolutions take longer
 that way. Numbers are the same but for their last bits, as sums are formed in another order.
 """
 
