@@ -184,3 +184,28 @@ def test_parts_are_compiled_together_on_the_cpu_backend() -> None:
     assert [saving.reason for saving in savings] == [""] * len(choices)
     assert [len(saving.widths) for saving in savings] == [3] * len(choices)
     assert told == sorted(told)
+
+
+class Positions(nn.Module):
+    """Reads the first of its position numbers: the others are a group whose region holds a view and nothing that takes time."""
+
+    position_ids: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("position_ids", torch.arange(64)[None])
+        self.places = nn.Embedding(64, 32)
+        self.layers = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x + self.places(self.position_ids[:, :16]))
+
+
+def test_a_group_that_only_views_read_saves_nothing() -> None:
+    graph = graphopt.capture(Positions().eval(), (torch.randn(2, 16, 32),))
+    groups = axis_groups(graph)
+    views = [member.value.name for group in groups for member in group.members if group.size == 48]
+    assert views == ["position_ids"]
+    savings = time_groups(graph, [Choice(group, widths_of(group, 8, 0.25)) for group in groups], Device("cpu", 1), {}, points=2, tell=str)
+    assert {group.size: max(saving.seconds) for group, saving in zip(groups, savings, strict=True)}[48] == 0.0
+    assert [saving.reason for saving in savings] == [""] * len(groups)

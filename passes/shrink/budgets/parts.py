@@ -74,13 +74,14 @@ def seconds_together(parts: Sequence[Part], threads: int) -> list[dict[int, floa
     graph = side_by_side(parts)
     executable = CpuExecutable(graph, CpuOptions(threads=threads, measure=False))
     owners = _owners(executable)
+    timed = {(number, width) for number, part in enumerate(parts) for width in part.variants}  # some have only views, and no step
     inputs = random_inputs(graph)
     rounds: list[dict[tuple[int, int], float]] = []
     spent = 0.0
     fewest, most = ROUNDS
     executable.profile(inputs)  # cold caches and pages that nobody has touched yet
     while len(rounds) < fewest or (len(rounds) < most and spent < SECONDS):
-        times = dict.fromkeys(owners, 0.0)
+        times = dict.fromkeys(timed.union(owners), 0.0)
         for owner, (_, seconds, _) in zip(owners, executable.profile(inputs), strict=True):
             times[owner] += seconds
         rounds.append(times)
@@ -132,6 +133,8 @@ def _seconds(times: Mapping[int, Sequence[float]], full: int) -> dict[int, float
     """Seconds by width: those of the full one by its fastest round, of the others by their share in it, see `share`."""
     whole = times[full]
     fastest = min(whole)
+    if fastest == 0.0:  # views take no time, at any width
+        return dict.fromkeys(times, 0.0)
     found: dict[int, float] = {}
     for width, own in times.items():
         ratio = statistics.median(after / before for after, before in zip(own, whole, strict=True))
