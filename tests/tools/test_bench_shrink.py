@@ -28,13 +28,15 @@ from tools.bench_quality.tasks.probe import fitted
 from tools.bench_quality.turns import take_turns
 from tools.bench_shrink import screen
 from tools.bench_shrink.__main__ import main
+from tools.bench_shrink.board import board
 from tools.bench_shrink.latency import speed_up
 from tools.bench_shrink.methods import ARMS
 from tools.bench_shrink.methods.arm import Arm, Shrunk
 from tools.bench_shrink.methods.pruning import re_estimate_norms
 from tools.bench_shrink.points import at_least_as_fast, fastest_within, points
 from tools.bench_shrink.runs import architecture_of, deployed, run_arm, run_dense
-from tools.bench_shrink.table import board, page
+from tools.bench_shrink.table import page
+from tools.bench_shrink.targets import TARGETS
 from tools.bench_shrink.timings import Timing, load_timings, save_timings
 
 OURS, PEER = "ours: latency budget", "Torch-Pruning, local"
@@ -137,6 +139,18 @@ def test_a_run_is_resumed_and_tuning_helps(tmp_path: Path) -> None:
     assert arm.asked == 2
     assert tuned.hits["plain"] == first.hits["plain"]
     assert unpack(tuned.hits["tuned"]["agreement"]).mean() > unpack(first.hits["plain"]["agreement"]).mean()
+
+
+def test_longer_fine_tuning_starts_from_the_same_network(tmp_path: Path) -> None:
+    task, arm = TinyTask(tmp_path), ARMS["plain magnitude"]
+    run = run_arm(task, arm, 0.5, 0, tmp_path, ("plain", "longer"))
+    assert list(run.hits) == ["plain", "longer"]
+    both = run_arm(task, arm, 0.5, 0, tmp_path, ("plain", "tuned", "longer"))
+    assert both.hits["longer"] == run.hits["longer"]
+    module = best_fine_tuned(task, arm.shrink(task, 0.5, 0).module, 0, 5)
+    assert (unpack(run.hits["longer"]["agreement"]) == task.evaluate(module, "test")["agreement"]).all()
+    assert run.hits["longer"] != both.hits["tuned"]
+    assert "longer" not in ARMS["Torch-Pruning, local, norms re-estimated"].stages(task)
 
 
 def test_methods_that_draw_nothing_are_not_run_for_each_seed(tmp_path: Path) -> None:
@@ -263,6 +277,29 @@ def test_points_and_choices(tmp_path: Path) -> None:
     assert found[PEER, 0.6].failures == ("ValueError: nothing left",)
 
 
+def test_targets_are_decided_by_the_records(tmp_path: Path) -> None:
+    stored(tmp_path)
+    shown = board(tmp_path, TASKS["crepe"])
+    assert shown is not None
+    duel, fast, untrained = ([(found.case, found.figures, found.verdict) for found in target.findings([shown])] for target in TARGETS)
+    assert [(case, decided) for case, _, decided in duel] == [
+        ("without training, onnxruntime: Torch-Pruning, local, 0.15 (1.20x)", "met"),
+        ("without training, onnxruntime: Torch-Pruning, local, 0.3 (1.50x)", "met"),
+        ("after fine-tuning, onnxruntime: Torch-Pruning, local, 0.15 (1.20x)", "no difference"),
+        ("after fine-tuning, onnxruntime: Torch-Pruning, local, 0.3 (1.50x)", "met"),
+    ]
+    assert duel[0][1].startswith("latency budget, 0.75 (1.30x): +19.00 [")
+    assert fast == [("after fine-tuning, onnxruntime", "ours: latency budget, 0.75: 1.30x at 0.25 lost", "missed")]
+    assert untrained == [("without training, onnxruntime", "no network that was timed loses so little", "missed")]
+    longer = replace(load_runs(tmp_path, "crepe")[-1], key=Key("crepe", OURS, 0.6, 0), failure="", parameters=50, architecture=f"{OURS}0.6")
+    save_run(tmp_path, replace(longer, hits={stage: {"within 50 cents": pack(hits(190))} for stage in ("plain", "longer")}))
+    shown = board(tmp_path, TASKS["crepe"])
+    assert shown is not None
+    reached = ("after longer fine-tuning, onnxruntime", "ours: latency budget, 0.6: 1.60x at 0.00 lost", "met")
+    assert [(found.case, found.figures, found.verdict) for found in TARGETS[1].findings([shown])][-1] == reached
+    assert "After fine-tuning of 500 steps, 5 times as many:" in page([shown], {})
+
+
 def test_page(tmp_path: Path) -> None:
     stored(tmp_path)
     file = tmp_path / "page.md"
@@ -273,6 +310,7 @@ def test_page(tmp_path: Path) -> None:
     assert "| ours: latency budget | - | 1.30 (0.75) | 1.30 (0.75) | 1.30 (0.75) | 1.60 (0.6) | 1.60 (0.6) |" in text
     assert "| Torch-Pruning, local, 0.15 | 1.20 | latency budget, 0.75 | 1.30 | +19.00 [" in text
     assert "- Torch-Pruning, local, 0.6: ValueError: nothing left" in text
+    assert "more right**: 3 met, 1 no difference." in text
     assert "cpu Test CPU" in text
     assert (tmp_path / "page-crepe.svg").is_file()
     assert board(tmp_path, ResnetFashion) is None

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from tests.tools.tiny_task import TinyTask
+from tools.bench_quality.findings import verdict
 from tools.bench_quality.records import DENSE, Key, Run, load_runs, pack, save_run, write_document
 from tools.bench_quality.statistics import Difference
 from tools.bench_quality.tasks import TASKS
@@ -24,7 +25,7 @@ from tools.bench_sparsity.methods.arm import Arm, Sparse
 from tools.bench_sparsity.points import board, timing_name
 from tools.bench_sparsity.runs import run_arm, run_dense
 from tools.bench_sparsity.subject import Subject, zeros_of
-from tools.bench_sparsity.targets import TARGETS, verdict
+from tools.bench_sparsity.targets import TARGETS
 
 OBS, MAGNITUDE, TORCH = "ours: obs", "ours: magnitude", "torch prune, local"
 SCORE = "within 50 cents"

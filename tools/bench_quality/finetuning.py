@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,10 +37,10 @@ def lessons(task: Task, seed: int, times: int = 1) -> Iterator[Lesson]:
             yield Lesson(item, wanted)
 
 
-def best_fine_tuned(task: Task, module: torch.nn.Module, seed: int) -> torch.nn.Module:
-    """The module trained with that of the schedule's rates which is best on validation data; the one given is left as it is."""
+def best_fine_tuned(task: Task, module: torch.nn.Module, seed: int, times: int = 1) -> torch.nn.Module:
+    """The module trained with that of the schedule's rates which is best on validation data, for `times` its steps; a copy."""
     found: dict[float, torch.nn.Module] = {}
-    given = list(lessons(task, seed))
+    given = list(lessons(task, seed, times))
     for rate in task.schedule.rates:
         found[rate] = copy.deepcopy(module)
         fine_tune(task, found[rate], seed, given, rate=rate)
@@ -54,18 +54,19 @@ def fine_tune(
     task: Task,
     module: torch.nn.Module,
     seed: int,
-    given: Iterable[Lesson] | None = None,
+    given: Sequence[Lesson] | None = None,
     *,
     rate: float | None = None,
     optimizer: Literal["adamw", "sgd"] = "adamw",
 ) -> None:
     """Train the module in place by the task's schedule, at its first rate or another; it is in eval mode afterwards.
 
-    `given` are the lessons of the same task and seed, where they were made before. SGD has `SGD_RATE` times the rate, and momentum that
-    goes against the rate, as torch's one-cycle schedule has it.
+    `given` are the lessons of the same task and seed, where they were made before: one step for each. SGD has `SGD_RATE` times the
+    rate, and momentum that goes against the rate, as torch's one-cycle schedule has it.
     """
     schedule = task.schedule
     rate = schedule.rate if rate is None else rate
+    given = list(lessons(task, seed)) if given is None else given
     module.train(schedule.trains_norms)
     parameters = [parameter.requires_grad_(True) for parameter in module.parameters()]
     if optimizer == "sgd":
@@ -73,10 +74,10 @@ def fine_tune(
         stepper: torch.optim.Optimizer = torch.optim.SGD(parameters, lr=rate, momentum=0.95, weight_decay=1e-4)
     else:
         stepper = torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-4)
-    cosine = torch.optim.lr_scheduler.OneCycleLR(stepper, rate, total_steps=schedule.steps, pct_start=0.1)
+    cosine = torch.optim.lr_scheduler.OneCycleLR(stepper, rate, total_steps=len(given), pct_start=0.1)
     torch.manual_seed(seed)
     with fast_layout(module):
-        for lesson in lessons(task, seed) if given is None else given:
+        for lesson in given:
             loss = task.loss(module(*lesson.item.inputs), lesson.wanted, lesson.item.target)
             stepper.zero_grad()
             loss.backward()

@@ -22,6 +22,7 @@ from tools.bench_quality.tasks.base import Hits
 __all__ = [
     "DENSE",
     "FORMAT",
+    "LONGER",
     "STAGES",
     "Key",
     "Run",
@@ -44,6 +45,8 @@ DENSE = "dense"
 _PACKAGES = ("torch", "onnxruntime", "torch-pruning", "nncf", "transformers", "scikit-learn", "numpy")
 STAGES = ("plain", "tuned")
 """As it comes out of the method, and after the short fine-tuning."""
+LONGER = "longer"
+"""The stage after a fine-tuning of more steps, which is run on request."""
 
 
 def slug(name: str) -> str:
@@ -75,7 +78,8 @@ class Run:
     - `settings`, `notes`: what the method was told and said; `failure`: why there is no result.
     - `parameters`: how many are left; `architecture`: the key of its latency.
     - `zeros`: the part of the weights of the layers worked on that are zero, by stage.
-    - `hits`: by stage (`plain`: as it came out of the method, `tuned`: after the short fine-tuning) and score, packed.
+    - `hits`: by stage (`plain`: as it came out of the method, `tuned`: after the short fine-tuning,
+      `longer`: after one of more steps) and score, packed.
     - `seconds`: CPU time by stage; `versions`: of the packages.
     """
 

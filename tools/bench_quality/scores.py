@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 from numpy.typing import NDArray
 
-from tools.bench_quality.records import STAGES, Run, unpack
+from tools.bench_quality.records import LONGER, STAGES, Run, unpack
 from tools.bench_quality.statistics import Difference, difference
 
 __all__ = ["Scored", "by_level", "loss_text", "p_text", "scored"]
@@ -49,7 +49,7 @@ def scored(runs: Sequence[Run]) -> dict[str, Any]:
     """The fields of `Scored` for runs of one method and level; a stage has the seeds for which it was run."""
     good = [run for run in runs if not run.failure and "plain" in run.hits]
     hits: dict[str, dict[str, NDArray[numpy.bool_]]] = {}
-    for stage in STAGES:
+    for stage in (*STAGES, LONGER):
         with_stage = [run for run in good if stage in run.hits]
         if with_stage:
             names = with_stage[0].hits[stage]

@@ -4,6 +4,7 @@
     python -m tools.bench_shrink --tasks crepe,resnet        some
     python -m tools.bench_shrink --quick --tasks crepe       one level, one seed, no fine-tuning, no page
     python -m tools.bench_shrink --tasks minilm --stages plain
+    python -m tools.bench_shrink --tasks resnet --arms latency,taylor --stages longer    fine-tuning of five times the steps
     python -m tools.bench_shrink --screen --tasks resnet     importance and ranking in all combinations, on validation data
     python -m tools.bench_shrink --page-only                 the page again, from the results there are
 
@@ -24,14 +25,15 @@ from rich.console import Console
 
 from tools.bench_quality.packages import MissingDataError
 from tools.bench_quality.pages import write_page
-from tools.bench_quality.records import STAGES
+from tools.bench_quality.records import LONGER, STAGES
 from tools.bench_quality.tasks import TASKS
 from tools.bench_quality.tasks.base import Task
+from tools.bench_shrink.board import board
 from tools.bench_shrink.latency import TARGETS, measure_missing
 from tools.bench_shrink.methods import ARMS
 from tools.bench_shrink.runs import run_arm, run_dense
 from tools.bench_shrink.screen import screen
-from tools.bench_shrink.table import board, page
+from tools.bench_shrink.table import page
 
 __all__ = ["main"]
 
@@ -46,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--arms", default="", help="only methods whose name contains one of these, by commas (default all)")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default 3)")
     parser.add_argument("--levels", type=int, default=0, help="only so many levels of each task, the first ones (default all)")
-    parser.add_argument("--stages", default=",".join(STAGES), help="plain, or plain,tuned (default)")
+    parser.add_argument("--stages", default=",".join(STAGES), help="by commas: plain, tuned, longer (default plain,tuned)")
     parser.add_argument(
         "--targets", default="onnxruntime", help=f"where latency is measured, of {', '.join(TARGETS)} (default onnxruntime)"
     )
@@ -89,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     try:
         tasks = _names(options.tasks, tuple(TASKS), "task")
-        stages = tuple(_names(options.stages, STAGES, "stage"))
+        stages = tuple(_names(options.stages, (*STAGES, LONGER), "stage"))
         targets = _names(options.targets, TARGETS, "target")
         arms = _chosen(options.arms)
         for name in [] if options.page_only else tasks:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tools.bench_quality.records import STAGES
+from tools.bench_shrink.board import Board
 from tools.bench_shrink.points import Point
-from tools.bench_shrink.table import Board
 
 __all__ = ["draw"]
 

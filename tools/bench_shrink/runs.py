@@ -12,11 +12,15 @@ import torch
 import graphopt
 from graphopt.ir.graph import Graph
 from tools.bench_quality.finetuning import best_fine_tuned
-from tools.bench_quality.records import DENSE, Key, Run, load_run, packed, resumed, save_run, versions
+from tools.bench_quality.records import DENSE, LONGER, Key, Run, load_run, packed, resumed, save_run, versions
 from tools.bench_quality.tasks.base import Task
 from tools.bench_shrink.methods.arm import Arm, Shrunk
 
-__all__ = ["architecture_of", "deployed", "keep_graph", "run_arm", "run_dense"]
+__all__ = ["LONGER_TIMES", "architecture_of", "deployed", "keep_graph", "run_arm", "run_dense"]
+
+LONGER_TIMES = 5
+"""Times the steps of the schedule, in the stage `longer`."""
+_SECONDS = {"tuned": "fine-tune", LONGER: "longer fine-tune"}
 
 
 def deployed(task: Task, module: torch.nn.Module) -> Graph:
@@ -57,7 +61,7 @@ def run_dense(task: Task, root: Path) -> Run:
 
 
 def run_arm(task: Task, arm: Arm, level: float, seed: int, root: Path, stages: tuple[str, ...]) -> Run:
-    """Run what is missing of `stages` (`plain`, `tuned`). What goes wrong is recorded and not tried again."""
+    """Run what is missing of `stages` (`plain`, `tuned`, `longer`). What goes wrong is recorded and not tried again."""
     return resumed(Key(task.name, arm.name, level, seed), root, stages, lambda run: _run(task, arm, run, root, stages))
 
 
@@ -69,7 +73,7 @@ def _run(task: Task, arm: Arm, run: Run, root: Path, stages: tuple[str, ...]) ->
         run = replace(
             run, settings=first.settings, notes=first.notes, parameters=first.parameters, architecture=first.architecture, hits=hits
         )
-        if "tuned" not in stages:
+        if set(stages) <= {"plain"}:
             return run
     began = time.process_time()
     shrunk: Shrunk = arm.shrink(task, key.level, key.seed)
@@ -77,7 +81,7 @@ def _run(task: Task, arm: Arm, run: Run, root: Path, stages: tuple[str, ...]) ->
     count = sum(parameter.numel() for parameter in shrunk.module.parameters())
     architecture = keep_graph(task, shrunk.module)
     if run.architecture not in ("", architecture):
-        hits.pop("plain", None)  # latency decided otherwise this time: both stages have to be of one network
+        hits.clear()  # latency decided otherwise this time: all stages have to be of one network
     run = replace(run, settings=shrunk.settings, notes=shrunk.notes[-12:], parameters=count, architecture=architecture)
     if "plain" not in hits:
         began = time.process_time()
@@ -85,9 +89,10 @@ def _run(task: Task, arm: Arm, run: Run, root: Path, stages: tuple[str, ...]) ->
         seconds["evaluate"] = round(time.process_time() - began, 1)
         run = replace(run, hits=dict(hits), seconds=dict(seconds))
         save_run(root, run)
-    if "tuned" in stages and "tuned" not in hits:
-        began = time.process_time()
-        tuned = best_fine_tuned(task, shrunk.module, key.seed)
-        seconds["fine-tune"] = round(time.process_time() - began, 1)
-        hits["tuned"] = packed(task.evaluate(tuned, "test"))
+    for stage, times in (("tuned", 1), (LONGER, LONGER_TIMES)):
+        if stage in stages and stage not in hits:
+            began = time.process_time()
+            tuned = best_fine_tuned(task, shrunk.module, key.seed, times)
+            seconds[_SECONDS[stage]] = round(time.process_time() - began, 1)
+            hits[stage] = packed(task.evaluate(tuned, "test"))
     return replace(run, hits=hits, seconds=seconds)

@@ -3,61 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-import numpy
-from numpy.typing import NDArray
-
+from tools.bench_quality.findings import gap_text, target_lines
 from tools.bench_quality.packages import COMMANDS, NOTE
-from tools.bench_quality.records import DENSE, STAGES, Run, load_runs, unpack
+from tools.bench_quality.records import LONGER, STAGES
 from tools.bench_quality.scores import loss_text, p_text
-from tools.bench_quality.statistics import difference, mcnemar
+from tools.bench_quality.statistics import mcnemar
 from tools.bench_quality.tasks import TASKS
-from tools.bench_quality.tasks.base import Task
-from tools.bench_shrink.methods import ARMS
-from tools.bench_shrink.points import Point, at_least_as_fast, fastest_within, points
-from tools.bench_shrink.timings import load_timings
+from tools.bench_shrink.board import NAMES, Board
+from tools.bench_shrink.points import Point, at_least_as_fast, fastest_within
+from tools.bench_shrink.runs import LONGER_TIMES
+from tools.bench_shrink.targets import BEST, TARGETS, gap
 
-__all__ = ["LIMITS", "Board", "board", "page", "section"]
+__all__ = ["LIMITS", "page", "section"]
 
 LIMITS = (0.5, 1.0, 2.0)
 """Points that may be lost, in the summary."""
-_NAMES = {"plain": "without training", "tuned": "after fine-tuning"}
-_BEST = ("ours: latency budget", "ours: taylor, isomorphic, least squares", "ours: l2, local, least squares")
-
-
-class Board:
-    """What there is of one task: dense run, points in the order of the methods, targets that were timed."""
-
-    def __init__(self, task: type[Task], dense: Run, found: Sequence[Point], machine: Mapping[str, str]) -> None:
-        self.task = task
-        self.dense = dense
-        order = {name: place for place, name in enumerate(ARMS)}
-        self.points = sorted((point for point in found if point.arm in order), key=lambda point: (order[point.arm], -_rank(point)))
-        self.machine = machine
-        self.targets = sorted({target for point in found for target in point.speeds}, reverse=True)
-
-    def hits(self, score: str) -> NDArray[numpy.bool_]:
-        """The dense network's."""
-        return unpack(self.dense.hits["plain"][score])
-
-    def of(self, arm: str) -> list[Point]:
-        """The points of a method."""
-        return [point for point in self.points if point.arm == arm]
-
-
-def _rank(point: Point) -> float:
-    return point.parameters if point.hits else -1.0
-
-
-def board(root: Path, task: type[Task]) -> Board | None:
-    """The board of a task; None when nothing was run."""
-    runs = load_runs(root, task.name)
-    dense = next((run for run in runs if run.key.arm == DENSE), None)
-    if dense is None or len(runs) < 2:
-        return None
-    timings, machine = load_timings(root, task.name)
-    return Board(task, dense, points([run for run in runs if run.key.arm != DENSE], timings, dense.parameters), machine)
 
 
 def _speed(point: Point, target: str) -> str:
@@ -82,7 +43,7 @@ def section(shown: Board, picture: str | None) -> list[str]:
         lines += _duel(shown, target)
     lines += ["", "Every point:", ""]
     heads = ["method", "level", "seeds", "parameters left", *(f"speed-up, {target}" for target in shown.targets)]
-    heads += [f"{name}: lost {_NAMES[stage]}" for name in scores for stage in STAGES]
+    heads += [f"{name}: lost {NAMES[stage]}" for name in scores for stage in STAGES]
     lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for point in shown.points:
         if not point.hits:
@@ -92,14 +53,37 @@ def section(shown: Board, picture: str | None) -> list[str]:
         cells = [point.arm, f"{point.level:g}", seeds, f"{point.parameters:.3f}", *(_speed(point, target) for target in shown.targets)]
         cells += [loss_text(point, shown.hits(name), stage, name) for name in scores for stage in STAGES]
         lines.append("| " + " | ".join(cells) + " |")
+    lines += _longer(shown)
     failures = [f"- {point.arm}, {point.level:g}: {text}" for point in shown.points for text in point.failures]
     return [*lines, *(["", "Failed:", "", *failures] if failures else [])]
+
+
+def _longer(shown: Board) -> list[str]:
+    """The points that were fine-tuned for longer, if there are any."""
+    found = [point for point in shown.points if LONGER in point.hits]
+    if not found:
+        return []
+    scores = shown.task.scores
+    heads = ["method", "level", "seeds", *(f"speed-up, {target}" for target in shown.targets), *(f"{name}: lost" for name in scores)]
+    steps = shown.task.schedule.steps
+    lines = ["", f"After fine-tuning of {LONGER_TIMES * steps:,} steps, {LONGER_TIMES} times as many:", ""]
+    lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for point in found:
+        cells = [
+            point.arm,
+            f"{point.level:g}",
+            str(len(point.hits[LONGER][scores[0]])),
+            *(_speed(point, target) for target in shown.targets),
+        ]
+        cells += [loss_text(point, shown.hits(name), LONGER, name) for name in scores]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
 
 
 def _summary(shown: Board, target: str) -> list[str]:
     score = shown.task.scores[0]
     lines = ["", f"Largest measured speed-up on {target} at so many points of {score} lost at most (mean over seeds):", ""]
-    heads = ["method", *(f"≤ {limit:g}, {_NAMES[stage]}" for stage in STAGES for limit in LIMITS)]
+    heads = ["method", *(f"≤ {limit:g}, {NAMES[stage]}" for stage in STAGES for limit in LIMITS)]
     lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for arm in dict.fromkeys(point.arm for point in shown.points):
         cells = [arm]
@@ -116,26 +100,21 @@ def _duel(shown: Board, target: str) -> list[str]:
     score = shown.task.scores[0]
     lines: list[str] = []
     for peer in (point for point in shown.points if point.arm.startswith("Torch-Pruning") and point.hits):
-        for arm in _BEST:
+        for arm in BEST:
             ours = at_least_as_fast([point for point in shown.of(arm) if point.hits], peer, target)
             if ours is None:
                 continue
             cells = [f"{peer.arm}, {peer.level:g}", f"{peer.speeds[target].median:.2f}"]
             cells += [f"{ours.arm.removeprefix('ours: ')}, {ours.level:g}", f"{ours.speeds[target].median:.2f}"]
             for stage in STAGES:
-                if stage not in ours.hits or stage not in peer.hits:
-                    cells.append("-")
-                    continue
-                seeds = min(len(ours.hits[stage][score]), len(peer.hits[stage][score]))
-                mine, theirs = ours.hits[stage][score][:seeds], peer.hits[stage][score][:seeds]
-                gap = difference(mine, theirs)
-                exact = mcnemar(mine[0], theirs[0])
-                cells.append(f"{gap.points:+.2f} [{gap.lower:+.2f}, {gap.upper:+.2f}], p {p_text(gap.p)} / {p_text(exact)}")
+                found = gap(ours, peer, stage, score)
+                exact = "" if found is None else p_text(mcnemar(ours.hits[stage][score][0], peer.hits[stage][score][0]))
+                cells.append("-" if found is None else f"{gap_text(found)} / {exact}")
             lines.append("| " + " | ".join(cells) + " |")
     if not lines:
         return []
     text = f"Against Torch-Pruning: the slowest point of ours that is at least as fast on {target}; points of {score} more right."
-    heads = ["Torch-Pruning", "speed-up", "ours", "speed-up", *(_NAMES[stage] for stage in STAGES)]
+    heads = ["Torch-Pruning", "speed-up", "ours", "speed-up", *(NAMES[stage] for stage in STAGES)]
     return ["", text, "", "| " + " | ".join(heads) + " |", "|---" * len(heads) + "|", *lines]
 
 
@@ -146,7 +125,8 @@ def page(boards: Sequence[Board], pictures: Mapping[str, str]) -> str:
     lines += [
         "**What runs.** Each network is shrunk by each method at one or several levels, with one or several seeds (calibration data,",
         "order of fine-tuning), scored on test data, fine-tuned for a short while (the same loss, data, steps and rates for all, with",
-        "the dense network as teacher; where a task has two rates, the one that is better on validation data), and scored again.",
+        "the dense network as teacher; where a task has two rates, the one that is better on validation data), and scored again. Some are",
+        f"also fine-tuned for {LONGER_TIMES} times as many steps, from the same start.",
         "*Level* is the fraction of units removed, for the latency budget the fraction of the time to get down to; *seeds* are those",
         "without training / after fine-tuning. Settings were chosen without test data. Torch-Pruning gets widths in the same multiples,",
         "the layers to leave alone, the heads, and corrections of sizes in Python code; one of its rows also gets batch norms",
@@ -176,6 +156,9 @@ def page(boards: Sequence[Board], pictures: Mapping[str, str]) -> str:
         lines += [
             f"- {', '.join(f'{key} {value}' for key, value in sorted({**shown.machine, **shown.dense.versions}.items()))}; one thread"
         ]
+    lines += ["", "## Targets", ""]
+    for target in TARGETS:
+        lines += target_lines(target.text, target.findings(boards))
     for shown in boards:
         lines += section(shown, pictures.get(shown.task.name))
     lines += ["", "## Settings", ""]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tools.bench_cpu.records import quartiles
+from tools.bench_quality.findings import target_lines
 from tools.bench_quality.packages import COMMANDS, NOTE
 from tools.bench_quality.records import STAGES
 from tools.bench_quality.scores import Scored, loss_text
@@ -13,7 +14,7 @@ from tools.bench_sparsity.deploy import INT8
 from tools.bench_sparsity.latency import OURS_DENSE, PEERS, Latencies
 from tools.bench_sparsity.methods import ARMS
 from tools.bench_sparsity.points import Board, timing_name
-from tools.bench_sparsity.targets import NAMES, TARGETS, Finding
+from tools.bench_sparsity.targets import NAMES, TARGETS
 
 __all__ = ["page", "section"]
 
@@ -60,7 +61,7 @@ def page(boards: Sequence[Board], pictures: Mapping[str, str]) -> str:
     if absent:
         lines += [f"Not run yet: {', '.join(absent)}. How many seeds there are of the others stands with them below.", ""]
     for target in TARGETS:
-        lines += _target(target.text, target.findings(boards))
+        lines += target_lines(target.text, target.findings(boards))
     for shown in boards:
         lines += section(shown, pictures.get(shown.task.name))
     lines += ["", "## Settings", ""]
@@ -75,16 +76,6 @@ def _machine(boards: Sequence[Board]) -> list[str]:
     for shown in boards:
         found |= {**(shown.latencies.machine if shown.latencies is not None else {}), **shown.dense.versions}
     return ["Machine and versions:", "", f"- {', '.join(f'{key} {value}' for key, value in sorted(found.items()))}", ""] if found else []
-
-
-def _target(text: str, findings: Sequence[Finding]) -> list[str]:
-    if not findings:
-        return [f"**{text}**: not measured.", ""]
-    counts = [f"{sum(found.verdict == word for found in findings)} {word}" for word in ("met", "no difference", "missed")]
-    lines = [f"**{text}**: {', '.join(part for part in counts if not part.startswith('0 '))}.", ""]
-    lines += ["| task | case | points or speed | |", "|---|---|---|---|"]
-    lines += [f"| {found.task} | {found.case} | {found.figures} | {found.verdict} |" for found in findings]
-    return [*lines, ""]
 
 
 def section(shown: Board, picture: str | None) -> list[str]:

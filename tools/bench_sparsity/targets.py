@@ -1,22 +1,17 @@
-"""What was aimed at, and from the records whether it was reached.
-
-Verdicts of comparisons: `met` and `missed` where the 95 % interval leaves no doubt, `no difference` where it holds 0.
-Verdicts of limits: `met` or `missed` by the mean over seeds.
-"""
+"""What was aimed at, and from the records whether it was reached."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
+from tools.bench_quality.findings import Finding, Target, gap_text, verdict
 from tools.bench_quality.records import STAGES
-from tools.bench_quality.scores import p_text
 from tools.bench_quality.statistics import Difference
 from tools.bench_quality.training import NETWORKS
 from tools.bench_sparsity.latency import OURS_DENSE
 from tools.bench_sparsity.points import Board, Point, timing_name
 
-__all__ = ["NAMES", "TARGETS", "Finding", "Target", "verdict"]
+__all__ = ["NAMES", "TARGETS"]
 
 NAMES = {"plain": "one-shot", "tuned": "after recovery"}
 _OBS = ("ours: obs", "ours: obs, global")
@@ -29,35 +24,6 @@ _TORCH = (
     ("ours: obs", "torch prune, local, SGD"),
 )
 """Methods that share zeros out among layers alike."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One case of a target: where, the figures, and `met`, `no difference` or `missed`."""
-
-    task: str
-    case: str
-    figures: str
-    verdict: str
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A sentence, and how its cases are found on the board of a task."""
-
-    text: str
-    find: Callable[[Board], Iterator[Finding]]
-
-    def findings(self, boards: Sequence[Board]) -> list[Finding]:
-        """The cases of all tasks."""
-        return [finding for shown in boards for finding in self.find(shown)]
-
-
-def verdict(gap: Difference) -> str:
-    """Is the first better, as far as the interval tells?"""
-    if gap.lower > 0:
-        return "met"
-    return "missed" if gap.upper < 0 else "no difference"
 
 
 def _losses(shown: Board, arms: Sequence[str], ratio: float, stage: str) -> list[tuple[Difference, Point]]:
@@ -92,16 +58,12 @@ def _ratios(shown: Board) -> list[float]:
     return sorted({point.level for point in shown.points})
 
 
-def _text(gap: Difference) -> str:
-    return f"{gap.points:+.2f} [{gap.lower:+.2f}, {gap.upper:+.2f}], p {p_text(gap.p)}"
-
-
 def _beats_magnitude(shown: Board) -> Iterator[Finding]:
     for arm, other in _DATA_AWARE:
         for ratio in _ratios(shown):
             gap = shown.gap(arm, other, ratio, "plain")
             if gap is not None:
-                yield Finding(shown.task.name, f"{ratio:g}, {arm} - {other}", _text(gap), verdict(gap))
+                yield Finding(shown.task.name, f"{ratio:g}, {arm} - {other}", gap_text(gap), verdict(gap))
 
 
 def _nowhere_worse(shown: Board) -> Iterator[Finding]:
@@ -111,7 +73,7 @@ def _nowhere_worse(shown: Board) -> Iterator[Finding]:
                 gap = shown.gap(arm, other, ratio, stage)
                 if gap is not None:
                     case = f"{ratio:g}, {NAMES[stage]}, {arm} - {other}"
-                    yield Finding(shown.task.name, case, _text(gap), "missed" if verdict(gap) == "missed" else "met")
+                    yield Finding(shown.task.name, case, gap_text(gap), "missed" if verdict(gap) == "missed" else "met")
 
 
 def _fast(shown: Board) -> Iterator[Finding]:
@@ -137,7 +99,7 @@ def _fast(shown: Board) -> Iterator[Finding]:
     yield Finding(shown.task.name, case, figures, "met" if speed.median >= 3.0 else "missed")
 
 
-TARGETS = (
+TARGETS: tuple[Target[Board], ...] = (
     Target(
         "80 % of zeros, single weights or 4x1 blocks, with recovery: at most 1 point lost (best of our methods; networks trained here)",
         _recovered,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from tools.bench_quality.records import STAGES
+from tools.bench_quality.records import LONGER, STAGES
 from tools.bench_quality.tasks.base import Task
 
 __all__ = ["Arm", "Shrunk"]
@@ -33,9 +33,9 @@ class Arm(ABC):
     draws: bool = True
 
     def stages(self, task: Task) -> tuple[str, ...]:
-        """Of `plain` and `tuned` those that say something about this method on a task; none where it has nothing to do."""
+        """Of `plain`, `tuned` and `longer` those that say something about this method on a task; none where it has nothing to do."""
         del task
-        return STAGES
+        return (*STAGES, LONGER)
 
     def levels(self, task: Task) -> tuple[float, ...]:
         """The levels of a task that this method runs at."""

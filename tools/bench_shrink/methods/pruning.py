@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from tools.bench_quality.packages import need
-from tools.bench_quality.records import STAGES
+from tools.bench_quality.records import LONGER, STAGES
 from tools.bench_quality.tasks.base import Item, Task
 from tools.bench_shrink.methods.arm import Arm, Shrunk
 
@@ -36,7 +36,7 @@ class Pruner(Arm):
 
     def stages(self, task: Task) -> tuple[str, ...]:
         """Re-estimated norms matter where there are some, and until they are trained."""
-        return (("plain",) if task.schedule.trains_norms else ()) if self.re_estimates else STAGES
+        return (("plain",) if task.schedule.trains_norms else ()) if self.re_estimates else (*STAGES, LONGER)
 
     def shrink(self, task: Task, level: float, seed: int) -> Shrunk:
         """Prune the dense network in place."""
