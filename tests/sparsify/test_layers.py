@@ -57,7 +57,7 @@ def test_products_with_a_matrix_say_what_makes_layers_of_them() -> None:
     _, skipped = find_layers(graph, Scope(only=("[ab]",)))
     why = "it is a matrix product, which form-linear makes a linear layer of: run that pass first"
     assert dict(skipped) == {"a": why, "b": why, "c": "not in only=('[ab]',)"}
-    formed = graphopt.optimize(graph, ["form-linear", "sparsify-magnitude{only=(\"[ab]\",), dense_ends=false}"]).graph
+    formed = graphopt.optimize(graph, ["form-linear", 'sparsify-magnitude{only=("[ab]",), dense_ends=false}']).graph
     assert {name for name, state in formed.states.items() if state.type.sparsity is not None} == {"a.weight_folded", "b.weight_folded"}
 
 
