@@ -9,7 +9,7 @@ not multiplying by the mask, is what makes this hold for NaN and infinite gradie
 and keeps -0.0 out (-1 * 0 is -0.0). Gradients stay as they are: RigL grows weights by those of masked ones.
 
 A weight that is unmasked later starts at zero with momentum zero. Under DistributedDataParallel nothing is to be done:
-weights are equal on all ranks, and so are masks.
+weights are equal on all ranks, and so are masks. Under `fully_shard` masks are spread as their parameters are.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from graphopt.errors import UsageError
 from graphopt.ir.graph import Graph
 from graphopt.ir.types import Sparsity
 from graphopt.train.masks import annotations_of, mask_of, masks_of, pack, unpack
+from graphopt.train.sharded import spread_like
 
 __all__ = ["Masks", "SparseAdamW", "SparseOptimizer", "SparseSGD", "keep_zeros"]
 
@@ -161,7 +162,7 @@ class SparseOptimizer(torch.optim.Optimizer):
                 f"the mask is {str(mask.dtype).removeprefix('torch.')}{list(mask.shape)}, needs bool{list(parameter.shape)}",
                 fix="give one bool per weight, True where it is kept: weight != 0",
             )
-        self._zeros[parameter] = ~mask.to(parameter.device)
+        self._zeros[parameter] = spread_like(~mask, parameter)
         self._write_zeros(parameter)
 
     def freeze_zeros(self) -> None:
@@ -268,6 +269,6 @@ def keep_zeros(optimizer: torch.optim.Optimizer, module: nn.Module) -> None:
         del optimizer, args, kwargs
         with torch.no_grad():
             for parameter, places in zeros:
-                parameter.masked_fill_(places.to(parameter.device), 0)
+                parameter.masked_fill_(spread_like(places, parameter), 0)
 
     optimizer.register_step_post_hook(write)

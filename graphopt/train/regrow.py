@@ -30,6 +30,7 @@ from graphopt.errors import UsageError
 from graphopt.ir.types import Sparsity, SparsityPattern
 from graphopt.train.patterns import NM, Block, Pattern, Unstructured
 from graphopt.train.schedules import Schedule, given_weights, sparse_optimizer
+from graphopt.train.sharded import whole
 
 __all__ = ["SET", "RigL"]
 
@@ -71,13 +72,15 @@ class _Regrow(Schedule):
         masks = self._masker.masks
         for index, parameter in enumerate(self._given if self._given is not None else list(masks)):
             if parameter in masks and parameter.requires_grad:
-                self._exchange(parameter, masks[parameter], index)
+                self._exchange(parameter, whole(masks[parameter]), index)
 
     def _exchange(self, parameter: torch.Tensor, mask: torch.Tensor, index: int) -> None:
         pattern = self._pattern_of(parameter, mask)
         units = pattern if isinstance(pattern, Block) else Unstructured()
         old = units.scores(mask.float()) > 0
-        sizes = torch.nan_to_num(units.scores(parameter.detach().abs().float()), nan=0.0)  # below infinity, which marks what is masked
+        sizes = torch.nan_to_num(
+            units.scores(whole(parameter.detach()).abs().float()), nan=0.0
+        )  # below infinity, which marks what is masked
         going = sizes.masked_fill(~old, math.inf).flatten().argsort(stable=True)[: round(self.fraction * int(old.sum()))]
         dropped = torch.zeros_like(old).flatten().index_fill(0, going, value=True).reshape(old.shape)
         scores = self._scores(parameter, units, old, index).masked_fill(old & ~dropped, -1.0)
@@ -135,7 +138,7 @@ class RigL(_Regrow):
                 fix="call schedule.step() after optimizer.step() and before zero_grad(), or schedule.attach(); a parameter that the loss "
                 "does not use is left out by parameters=",
             )
-        return units.scores(torch.nan_to_num(parameter.grad.detach().abs().float(), nan=0.0))
+        return units.scores(torch.nan_to_num(whole(parameter.grad.detach()).abs().float(), nan=0.0))
 
 
 class SET(_Regrow):

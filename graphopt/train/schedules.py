@@ -28,6 +28,7 @@ import torch
 from graphopt.errors import UsageError
 from graphopt.train.optimizers import SparseOptimizer
 from graphopt.train.patterns import Block, Pattern, Scope, Unstructured, keep_largest, widened
+from graphopt.train.sharded import whole
 
 __all__ = ["GradualPruning", "Proximal", "Schedule", "given_weights", "sparse_optimizer", "weights_of"]
 
@@ -161,10 +162,10 @@ class GradualPruning(Schedule):
         parameters = weights_of(self.optimizer, self._given)
         if not parameters:  # all of them are frozen now
             return
-        known = [self._masker.mask(parameter) for parameter in parameters]
+        known = [None if (old := self._masker.mask(parameter)) is None else whole(old) for parameter in parameters]
         # What is masked goes before kept weights that are zero, as those that were just regrown.
         sizes = [
-            widened(parameter).abs() if old is None else widened(parameter).abs().masked_fill(~old, -1.0)
+            widened(whole(parameter)).abs() if old is None else widened(whole(parameter)).abs().masked_fill(~old, -1.0)
             for parameter, old in zip(parameters, known, strict=True)
         ]
         masks = keep_largest(sizes, self.ratio, self._pattern, self._scope)
