@@ -46,7 +46,10 @@ def masks_of(source: nn.Module | Graph) -> dict[str, torch.Tensor]:
     if isinstance(source, Graph):
         return dict(_masks_of_graph(source))
     if not isinstance(source, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
-        raise UsageError(f"masks can't be read from a {type(source).__name__}, needs a module or a graph")
+        raise UsageError(
+            f"masks can't be read from a {type(source).__name__}, needs a module or a graph",
+            fix="masks_of(result.module) or masks_of(result.graph)",
+        )
     annotations = annotations_of(source)
     found = ((name, mask_of(parameter, annotations.get(name))) for name, parameter in source.named_parameters())
     return {name: mask for name, mask in found if mask is not None}

@@ -56,6 +56,11 @@ class SparseOptimizer(torch.optim.Optimizer):
             self._wanted = {**masks_of(masks)}
             self._annotated = {name: state.type.sparsity for name, state in masks.states.items() if state.type.sparsity is not None}
         elif masks is not None:
+            if not isinstance(masks, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
+                raise UsageError(
+                    f"masks is a {type(masks).__name__}, needs a module, a graph, or bool tensors by name or parameter",
+                    fix="masks=result.graph with named_parameters(), masks=result.module, or masks={'fc.weight': mask}",
+                )
             self._wanted = dict(cast("Mapping[str | torch.Tensor, torch.Tensor]", masks))
 
     def _start(self, masks: Masks) -> None:
@@ -157,6 +162,11 @@ class SparseOptimizer(torch.optim.Optimizer):
         if mask is None:
             self._zeros.pop(parameter, None)
             return
+        if not isinstance(mask, torch.Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
+            raise UsageError(
+                f"the mask of a parameter of shape {list(parameter.shape)} is a {type(mask).__name__}, needs a bool tensor",
+                fix="give torch.as_tensor(mask), True where a weight is kept",
+            )
         if mask.dtype != torch.bool or mask.shape != parameter.shape:
             raise UsageError(
                 f"the mask is {str(mask.dtype).removeprefix('torch.')}{list(mask.shape)}, needs bool{list(parameter.shape)}",

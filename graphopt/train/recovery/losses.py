@@ -23,8 +23,8 @@ import torch
 from torch.nn import functional
 
 from graphopt.errors import GraphoptError, UsageError
+from graphopt.train.checks import is_real
 from graphopt.train.patterns import widened
-from graphopt.train.recovery.options import is_real
 
 __all__ = ["WHOLE", "Distillation", "Loss", "Losses", "Share", "mean_squares"]
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from graphopt.errors import GraphoptError, UsageError
+from graphopt.train.checks import is_real, shown
 from graphopt.train.optimizers import SparseAdamW, SparseOptimizer, SparseSGD, keep_zeros
-from graphopt.train.recovery.options import is_real
 
 __all__ = ["OptimizerChoice", "chosen_optimizer"]
 
@@ -30,9 +30,9 @@ def chosen_optimizer(
     if not named:
         raise UsageError("the student has no parameter that could be trained", fix="parameters need requires_grad=True at capture")
     if lr is not None and not (is_real(lr) and lr > 0):
-        raise UsageError(f"lr is {_shown(lr)}, needs > 0")
+        raise UsageError(f"lr is {shown(lr)}, needs > 0")
     if not (is_real(momentum) and is_real(weight_decay) and momentum >= 0 and weight_decay >= 0):
-        raise UsageError(f"momentum is {_shown(momentum)} and weight_decay {_shown(weight_decay)}, both need >= 0")
+        raise UsageError(f"momentum is {shown(momentum)} and weight_decay {shown(weight_decay)}, both need >= 0")
     if choice == "sgd":
         return SparseSGD(
             named, 0.01 if lr is None else lr, momentum=momentum, nesterov=momentum > 0, weight_decay=weight_decay, masks=module
@@ -40,9 +40,9 @@ def chosen_optimizer(
     if choice == "adamw":
         return SparseAdamW(named, 1e-4 if lr is None else lr, weight_decay=weight_decay, masks=module)
     if not callable(choice):
-        shown = f"of the type {type(choice).__name__}" if isinstance(choice, torch.optim.Optimizer) else repr(choice)
+        given = f"of the type {type(choice).__name__}" if isinstance(choice, torch.optim.Optimizer) else repr(choice)
         raise UsageError(
-            f"optimizer is {shown}, needs 'sgd', 'adamw' or a function of the named parameters",
+            f"optimizer is {given}, needs 'sgd', 'adamw' or a function of the named parameters",
             fix="a function, since a copy is trained: optimizer=lambda named: torch.optim.Adam(named, lr=0.001)",
         )
     try:
@@ -78,7 +78,3 @@ def _check_made(made: torch.optim.Optimizer, trained: list[nn.Parameter]) -> Non
             f"{name} evaluates the loss several times in a step (its step needs a closure), which recover does not do",
             fix="use another optimizer, or a loop of your own",
         )
-
-
-def _shown(number: object) -> str:
-    return f"{number:g}" if isinstance(number, int | float) else repr(number)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from numbers import Integral, Real
+from typing import cast
 
 from graphopt.errors import UsageError
 from graphopt.pipeline.context import Metric
+from graphopt.train.checks import is_whole
 from graphopt.train.recovery.network import Network
 
-__all__ = ["check_choices", "check_counts", "check_frozen", "check_length", "check_memory", "check_metric", "check_micro_batch", "is_real"]
+__all__ = ["check_choices", "check_counts", "check_frozen", "check_length", "check_memory", "check_metric", "check_micro_batch"]
 
 _NEEDED = ("seed", "checkpoint_every", "batch_norm_batches")
 """Counts that can't be left out by None."""
-
-
-def is_real(number: object) -> bool:
-    """True for a finite number, of numpy too."""
-    return not isinstance(number, bool) and isinstance(number, Real) and math.isfinite(number)
 
 
 def check_counts(least: int | None, **counts: object) -> None:
@@ -29,9 +24,9 @@ def check_counts(least: int | None, **counts: object) -> None:
     for name, number in counts.items():
         if number is None and name not in _NEEDED:
             continue
-        if isinstance(number, bool) or not isinstance(number, Integral):
+        if not is_whole(number):
             raise UsageError(f"{name} is {number!r}, needs a whole number")
-        if least is not None and int(number) < least:
+        if least is not None and int(cast("int", number)) < least:
             raise UsageError(f"{name} is {number}, needs at least {least}")
 
 
