@@ -157,6 +157,19 @@ def test_a_loader_that_does_not_know_its_length_wants_steps(student: graphopt.Gr
     assert "training data is empty" in error(fixed, small, teacher=teacher)
 
 
+class NoLength:
+    def __len__(self) -> int:
+        raise OSError("disk")
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        yield from batches()
+
+
+def test_a_length_that_fails_says_so(student: graphopt.Graph, teacher: graphopt.Graph) -> None:
+    assert "len() of training data raised OSError: disk" in error(student, NoLength(), teacher=teacher, steps=None)
+    assert recover(student, NoLength(), teacher=teacher, steps=2, accelerate=False).steps == 2
+
+
 def test_modules_take_arrays_of_numpy_as_graphs_do() -> None:
     found = [
         recover(sparse(), [{"input": x, "labels": labels}], teacher=network(), steps=2, accelerate=False).history[-1].loss

@@ -77,13 +77,19 @@ def check_data(data: object) -> Iterable[object]:
 
 
 def length_of(data: Iterable[object]) -> int | None:
-    """How many batches there are; None where nobody knows, as of a DataLoader of an IterableDataset, which has a `__len__` that raises."""
+    """How many batches there are; None where nobody knows, as of a DataLoader of an IterableDataset, which has a `__len__` that raises.
+
+    Raises:
+        UsageError: it fails in another way.
+    """
     if not isinstance(data, Sized):
         return None
     try:
         return len(data)
     except (TypeError, NotImplementedError):
         return None
+    except Exception as error:
+        raise UsageError(f"len() of training data raised {type(error).__name__}: {error}", fix="call it by itself to see why") from error
 
 
 def items(data: Iterable[object], seeds: Iterator[int]) -> Iterator[object]:
