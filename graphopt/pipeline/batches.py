@@ -19,7 +19,7 @@ from graphopt.ir.graph import Graph
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["LABELS", "Batch", "read_item"]
+__all__ = ["LABELS", "Batch", "as_tensor", "labels_of", "read_item"]
 
 LABELS = ("labels", "label", "target", "targets", "y")
 """Keys of a dict under which labels are looked for, in this order."""
@@ -125,14 +125,14 @@ def _batch(graph: Graph, args: Sequence[Any], kwargs: Mapping[str, Any], target:
     flat = flatten_call(structure, len(graph.inputs), args, kwargs)
     tensors: list[torch.Tensor] = []
     for value, given in zip(graph.inputs, flat, strict=True):
-        tensor = _as_tensor(given)
+        tensor = as_tensor(given)
         if tensor is None:
             raise RunInputError(f"input %{value.name} is a {type(given).__name__}, needs a tensor {value.type.text}")
         tensors.append(tensor)
-    return Batch(tuple(tensors), None if target is None else _labels(target))
+    return Batch(tuple(tensors), None if target is None else labels_of(target))
 
 
-def _as_tensor(given: object) -> torch.Tensor | None:
+def as_tensor(given: object) -> torch.Tensor | None:
     """A tensor or numpy array as a tensor that shares its memory; None for anything else."""
     import numpy
     import torch
@@ -147,11 +147,11 @@ def _as_tensor(given: object) -> torch.Tensor | None:
     return None
 
 
-def _labels(target: object) -> torch.Tensor | None:
+def labels_of(target: object) -> torch.Tensor | None:
     """Labels as a tensor; None for what has no such form, as boxes of a detector."""
     import torch
 
-    found = _as_tensor(target)
+    found = as_tensor(target)
     if found is not None:
         return found
     if isinstance(target, bool | int | float) or _is_numbers(target):

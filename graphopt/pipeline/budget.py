@@ -32,5 +32,6 @@ class Budget:
         number = isinstance(self.metric_drop, int | float)  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
         if not (number and math.isfinite(self.metric_drop) and self.metric_drop >= 0):
             raise UsageError(f"metric_drop is {self.metric_drop!r}, needs a number of at least 0")
-        if self.tries < 0:
-            raise UsageError(f"tries is {self.tries}, needs a number of at least 0")
+        whole = isinstance(self.tries, int) and not isinstance(self.tries, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not whole or self.tries < 0:
+            raise UsageError(f"tries is {self.tries!r}, needs a whole number of at least 0")

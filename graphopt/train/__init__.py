@@ -22,7 +22,8 @@ from graphopt.train.batched import (
 from graphopt.train.masks import masks_of
 from graphopt.train.optimizers import SparseAdamW, SparseOptimizer, SparseSGD
 from graphopt.train.patterns import NM, Block, Unstructured
-from graphopt.train.recovery.recover import Recovery, recover
+from graphopt.train.recovery.recover import recover
+from graphopt.train.recovery.result import Recovery
 from graphopt.train.regrow import SET, RigL
 from graphopt.train.schedules import GradualPruning, Proximal, Schedule
 from graphopt.train.straight_through import StraightThrough

@@ -22,6 +22,7 @@ from graphopt.capture.module import CapturedModule
 from graphopt.errors import UsageError
 from graphopt.ir.graph import Graph
 from graphopt.ir.types import Sparsity, SparsityPattern
+from graphopt.train.sharded import whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +46,10 @@ def masks_of(source: nn.Module | Graph) -> dict[str, torch.Tensor]:
     if isinstance(source, Graph):
         return dict(_masks_of_graph(source))
     if not isinstance(source, nn.Module):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
-        raise UsageError(f"masks can't be read from a {type(source).__name__}, needs a module or a graph")
+        raise UsageError(
+            f"masks can't be read from a {type(source).__name__}, needs a module or a graph",
+            fix="masks_of(result.module) or masks_of(result.graph)",
+        )
     annotations = annotations_of(source)
     found = ((name, mask_of(parameter, annotations.get(name))) for name, parameter in source.named_parameters())
     return {name: mask for name, mask in found if mask is not None}
@@ -63,7 +67,7 @@ def annotations_of(module: nn.Module) -> Mapping[str, Sparsity]:
 
 def mask_of(tensor: torch.Tensor, annotation: Sparsity | None = None) -> torch.Tensor | None:
     """The mask of one parameter by the rules above; None for a dense one. -0.0 is a zero, NaN is not."""
-    filled = tensor.detach() != 0
+    filled = whole(tensor.detach()) != 0
     if annotation is None:
         count = int(filled.sum()) if filled.dim() >= 2 else 0
         return filled if 0 < count < filled.numel() else None
@@ -95,7 +99,7 @@ def block_expand(blocks: torch.Tensor, shape: tuple[int, int], full: torch.Size)
 
 def pack(mask: torch.Tensor) -> PackedMask:
     """A mask in one bit per element, on the CPU."""
-    bits = numpy.packbits(mask.cpu().numpy())
+    bits = numpy.packbits(whole(mask).cpu().numpy())
     return {"shape": list(mask.shape), "bits": torch.from_numpy(bits)}
 
 

@@ -9,7 +9,7 @@ not multiplying by the mask, is what makes this hold for NaN and infinite gradie
 and keeps -0.0 out (-1 * 0 is -0.0). Gradients stay as they are: RigL grows weights by those of masked ones.
 
 A weight that is unmasked later starts at zero with momentum zero. Under DistributedDataParallel nothing is to be done:
-weights are equal on all ranks, and so are masks.
+weights are equal on all ranks, and so are masks. Under `fully_shard` masks are spread as their parameters are.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from graphopt.errors import UsageError
 from graphopt.ir.graph import Graph
 from graphopt.ir.types import Sparsity
 from graphopt.train.masks import annotations_of, mask_of, masks_of, pack, unpack
+from graphopt.train.sharded import spread_like
 
 __all__ = ["Masks", "SparseAdamW", "SparseOptimizer", "SparseSGD", "keep_zeros"]
 
@@ -55,6 +56,11 @@ class SparseOptimizer(torch.optim.Optimizer):
             self._wanted = {**masks_of(masks)}
             self._annotated = {name: state.type.sparsity for name, state in masks.states.items() if state.type.sparsity is not None}
         elif masks is not None:
+            if not isinstance(masks, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
+                raise UsageError(
+                    f"masks is a {type(masks).__name__}, needs a module, a graph, or bool tensors by name or parameter",
+                    fix="masks=result.graph with named_parameters(), masks=result.module, or masks={'fc.weight': mask}",
+                )
             self._wanted = dict(cast("Mapping[str | torch.Tensor, torch.Tensor]", masks))
 
     def _start(self, masks: Masks) -> None:
@@ -156,12 +162,17 @@ class SparseOptimizer(torch.optim.Optimizer):
         if mask is None:
             self._zeros.pop(parameter, None)
             return
+        if not isinstance(mask, torch.Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
+            raise UsageError(
+                f"the mask of a parameter of shape {list(parameter.shape)} is a {type(mask).__name__}, needs a bool tensor",
+                fix="give torch.as_tensor(mask), True where a weight is kept",
+            )
         if mask.dtype != torch.bool or mask.shape != parameter.shape:
             raise UsageError(
                 f"the mask is {str(mask.dtype).removeprefix('torch.')}{list(mask.shape)}, needs bool{list(parameter.shape)}",
                 fix="give one bool per weight, True where it is kept: weight != 0",
             )
-        self._zeros[parameter] = ~mask.to(parameter.device)
+        self._zeros[parameter] = spread_like(~mask, parameter)
         self._write_zeros(parameter)
 
     def freeze_zeros(self) -> None:
@@ -268,6 +279,6 @@ def keep_zeros(optimizer: torch.optim.Optimizer, module: nn.Module) -> None:
         del optimizer, args, kwargs
         with torch.no_grad():
             for parameter, places in zeros:
-                parameter.masked_fill_(places.to(parameter.device), 0)
+                parameter.masked_fill_(spread_like(places, parameter), 0)
 
     optimizer.register_step_post_hook(write)

@@ -17,6 +17,7 @@ from typing import Literal, TypeAlias
 import torch
 
 from graphopt.errors import UsageError
+from graphopt.train.checks import is_whole
 from graphopt.train.masks import block_expand, block_reduce
 
 __all__ = ["NM", "Block", "Pattern", "Scope", "Unstructured", "keep_largest", "keep_n_of_m", "widened"]
@@ -45,7 +46,7 @@ class Block:
     columns: int
 
     def __post_init__(self) -> None:
-        if self.rows < 1 or self.columns < 1:
+        if not (is_whole(self.rows) and is_whole(self.columns) and self.rows >= 1 and self.columns >= 1):
             raise UsageError(f"a block has {self.rows} rows and {self.columns} columns, needs at least 1 of each")
 
     def scores(self, values: torch.Tensor) -> torch.Tensor:
@@ -68,8 +69,8 @@ class NM:
     axis: int = 1
 
     def __post_init__(self) -> None:
-        if not 1 <= self.n <= self.m or self.axis < 0:
-            raise UsageError(f"the pattern {self.n}:{self.m} on axis {self.axis} makes no sense, needs 1 <= n <= m and axis >= 0")
+        if not (all(map(is_whole, (self.n, self.m, self.axis))) and 1 <= self.n <= self.m and self.axis >= 0):
+            raise UsageError(f"the pattern {self.n!r}:{self.m!r} on axis {self.axis!r} makes no sense, needs 1 <= n <= m and axis >= 0")
 
 
 Pattern: TypeAlias = "Unstructured | Block"

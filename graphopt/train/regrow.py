@@ -28,8 +28,10 @@ from torch.nn import functional
 from graphopt.analysis.sparsity_patterns import fitting_pattern
 from graphopt.errors import UsageError
 from graphopt.ir.types import Sparsity, SparsityPattern
+from graphopt.train.checks import check_kind, is_real, is_whole, shown
 from graphopt.train.patterns import NM, Block, Pattern, Unstructured
 from graphopt.train.schedules import Schedule, given_weights, sparse_optimizer
+from graphopt.train.sharded import whole
 
 __all__ = ["SET", "RigL"]
 
@@ -52,10 +54,12 @@ class _Regrow(Schedule):
         parameters: Iterable[torch.Tensor] | None = None,
     ) -> None:
         super().__init__(optimizer)
-        if not 0 < fraction <= 1 or end < 1 or every < 1:
+        if not (is_real(fraction) and 0 < fraction <= 1 and is_whole(end) and is_whole(every) and end >= 1 and every >= 1):
             raise UsageError(
-                f"fraction {fraction:g} is exchanged every {every} steps until {end}, needs 0 < fraction <= 1 and at least 1 step each"
+                f"fraction {shown(fraction)} is exchanged every {every} steps until {end}, needs 0 < fraction <= 1 and at least 1 step each"
             )
+        if pattern is not None:
+            check_kind("pattern", pattern, Block, NM, Unstructured, examples="Block(4, 1) or NM(2, 4)")
         self._masker = sparse_optimizer(optimizer, type(self).__name__)
         self._given = given_weights(optimizer, parameters)
         self._end, self._fraction, self._every, self._pattern = end, fraction, every, pattern
@@ -71,13 +75,15 @@ class _Regrow(Schedule):
         masks = self._masker.masks
         for index, parameter in enumerate(self._given if self._given is not None else list(masks)):
             if parameter in masks and parameter.requires_grad:
-                self._exchange(parameter, masks[parameter], index)
+                self._exchange(parameter, whole(masks[parameter]), index)
 
     def _exchange(self, parameter: torch.Tensor, mask: torch.Tensor, index: int) -> None:
         pattern = self._pattern_of(parameter, mask)
         units = pattern if isinstance(pattern, Block) else Unstructured()
         old = units.scores(mask.float()) > 0
-        sizes = torch.nan_to_num(units.scores(parameter.detach().abs().float()), nan=0.0)  # below infinity, which marks what is masked
+        sizes = torch.nan_to_num(
+            units.scores(whole(parameter.detach()).abs().float()), nan=0.0
+        )  # below infinity, which marks what is masked
         going = sizes.masked_fill(~old, math.inf).flatten().argsort(stable=True)[: round(self.fraction * int(old.sum()))]
         dropped = torch.zeros_like(old).flatten().index_fill(0, going, value=True).reshape(old.shape)
         scores = self._scores(parameter, units, old, index).masked_fill(old & ~dropped, -1.0)
@@ -135,7 +141,7 @@ class RigL(_Regrow):
                 fix="call schedule.step() after optimizer.step() and before zero_grad(), or schedule.attach(); a parameter that the loss "
                 "does not use is left out by parameters=",
             )
-        return units.scores(torch.nan_to_num(parameter.grad.detach().abs().float(), nan=0.0))
+        return units.scores(torch.nan_to_num(whole(parameter.grad.detach()).abs().float(), nan=0.0))
 
 
 class SET(_Regrow):
@@ -161,6 +167,10 @@ class SET(_Regrow):
         pattern: Pattern | NM | None = None,
     ) -> None:
         super().__init__(optimizer, end=end, fraction=fraction, every=every, pattern=pattern)
+        if not is_whole(seed):
+            raise UsageError(
+                f"seed is {seed!r}, needs a whole number", fix="every process draws from it, and texts have another hash in each"
+            )
         self._seed = seed
 
     def _scores(self, parameter: torch.Tensor, units: Pattern, old: torch.Tensor, index: int) -> torch.Tensor:

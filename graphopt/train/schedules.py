@@ -26,8 +26,10 @@ from typing import Any
 import torch
 
 from graphopt.errors import UsageError
+from graphopt.train.checks import check_kind, check_optimised, is_real, is_whole, shown
 from graphopt.train.optimizers import SparseOptimizer
 from graphopt.train.patterns import Block, Pattern, Scope, Unstructured, keep_largest, widened
+from graphopt.train.sharded import whole
 
 __all__ = ["GradualPruning", "Proximal", "Schedule", "given_weights", "sparse_optimizer", "weights_of"]
 
@@ -73,14 +75,8 @@ def given_weights(optimizer: torch.optim.Optimizer, parameters: Iterable[torch.T
     """
     if parameters is None:
         return None
-    known = _known(optimizer)
     chosen = list(parameters)
-    for parameter in chosen:
-        if not any(parameter is other for other in known):
-            raise UsageError(
-                f"a parameter of shape {list(parameter.shape)} is not optimised by the optimizer of the schedule",
-                fix="give the parameters themselves that the optimizer got, no copies",
-            )
+    check_optimised(chosen, _known(optimizer))
     return chosen
 
 
@@ -134,10 +130,16 @@ class GradualPruning(Schedule):
         parameters: Iterable[torch.Tensor] | None = None,
     ) -> None:
         super().__init__(optimizer)
-        if not 0 <= initial <= ratio < 1:
-            raise UsageError(f"ratios go from {initial:g} to {ratio:g}, need 0 <= initial <= ratio < 1")
-        if not 0 <= begin < end or every < 1:
-            raise UsageError(f"pruning goes from step {begin} to {end}, every {every}, needs 0 <= begin < end and every >= 1")
+        if not (is_real(initial) and is_real(ratio) and 0 <= initial <= ratio < 1):
+            raise UsageError(f"ratios go from {shown(initial)} to {shown(ratio)}, need 0 <= initial <= ratio < 1")
+        if not (all(map(is_whole, (begin, end, every))) and 0 <= begin < end and every >= 1):  # an end between steps would never come
+            raise UsageError(
+                f"pruning goes from step {begin} to {end}, every {every}, needs whole numbers, 0 <= begin < end and every >= 1"
+            )
+        if scope not in ("layer", "global"):
+            raise UsageError(f"scope is {scope!r}, needs 'layer' or 'global'")
+        if pattern is not None:
+            check_kind("pattern", pattern, Block, Unstructured, examples="Block(4, 1); StraightThrough and sparsify-n-m make N:M")
         self._masker = sparse_optimizer(optimizer, "GradualPruning")
         self._given = given_weights(optimizer, parameters)
         self._ratios, self._span, self._every = (initial, ratio), (begin, end), every
@@ -161,10 +163,10 @@ class GradualPruning(Schedule):
         parameters = weights_of(self.optimizer, self._given)
         if not parameters:  # all of them are frozen now
             return
-        known = [self._masker.mask(parameter) for parameter in parameters]
+        known = [None if (old := self._masker.mask(parameter)) is None else whole(old) for parameter in parameters]
         # What is masked goes before kept weights that are zero, as those that were just regrown.
         sizes = [
-            widened(parameter).abs() if old is None else widened(parameter).abs().masked_fill(~old, -1.0)
+            widened(whole(parameter)).abs() if old is None else widened(whole(parameter)).abs().masked_fill(~old, -1.0)
             for parameter, old in zip(parameters, known, strict=True)
         ]
         masks = keep_largest(sizes, self.ratio, self._pattern, self._scope)
@@ -198,12 +200,14 @@ class Proximal(Schedule):
         parameters: Iterable[torch.Tensor] | None = None,
     ) -> None:
         super().__init__(optimizer)
-        if min(l1, group_lasso) < 0 or max(l1, group_lasso) == 0:
-            raise UsageError(f"the penalties are l1={l1:g} and group_lasso={group_lasso:g}, one has to be > 0 and none < 0")
+        if not (is_real(l1) and is_real(group_lasso) and min(l1, group_lasso) >= 0 and max(l1, group_lasso) > 0):
+            raise UsageError(f"the penalties are l1={shown(l1)} and group_lasso={shown(group_lasso)}, one has to be > 0 and none < 0")
         if blocks is not None and not group_lasso:
             raise UsageError(
                 "blocks were given without group_lasso, which alone looks at them", fix="leave blocks out, or give group_lasso too"
             )
+        if blocks is not None:
+            check_kind("blocks", blocks, Block, examples="Block(4, 1)")
         self._given = given_weights(optimizer, parameters)
         self._l1, self._group_lasso, self._blocks = l1, group_lasso, blocks
 

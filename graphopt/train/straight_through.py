@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from graphopt.errors import UsageError
+from graphopt.train.checks import check_kind, check_optimised, is_real, shown
 from graphopt.train.patterns import NM, keep_n_of_m
 
 __all__ = ["StraightThrough"]
@@ -42,17 +43,15 @@ class StraightThrough:
     def __init__(
         self, optimizer: torch.optim.Optimizer, pattern: NM, *, decay: float = 2e-4, parameters: Iterable[torch.Tensor] | None = None
     ) -> None:
-        if decay < 0:
-            raise UsageError(f"decay is {decay:g}, needs >= 0")
+        if not (is_real(decay) and decay >= 0):
+            raise UsageError(f"decay is {shown(decay)}, needs >= 0")
+        check_kind("pattern", pattern, NM, examples="NM(2, 4)")
         known = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         chosen = list(known if parameters is None else parameters)
         if parameters is None:
             chosen = [p for p in known if p.requires_grad and p.dim() > max(1, pattern.axis) and p.shape[pattern.axis] >= pattern.m]
-        elif any(all(parameter is not other for other in known) for parameter in chosen):
-            raise UsageError(
-                "a parameter was given that is not optimised by the optimizer",
-                fix="give the parameters themselves that the optimizer got, no copies",
-            )
+        else:
+            check_optimised(chosen, known)
         if not chosen:
             raise UsageError(
                 f"no trained parameter has {pattern.m} elements or more on axis {pattern.axis}, so none can be {pattern.n}:{pattern.m}",

@@ -8,7 +8,8 @@
 
 Layers: two linears, a convolution followed by a 1x1 one, a 1x1 one followed by a convolution (whose zero padding
 needs that the first has no bias), without groups. It is done only if FLOPs and parameters both do not grow and one
-of them falls, so a low-rank factorisation stays what it is.
+of them falls, so a low-rank factorisation stays what it is. Of weights that are annotated as sparse those that are not zero
+may not become more either: the product of two sparse ones is dense.
 
 Numeric class: rounding; weights are multiplied in float64 and rounded once. Stage: deploy.
 """
@@ -74,7 +75,10 @@ class LayersToLayer(Rule[Site]):
         shape = (after.type.static_shape[0], before.type.static_shape[1], *_kernel(model))
         if (reason := _cost(graph, first, node, product(shape))) is not None:
             return reason
-        return Site(first, node, model, _derivations(before, before_bias, after, after_bias, shape))
+        derivations = _derivations(before, before_bias, after, after_bias, shape)
+        if (reason := _filled_zeros(before, after, derivations[0])) is not None:
+            return reason
+        return Site(first, node, model, derivations)
 
     def rewrite(self, site: Site, rewriter: Rewriter) -> None:
         """Make the one layer."""
@@ -148,6 +152,21 @@ def _cost(graph: Graph, first: Node, second: Node, merged: Dim) -> NoMatch | Non
     if after <= before and merged <= parameters and (after, merged) != (before, parameters):
         return None
     return NoMatch(f"one layer takes {after} FLOPs and {merged} weights, needs less than the {before} and {parameters} of two")
+
+
+def _filled_zeros(before: State, after: State, weight: Derivation) -> NoMatch | None:
+    """Where weights are sparse: why the product of both, which has few zeros, is more to store than they are."""
+    if (before.type.sparsity is None and after.type.sparsity is None) or before.data is None or after.data is None:
+        return None
+    first, second = before.data.tensor().detach(), after.data.tensor().detach()
+    if first.is_meta or second.is_meta:
+        return None
+    early, late = first != 0, second != 0
+    merged = int((weight.function(late.double(), early.double()) != 0).sum())
+    apart = int(early.sum()) + int(late.sum())
+    if merged <= apart:
+        return None
+    return NoMatch(f"one layer has {merged} weights that are not zero, needs no more than the {apart} of two")
 
 
 def _derivations(

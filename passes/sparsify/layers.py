@@ -6,7 +6,7 @@ is one layer here, so it is looked at once and stays shared.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -26,6 +26,8 @@ LAYERS = CONVOLUTIONS | TRANSPOSED_CONVOLUTIONS | {"linear"}
 
 _WITH_WEIGHTS = LAYERS | {"embedding", "lstm", "gru", "rnn"}
 """Ops that make a layer behind them no first layer any more."""
+
+_PRODUCT = "it is a matrix product, which form-linear makes a linear layer of: run that pass first"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,7 +116,9 @@ def find_layers(graph: Graph, scope: Scope) -> tuple[list[Layer], list[tuple[str
             skipped.append((node.name, "its weight is computed at run time, needs a parameter"))
         else:
             readers.setdefault(state.name, []).append(node)
-    check_patterns(map(layer_of, readers), only=scope.only, exclude=scope.exclude)
+    products = _products(graph, readers)
+    check_patterns(map(layer_of, (*readers, *products)), only=scope.only, exclude=scope.exclude)
+    skipped += [(layer_of(name), excluded(layer_of(name), scope.only, scope.exclude) or _PRODUCT) for name in products]
     firsts, lasts = _ends(graph)
     found: list[Layer] = []
     for name, users in readers.items():
@@ -130,6 +134,13 @@ def find_layers(graph: Graph, scope: Scope) -> tuple[list[Layer], list[tuple[str
                 continue
         skipped.append((layer_of(name), reason))
     return found, skipped
+
+
+def _products(graph: Graph, layers: Collection[str]) -> list[str]:
+    """Matrices on the right of a `matmul`, as of GPT-2's `Conv1D`, by name: `form-linear` makes linear layers of them."""
+    weights = [graph.state_of(node.operands[1]) for node in graph.nodes if node.op == "matmul"]
+    found = [state.name for state in weights if state is not None and state.kind == "param" and state.type.rank == 2]
+    return [name for name in dict.fromkeys(found) if name not in layers]
 
 
 def _unfit(state: State, users: Sequence[Node]) -> str | None:

@@ -64,7 +64,7 @@ class Sparsify(ContextPass):
         Raises:
             PassError: see `sensitive_ratios`.
         """
-        calibration = calibration_of(context, 'ratios="sensitivity"')
+        calibration = calibration_of(context, 'ratios="sensitivity"', otherwise='share zeros out with ratios="scope"')
         options = {name: value for name, value in self.options().items() if name != "ratio"}
         finished = Finished(context, f"{self.name}-sensitivity", options, graph, calibration)
         ratios = sensitive_ratios(graph, layers, pattern, score, self.ratio, context, finished)

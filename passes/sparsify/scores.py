@@ -44,7 +44,7 @@ def weight_scores(graph: Graph, layers: Sequence[Layer], importance: Importance,
     """
     if importance == "magnitude":
         return lambda layer: layer.numbers().square()
-    calibration = calibration_of(context, f"importance '{importance}'")
+    calibration = calibration_of(context, f"importance '{importance}'", otherwise="rank by importance 'magnitude'")
     if importance == "movement" and any(batch.target is None for batch in calibration):
         raise PassError(
             "importance 'movement' needs batches with targets, and the calibration data has inputs alone",
@@ -78,8 +78,8 @@ def random_scores(layers: Sequence[Layer], seed: int) -> WeightScores:
     return score
 
 
-def calibration_of(context: Context, what: str) -> Calibration:
-    """The calibration data of a context.
+def calibration_of(context: Context, what: str, *, otherwise: str = "use sparsify-magnitude") -> Calibration:
+    """The calibration data of a context; `otherwise` is what does without.
 
     Raises:
         PassError: there is none.
@@ -87,7 +87,7 @@ def calibration_of(context: Context, what: str) -> Calibration:
     if context.calibration is None or not len(context.calibration):
         raise PassError(
             f"{what} needs calibration data and there is none",
-            fix="pass some: optimize(..., calibration=loader); or use sparsify-magnitude, which needs none",
+            fix=f"pass some: optimize(..., calibration=loader); or {otherwise}, which needs none",
         )
     return context.calibration
 

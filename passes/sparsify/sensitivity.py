@@ -52,7 +52,7 @@ def sensitive_ratios(
     Raises:
         PassError: there is no calibration data, the outputs are not finite, or the ratio is more than the highest level allows.
     """
-    batches = _first(calibration_of(context, 'ratios="sensitivity"'))
+    batches = _first(calibration_of(context, 'ratios="sensitivity"', otherwise='share zeros out with ratios="scope"'))
     if ratio > _LEVELS[-1]:
         raise PassError(
             f"ratio {ratio} is over {_LEVELS[-1]}, the highest ratio that is measured", fix='use ratios="scope", or a smaller ratio'

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+import graphopt
 from graphopt.ir.parser import parse
 from graphopt.ir.printer import show
 from graphopt.passes.remove.merge_linear_layers import MergeLinearLayers
-from tests.support.folding import check_pass, filled
+from tests.support.folding import check_pass, filled, set_state
 
 BEFORE = """graph g(%x: f32[batch,4]) where batch in [1, 8] {
   param %a: f32[8,4]
@@ -33,6 +35,29 @@ def test_two_linears_become_one() -> None:
     empty = parse(BEFORE)
     MergeLinearLayers().run(empty)
     assert show(empty) == AFTER
+
+
+SPARSE = """graph g(%x: f32[4,16]) {
+  param %a.weight: f32[16,16]
+  param %c.weight: f32[72,16]
+  %h: f32[4,16] = linear(%x, %a.weight, none)
+  %y: f32[4,72] = linear(%h, %c.weight, none)
+  return %y
+}"""
+
+
+def test_sparse_layers_stay_two_where_their_product_has_more_numbers() -> None:
+    """As a projection and the expansion behind it in a MobileNet."""
+    sparse = graphopt.optimize(filled(SPARSE), ["sparsify-magnitude{ratio=0.8, dense_ends=false}"]).graph
+    weights = [sparse.states[name].data for name in ("a.weight", "c.weight")]
+    early, late = (data.tensor() for data in weights if data is not None)
+    apart, merged = int((early != 0).sum() + (late != 0).sum()), int((late @ early != 0).sum())
+    assert merged > 1.5 * apart
+    result = check_pass(MergeLinearLayers(), sparse, rewritten=0)
+    assert result.skipped == (("y", f"one layer has {merged} weights that are not zero, needs no more than the {apart} of two"),)
+    set_state(sparse, "a.weight", torch.where(torch.arange(16)[:, None] < 1, early, 0.0))  # one row: their product has few
+    check_pass(MergeLinearLayers(), sparse)
+    check_pass(MergeLinearLayers(), filled(SPARSE))  # dense
 
 
 @pytest.mark.parametrize("first", ["%b", "none"])

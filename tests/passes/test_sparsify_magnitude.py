@@ -80,7 +80,9 @@ def test_movement_keeps_what_grows() -> None:
     assert inputs.calibration is not None
     with pytest.raises(PassError, match="importance 'movement' needs batches with targets"):
         run_pass(SparsifyMagnitude(importance="movement"), network(), inputs)
-    with pytest.raises(PassError, match="importance 'movement' needs calibration data and there is none"):
+    with pytest.raises(
+        PassError, match=r"importance 'movement' needs calibration data and there is none\n  fix: .*rank by importance 'magnitude'"
+    ):
         run_pass(SparsifyMagnitude(importance="movement"), network())
     targets = [Batch(batch.inputs, torch.zeros(8, 6, 6, 5)) for batch in inputs.calibration]
     graph = network()
@@ -101,7 +103,7 @@ def test_sensitivity_spares_what_matters() -> None:
     total = sum(weight_of(graph, name).numel() for name in LAYERS)
     assert abs(zeros - 0.5 * total) <= len(LAYERS)
     assert result.notes[0].startswith("0.5")
-    with pytest.raises(PassError, match='ratios="sensitivity" needs calibration data and there is none'):
+    with pytest.raises(PassError, match=r'ratios="sensitivity" needs calibration data and there is none\n  fix: .*scope"'):
         run_pass(SparsifyMagnitude(ratios="sensitivity"), network())
 
 

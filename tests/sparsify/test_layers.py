@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import graphopt
 from graphopt.errors import PassError, PassOptionError
 from graphopt.ir.parser import parse
 from graphopt.ops import verify
@@ -41,6 +42,23 @@ def test_parallel_heads_are_all_last_and_layers_behind_an_embedding_are_not_firs
     }""")
     found, _ = find_layers(graph, Scope(dense_ends=False))
     assert [(layer.name, layer.first, layer.last) for layer in found] == [("q", False, False), ("a", False, True), ("b", False, True)]
+
+
+def test_products_with_a_matrix_say_what_makes_layers_of_them() -> None:
+    graph = filled("""graph g(%x: f32[3,4]) {
+      param %a.weight: f32[4,8]
+      param %b.weight: f32[8,8]
+      param %c.weight: f32[2,8]
+      %a: f32[3,8] = matmul(%x, %a.weight)
+      %b: f32[3,8] = matmul(%a, %b.weight)
+      %c: f32[3,2] = linear(%b, %c.weight, none)
+      return %c
+    }""")
+    _, skipped = find_layers(graph, Scope(only=("[ab]",)))
+    why = "it is a matrix product, which form-linear makes a linear layer of: run that pass first"
+    assert dict(skipped) == {"a": why, "b": why, "c": "not in only=('[ab]',)"}
+    formed = graphopt.optimize(graph, ["form-linear", 'sparsify-magnitude{only=("[ab]",), dense_ends=false}']).graph
+    assert {name for name, state in formed.states.items() if state.type.sparsity is not None} == {"a.weight_folded", "b.weight_folded"}
 
 
 def test_a_pattern_that_means_nothing_names_near_layers() -> None:

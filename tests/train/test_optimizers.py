@@ -285,6 +285,25 @@ def test_masks_that_do_not_fit_say_so() -> None:
         masks_of(3)  # pyright: ignore[reportArgumentType]
 
 
+def test_what_is_no_mask_is_refused_with_what_would_be_one(annotated: graphopt.Graph) -> None:
+    result: Any = graphopt.optimize(annotated, ["annotate-sparsity"])
+    layer = nn.Linear(4, 4)
+    given: list[tuple[Any, str]] = [
+        (result, "masks is a Result, needs a module, a graph, or bool tensors by name or parameter\n  fix: masks=result.graph"),
+        ("weight", "masks is a str, needs a module, a graph, or bool tensors"),
+        (
+            {"weight": [[True] * 4] * 4},
+            "the mask of a parameter of shape [4, 4] is a list, needs a bool tensor\n  fix: give torch.as_tensor",
+        ),
+    ]
+    for masks, says in given:
+        with pytest.raises(UsageError) as caught:
+            SparseSGD(layer.named_parameters(), lr=0.1, masks=masks)
+        assert says in str(caught.value)
+    with pytest.raises(UsageError, match=r"masks can't be read from a Result, needs a module or a graph\n  fix: masks_of\(result.module\)"):
+        masks_of(result)
+
+
 def test_a_graph_without_numbers_has_no_masks() -> None:
     text = """graph g(%x: f32[1,4]) {
   param %w: f32[4,4] sparse<unstructured 0.5>

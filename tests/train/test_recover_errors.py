@@ -71,7 +71,7 @@ def test_arguments_that_make_no_sense_say_so(tmp_path: Path, student: graphopt.G
     assert "optimizer is 'lion', needs 'sgd', 'adamw'" in error(teacher=teacher, optimizer="lion")
     assert "lr is -1, needs > 0" in error(teacher=teacher, lr=-1.0)
     assert "distillation is 'cosine', needs 'kl'" in error(teacher=teacher, distillation="cosine")
-    assert "temperature is 0 and the weights are" in error(teacher=teacher, temperature=0.0)
+    assert "temperature is 0.0 and the weights are" in error(teacher=teacher, temperature=0.0)
     assert "features='nothing*' is no value that student and teacher have" in error(teacher=teacher, features=("nothing*",))
     assert "features are values of graphs by name" in error(sparse(), teacher=network(), features=("*",))
     assert "layerwise compares layers of two graphs" in error(sparse(), teacher=network(), layerwise=True)

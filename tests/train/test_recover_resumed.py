@@ -175,15 +175,15 @@ def test_a_finished_run_returns_at_once(tmp_path: Path, student: graphopt.Graph,
     assert not left_over.exists()
     assert another.exists(), "of a run that may be alive"
     assert bits(first.module) == bits(second.module)
-    text = r"done.pt is that of another run: the model, the teacher or an option differs\n  fix: give the same arguments"
-    cases: tuple[tuple[graphopt.Graph, dict[str, Any]], ...] = (
-        (student, other),
-        (capture(sparse(ratio=0.5)), options),
-        (student, {**options, "teacher": capture(network(1))}),
-        (student, {**options, "loss": nn.functional.cross_entropy}),
+    cases: tuple[tuple[graphopt.Graph, dict[str, Any], str], ...] = (
+        (student, other, "steps was 3, is 4"),
+        (student, {**options, "lr": 0.5, "temperature": 3.0}, "lr was 0.01, is 0.5; temperature was 2.0, is 3.0"),
+        (student, {**options, "loss": nn.functional.cross_entropy}, "loss was None, is 'cross_entropy'"),
+        (capture(sparse(ratio=0.5)), options, "the numbers of the model or the teacher differ"),
+        (student, {**options, "teacher": capture(network(1))}, "the numbers of the model or the teacher differ"),
     )
-    for model, given in cases:
-        with pytest.raises(UsageError, match=text):
+    for model, given, why in cases:
+        with pytest.raises(UsageError, match=f"done.pt is that of another run: {why}\n  fix: give the same arguments"):
             recover(model, batches(), **given)
     (tmp_path / "done.pt").write_bytes(b"PK not a checkpoint")
     with pytest.raises(ArtifactError, match=r"done.pt can't be read: .*\n  fix: delete it|(?s:done.pt can't be read)"):

@@ -510,7 +510,7 @@ def test_what_makes_no_sense_says_so() -> None:
         GradualPruning(plain, ratio=0.5, end=1)
     with pytest.raises(UsageError, match=r"ratios go from 0 to 1, need 0 <= initial <= ratio < 1"):
         GradualPruning(optimizer, ratio=1.0, end=1)
-    with pytest.raises(UsageError, match=r"pruning goes from step 3 to 2, every 100, needs 0 <= begin < end"):
+    with pytest.raises(UsageError, match=r"pruning goes from step 3 to 2, every 100, needs whole numbers, 0 <= begin < end"):
         GradualPruning(optimizer, ratio=0.5, begin=3, end=2)
     with pytest.raises(UsageError, match=r"a parameter of shape \[2\] is not optimised"):
         GradualPruning(optimizer, ratio=0.5, end=1, parameters=[torch.ones(2)])
@@ -538,10 +538,36 @@ def test_what_makes_no_sense_says_so() -> None:
         StraightThrough(plain, NM(2, 4), decay=-1)
     with pytest.raises(UsageError, match=r"no trained parameter has 8 elements or more on axis 1, so none can be 2:8"):
         StraightThrough(plain, NM(2, 8))
-    with pytest.raises(UsageError, match=r"a parameter was given that is not optimised"):
+    with pytest.raises(UsageError, match=r"a parameter of shape .* is not optimised"):
         StraightThrough(plain, NM(2, 4), parameters=[torch.ones(4, 4)])
     bias = nn.Parameter(torch.ones(4))
     with pytest.raises(UsageError, match=r"2:4 on axis 1 does not fit a parameter of shape \[4\]"):
         StraightThrough(torch.optim.SGD([bias], lr=0.1), NM(2, 4), parameters=[bias])
     with pytest.raises(UsageError, match=r"the state has weights of shapes \[\[2, 4\]\], the parameters have \[\[4, 4\]\]"):
         StraightThrough(plain, NM(2, 4)).load_state_dict({"dense": [torch.ones(2, 4)]})
+
+
+def test_options_of_the_wrong_kind_are_refused_when_they_are_given() -> None:
+    """Not at the first step, and not with another meaning: a text was no pattern at all, and an end between steps never came."""
+    weight = weights(4, 4, ratio=0.5)
+    optimizer = SparseSGD([weight], lr=0.1)
+
+    def error(make: Callable[..., object], *args: object, **options: object) -> str:
+        with pytest.raises(UsageError) as caught:
+            make(*args, **options)
+        return str(caught.value)
+
+    pruning: dict[str, Any] = {"ratio": 0.5, "end": 3}
+    assert "pattern is '4x1', needs Block or Unstructured\n  fix: pattern=Block(4, 1)" in error(
+        GradualPruning, optimizer, pattern="4x1", **pruning
+    )
+    assert "pattern is NM(n=2, m=4, axis=1), needs Block" in error(GradualPruning, optimizer, pattern=NM(2, 4), **pruning)
+    assert "scope is 'globl', needs 'layer' or 'global'" in error(GradualPruning, optimizer, scope="globl", **pruning)
+    assert "ratios go from 0 to '0.5', need" in error(GradualPruning, optimizer, ratio="0.5", end=3)
+    assert "pruning goes from step 0 to 10.5, every 100, needs whole numbers" in error(GradualPruning, optimizer, ratio=0.5, end=10.5)
+    assert "parameters has a str, needs the tensors themselves" in error(GradualPruning, optimizer, parameters=["weight"], **pruning)
+    assert "pattern is '2:4', needs Block or NM or Unstructured" in error(RigL, optimizer, end=10, pattern="2:4")
+    assert "seed is 'a', needs a whole number\n  fix: every process draws from it" in error(SET, optimizer, end=10, seed="a")
+    assert "blocks is (4, 1), needs Block" in error(Proximal, optimizer, group_lasso=0.1, blocks=(4, 1))
+    assert "pattern is '2:4', needs NM\n  fix: pattern=NM(2, 4)" in error(StraightThrough, optimizer, "2:4")
+    assert "the pattern '2':4 on axis 1 makes no sense" in error(NM, "2", 4)

@@ -1,4 +1,4 @@
-"""The sparse optimizers in other people's training loops: DDP, Lightning, HF Trainer, gradient scaling."""
+"""The sparse optimizers in other people's training loops: DDP, FSDP, Lightning, HF Trainer, gradient scaling."""
 
 from __future__ import annotations
 
@@ -42,13 +42,68 @@ dist.destroy_process_group()
 """
 
 
-def test_masks_are_equal_on_all_ranks_of_ddp(tmp_path: Path) -> None:
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER)
-    processes = [subprocess.Popen([sys.executable, str(script), str(rank), str(tmp_path)], stderr=subprocess.PIPE) for rank in range(2)]
+SHARDED = """
+import sys, torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from graphopt.train import GradualPruning, RigL, SET, SparseAdamW, masks_of
+
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+found = {}
+for spread in (False, True):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 3))  # 9 rows are no multiple of 2 processes
+    with torch.no_grad():
+        module[0].weight[torch.rand(9, 6) < 0.5] = 0.0
+    masks = masks_of(module)
+    if spread:
+        fully_shard(module, mesh=init_device_mesh("cpu", (2,)))
+    optimizer = SparseAdamW(module.named_parameters(), lr=0.05, masks=masks)
+    schedules = [GradualPruning(optimizer, ratio=0.6, end=10, every=2), RigL(optimizer, end=60, every=7), SET(optimizer, end=60, every=11)]
+    for step in range(20):
+        if step == 12:
+            optimizer.load_state_dict(optimizer.state_dict())
+        optimizer.zero_grad()
+        module(torch.randn(4, 6)).square().mean().backward()  # the same rows for all
+        optimizer.step()
+        for schedule in schedules:
+            schedule.step()
+    weights = [p.full_tensor() if spread else p for p in module.parameters()]
+    packed = optimizer.state_dict()["masks"]
+    found[spread] = {"weights": [w.detach() for w in weights], "masks": [packed[index]["bits"] for index in sorted(packed)]}
+if rank == 0:
+    torch.save(found, f"{folder}/found.pt")
+dist.destroy_process_group()
+"""
+
+
+def in_two_processes(text: str, folder: Path) -> None:
+    script = folder / "worker.py"
+    script.write_text(text)
+    processes = [subprocess.Popen([sys.executable, str(script), str(rank), str(folder)], stderr=subprocess.PIPE) for rank in range(2)]
     for process in processes:
         _, error = process.communicate(timeout=200)
         assert process.returncode == 0, error.decode()
+
+
+def test_parameters_that_are_spread_over_processes_are_trained_as_whole_ones(tmp_path: Path) -> None:
+    in_two_processes(SHARDED, tmp_path)
+    found = torch.load(tmp_path / "found.pt", weights_only=True)
+    assert len(found[True]["masks"]) == 2
+    for mine, plain in zip(found[True]["masks"], found[False]["masks"], strict=True):
+        assert torch.equal(mine, plain)
+    for mine, plain in zip(found[True]["weights"], found[False]["weights"], strict=True):
+        assert torch.equal(mine == 0, plain == 0)
+        assert torch.allclose(mine, plain, atol=1e-6)
+    assert int((found[True]["weights"][0] == 0).sum()) >= 32
+
+
+def test_masks_are_equal_on_all_ranks_of_ddp(tmp_path: Path) -> None:
+    in_two_processes(WORKER, tmp_path)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
     assert len(first["masks"]) == 2
     for kind in ("weights", "masks"):

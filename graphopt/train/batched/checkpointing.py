@@ -76,8 +76,12 @@ def plan_checkpoints(graph: Graph, *, budget: int | None = None, dims: Mapping[s
     `dims` gives sizes for symbolic dimensions.
 
     Raises:
-        UsageError: the budget can't be kept (the message has the least that is possible), or a size is not known.
+        UsageError: the budget can't be kept (the message has the least that is possible), a size is not known, or it is no graph.
     """
+    if not isinstance(graph, Graph):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
+        raise UsageError(
+            f"checkpoints are planned for a graph, got a {type(graph).__name__}", fix="graphopt.capture(model, example_inputs)"
+        )
     nodes = list(graph.nodes)
     sizes = [_bytes(node, dims or {}) for node in nodes]
     without = sum(sizes)

@@ -45,15 +45,16 @@ def discard_unfinished(folder: Path, name: str = "*") -> None:
 
 
 class Checkpoint:
-    """One file, of one run.
+    """One file, of one run: `run` is its fingerprint, and `options` what an error names where another one's differ.
 
     Raises:
         UsageError: the folder of the file does not exist.
     """
 
-    def __init__(self, path: str | os.PathLike[str], run: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], run: str, options: Mapping[str, object] | None = None) -> None:
         self.path = Path(path)
         self._run = run
+        self._options = {name: repr(value) for name, value in (options or {}).items()}
         if not self.path.parent.is_dir() or self.path.is_dir():
             raise UsageError(
                 f"checkpoint {self.path} can't be written", fix="give a file in a folder that exists: checkpoint='recover.safetensors'"
@@ -65,7 +66,7 @@ class Checkpoint:
         try:
             tensors: dict[str, torch.Tensor] = {}
             text = json.dumps(_encoded(dict(content), tensors, set()))
-            save_file(tensors, made, metadata={"format": str(_FORMAT), "run": self._run, "content": text})
+            save_file(tensors, made, metadata={**self._header(), "content": text})
             with made.open("rb") as file:
                 os.fsync(file.fileno())
             made.replace(self.path)
@@ -88,10 +89,24 @@ class Checkpoint:
             raise ArtifactError(f"checkpoint {self.path} can't be read: {error}", fix="delete it to start from the beginning") from error
         if (format_, run) != (str(_FORMAT), self._run):
             raise UsageError(
-                f"checkpoint {self.path} is that of another run: the model, the teacher or an option differs",
+                f"checkpoint {self.path} is that of another run: {self._differences()}",
                 fix="give the same arguments as then, another file, or delete it",
             )
         return content
+
+    def _header(self) -> dict[str, str]:
+        return {"format": str(_FORMAT), "run": self._run, "options": json.dumps(self._options)}
+
+    def _differences(self) -> str:
+        """What the file's run was that this one is not."""
+        with safe_open(self.path, framework="pt") as file:
+            text = (file.metadata() or {}).get("options", "{}")
+        found = cast("dict[str, str]", json.loads(text))
+        names = sorted({*found, *self._options}) if found and self._options else ()
+        changed = [(name, found.get(name), self._options.get(name)) for name in names if found.get(name) != self._options.get(name)]
+        if changed:
+            return "; ".join(f"{name} was {then or 'left out'}, is {now or 'left out'}" for name, then, now in changed)
+        return "the numbers of the model or the teacher differ" if names else "the model, the teacher or an option differs"
 
 
 def read(path: Path) -> tuple[str, str, dict[str, Any]]:

@@ -6,7 +6,7 @@ more is (arguments..., labels), a dict has keyword arguments and labels, and any
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -15,9 +15,9 @@ import torch
 from graphopt.backends.reference.binding import bind_dims, check_inputs
 from graphopt.errors import GraphoptError, UsageError
 from graphopt.ir.graph import Graph
-from graphopt.pipeline.batches import LABELS, read_item
+from graphopt.pipeline.batches import LABELS, as_tensor, labels_of, read_item
 
-__all__ = ["TrainingBatch", "check_data", "fixed_rows", "items", "read_batch"]
+__all__ = ["TrainingBatch", "check_data", "fixed_rows", "items", "length_of", "read_batch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,22 @@ def check_data(data: object) -> Iterable[object]:
     if isinstance(data, str | bytes) or not isinstance(data, Iterable):
         raise UsageError(f"training data is a {type(data).__name__}, needs a DataLoader or a list of batches", fix="recover(model, loader)")
     return cast("Iterable[object]", data)
+
+
+def length_of(data: Iterable[object]) -> int | None:
+    """How many batches there are; None where nobody knows, as of a DataLoader of an IterableDataset, which has a `__len__` that raises.
+
+    Raises:
+        UsageError: it fails in another way.
+    """
+    if not isinstance(data, Sized):
+        return None
+    try:
+        return len(data)
+    except (TypeError, NotImplementedError):
+        return None
+    except Exception as error:
+        raise UsageError(f"len() of training data raised {type(error).__name__}: {error}", fix="call it by itself to see why") from error
 
 
 def items(data: Iterable[object], seeds: Iterator[int]) -> Iterator[object]:
@@ -155,10 +171,18 @@ def _without_graph(item: object) -> TrainingBatch:
         args, target = (parts[:-1], parts[-1]) if len(parts) > 1 else (parts, None)
         if len(args) == 1 and isinstance(args[0], tuple | list):
             args = tuple(cast("Sequence[Any]", args[0]))
+    args = tuple(map(_numbers, args))
+    kwargs = {name: _numbers(given) for name, given in kwargs.items()}
     tensors = [given for given in (*args, *kwargs.values()) if isinstance(given, torch.Tensor)]
     if not tensors:
         raise UsageError(f"it is a {type(item).__name__} without a tensor")
-    return TrainingBatch(args, kwargs, None if target is None else torch.as_tensor(target), _rows(tensors))
+    return TrainingBatch(args, kwargs, None if target is None else labels_of(target), _rows(tensors))
+
+
+def _numbers(given: Any) -> Any:
+    """numpy arrays as tensors; whatever else a module takes stays as it is."""
+    found = as_tensor(given)
+    return given if found is None else found
 
 
 def _rows(tensors: Sequence[torch.Tensor]) -> int:

@@ -10,22 +10,24 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sized
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch.utils.data.distributed import DistributedSampler
 
-from graphopt.errors import GraphoptError, UsageError
+from graphopt.errors import UsageError
 from graphopt.pipeline.context import Metric
 from graphopt.train.batched.measure import watched_memory
 from graphopt.train.recovery.batch_norm import reestimate_batch_norm
 from graphopt.train.recovery.checkpoint import Checkpoint, discard_unfinished
-from graphopt.train.recovery.data import TrainingBatch, fixed_rows, items, read_batch
+from graphopt.train.recovery.data import TrainingBatch, items, length_of, read_batch
 from graphopt.train.recovery.device import Runtime
+from graphopt.train.recovery.gradients import Gradients
 from graphopt.train.recovery.layout import Layout, knows_no_strides, laid_out
-from graphopt.train.recovery.losses import WHOLE, Losses, Share, mean_squares
+from graphopt.train.recovery.losses import Losses
+from graphopt.train.recovery.metric import measured
 from graphopt.train.recovery.network import Network
 from graphopt.train.recovery.progress import ProgressBar
 
@@ -149,12 +151,13 @@ class Training:
     def _total(self) -> int:
         if self.steps is not None:
             return self.steps
-        if not isinstance(self.data, Sized):
+        length = length_of(self.data)
+        if length is None:
             raise UsageError(
                 f"the length of training data of the type {type(self.data).__name__} is not known, so epochs can't be planned",
                 fix="pass steps=1000 in place of epochs",
             )
-        return max(1, len(self.data) // self._share()) * (self.epochs or 1)
+        return max(1, length // self._share()) * (self.epochs or 1)
 
     def _share(self) -> int:
         """How many processes share the items: all, unless the loader's own sampler has divided them."""
@@ -193,7 +196,7 @@ class Training:
             self._evaluate()
 
     def _nothing(self) -> UsageError:
-        if isinstance(self.data, Sized) and len(self.data):
+        if length_of(self.data):
             return UsageError(
                 "training data has no batch that fits: fewer rows than the graph was captured with, or fewer batches than processes",
                 fix="use larger batches, or capture with a symbolic size: dynamic={'x': {0: 'batch'}}",
@@ -229,63 +232,22 @@ class Training:
                 group["lr"] = rate * factor
         self.student.train()
         optimizer.zero_grad()
-        pieces = [piece for batch in batches for piece in self._pieces(batch)]
-        summed = 0.0
-        for number, (piece, share) in enumerate(zip(pieces, self._shares(pieces), strict=True)):
-            moved = piece.to(self.runtime.device)
-            with self.runtime.local(network, number == len(pieces) - 1), self.runtime.precision():
-                loss = self._loss(network, moved, share)
-                self.runtime.backward(loss)
-            summed += loss.item()
-        summed = self.runtime.mean(summed)
+        summed = self.runtime.mean(self._gradients().add(network, batches))
         if not math.isfinite(summed):
-            raise UsageError(
-                f"the loss became {summed} at step {self.step}",
-                fix="use a smaller lr; the checkpoint of before is good" if self.checkpoint else "use a smaller lr",
-            )
+            raise self._diverged(summed)
         optimizer.step()
         self._loss_sum, self._loss_count = self._loss_sum + summed, self._loss_count + 1
 
-    def _pieces(self, batch: TrainingBatch) -> list[TrainingBatch]:
-        if self.micro_batch is None:
-            return [batch]
-        fixed = None if self.student.graph is None else fixed_rows(self.student.graph, batch)
-        if fixed is not None and self.micro_batch < fixed:
-            raise UsageError(
-                f"micro_batch is {self.micro_batch}, and the graph was captured for batches of {fixed} rows alone",
-                fix="capture with a symbolic size: dynamic={'x': {0: 'batch'}}; or leave micro_batch out",
+    def _gradients(self) -> Gradients:
+        return Gradients(self.student, self.teacher, self.losses, self.runtime, self.micro_batch)
+
+    def _diverged(self, loss: float) -> UsageError:
+        if not self.step:
+            return UsageError(
+                f"the loss is {loss} at step 0, before anything was trained", fix="look at the model's outputs for the first batch"
             )
-        return batch.split(self.micro_batch)
-
-    def _shares(self, pieces: list[TrainingBatch]) -> list[Share]:
-        """What part of the batch each piece is; the teacher's features are computed once more for it, as nothing is kept."""
-        if len(pieces) == 1:
-            return [WHOLE]
-        rows = sum(piece.rows for piece in pieces)
-        labels = [0 if piece.target is None else self.losses.counted(piece.target) for piece in pieces]
-        counted = max(sum(labels), 1)
-        squares = self._squares(pieces, rows) if self.student.features and self.losses.feature_weight else None
-        return [Share(piece.rows / rows, count / counted, squares) for piece, count in zip(pieces, labels, strict=True)]
-
-    @torch.no_grad()
-    def _squares(self, pieces: list[TrainingBatch], rows: int) -> tuple[torch.Tensor, ...] | None:
-        if self.teacher is None:
-            return None
-        sums: list[torch.Tensor] = []
-        for piece in pieces:
-            with self.runtime.precision():
-                features = self.teacher.call(self.teacher.module, piece.to(self.runtime.device))[1]
-            found = [square * (piece.rows / rows) for square in mean_squares(features)]
-            sums = [total + square for total, square in zip(sums, found, strict=True)] if sums else found
-        return tuple(sums)
-
-    def _loss(self, network: torch.nn.Module, batch: TrainingBatch, share: Share) -> torch.Tensor:
-        taught = None
-        if self.teacher is not None:
-            with torch.no_grad():
-                taught = self.teacher.call(self.teacher.module, batch)
-        outputs, features = self.student.call(network, batch)
-        return self.losses.total(outputs, features, taught, batch.target, share)
+        other = ", and another checkpoint: this one goes on with its own lr alone" if self.checkpoint else ""
+        return UsageError(f"the loss became {loss} at step {self.step}", fix=f"use a smaller lr{other}")
 
     def _after_step(self, total: int, bar: ProgressBar) -> None:
         if self.evaluate_every is not None and self.step % self.evaluate_every == 0:
@@ -313,7 +275,7 @@ class Training:
 
     def _measure(self) -> float | None:
         """The metric, as the first process has measured it: all have to take the same turn."""
-        return None if self.metric is None else self.runtime.first(_measured(self.metric, self.student))
+        return None if self.metric is None else self.runtime.first(measured(self.metric, self.student))
 
     def _finish(self) -> None:
         if self.metric is None:
@@ -410,26 +372,3 @@ def _tensors(network: Network) -> list[tuple[str, torch.Tensor]]:
 def _restore(network: Network, saved: dict[str, torch.Tensor]) -> None:
     for name, tensor in _tensors(network):
         tensor.copy_(saved[name])
-
-
-def _measured(metric: Callable[[torch.nn.Module], float], network: Network) -> float:
-    module = network.publish()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            found: object = metric(module)
-    except GraphoptError:
-        raise
-    except Exception as error:
-        raise UsageError(f"the metric raised {type(error).__name__}: {error}", fix="call it with the module by itself") from error
-    finally:
-        module.eval()
-    try:
-        value = float(found)  # pyright: ignore[reportArgumentType]  # whatever is no number raises
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UsageError(f"the metric returned a {type(found).__name__}, needs one number") from error
-    if not math.isfinite(value):
-        raise UsageError(
-            f"the metric is {value}, needs a finite number",
-            fix="call it with the module by itself; if training made the weights NaN, use a smaller lr",
-        )
-    return value

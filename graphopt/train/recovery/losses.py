@@ -17,12 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch.nn import functional
 
-from graphopt.errors import UsageError
+from graphopt.errors import GraphoptError, UsageError
+from graphopt.train.checks import is_real
 from graphopt.train.patterns import widened
 
 __all__ = ["WHOLE", "Distillation", "Loss", "Losses", "Share", "mean_squares"]
@@ -69,8 +70,10 @@ class Losses:
         weights = (self.distillation_weight, self.feature_weight, self.label_weight)
         if self.distillation not in ("kl", "mse"):
             raise UsageError(f"distillation is '{self.distillation}', needs 'kl' (classes) or 'mse' (numbers)")
-        if min(weights) < 0 or not self.temperature > 0:
-            raise UsageError(f"temperature is {self.temperature:g} and the weights are {weights}, needs temperature > 0 and weights >= 0")
+        if not (all(map(is_real, (self.temperature, *weights))) and min(weights) >= 0 and self.temperature > 0):
+            raise UsageError(f"temperature is {self.temperature!r} and the weights are {weights}, needs temperature > 0 and weights >= 0")
+        if self.loss is not None and not callable(self.loss):  # pyright: ignore[reportUnnecessaryComparison]  # callers may be untyped
+            raise UsageError(f"loss is {self.loss!r}, needs a function of outputs and labels", fix="loss=torch.nn.functional.cross_entropy")
 
     def total(
         self,
@@ -95,6 +98,8 @@ class Losses:
             terms.append(self.feature_weight * share.rows * torch.stack(distances).mean())
         if target is not None and self.label_weight:
             terms.append(self.label_weight * share.labels * self._labels(outputs, target))
+        elif self.loss is not None and self.label_weight:
+            raise UsageError("loss was given, and a batch has no labels for it", fix="give (input, labels) batches, or leave loss out")
         if not terms:
             raise UsageError(
                 "there is nothing to learn from: no teacher, and no labels in the data, or their weights are 0",
@@ -126,9 +131,27 @@ class Losses:
         log_teacher = functional.log_softmax(wanted / self.temperature, axis)
         return functional.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(axis).mean() * self.temperature**2
 
+    def _own(self, loss: Loss, outputs: Sequence[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
+        shown = f"outputs of shapes {[list(output.shape) for output in outputs]} and labels of shape {list(target.shape)}"
+        try:
+            found = cast("object", loss(outputs[0] if len(outputs) == 1 else list(outputs), target))
+        except GraphoptError:
+            raise
+        except Exception as error:
+            raise UsageError(f"the loss raised {type(error).__name__}: {error}", fix=f"it was called with {shown}") from error
+        if not isinstance(found, torch.Tensor) or found.numel() != 1:
+            what = f"tensor of shape {list(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__
+            raise UsageError(f"the loss returned a {what}, needs a tensor with one number", fix=f"return the mean over rows; {shown}")
+        if not found.requires_grad and any(output.requires_grad for output in outputs):
+            raise UsageError(
+                "the loss returned a tensor without gradients, so nothing would be learned from it",
+                fix="compute it from the outputs with torch's functions, without detach() or item()",
+            )
+        return found.reshape(())
+
     def _labels(self, outputs: Sequence[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
         if self.loss is not None:
-            return self.loss(outputs[0] if len(outputs) == 1 else list(outputs), target)
+            return self._own(self.loss, outputs, target)
         for output in map(widened, outputs):
             if target.is_floating_point():
                 if output.shape == target.shape:

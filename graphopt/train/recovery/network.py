@@ -44,7 +44,10 @@ def graph_of(source: object, role: str) -> Graph | nn.Module:
     if isinstance(found, nn.Module):
         return found
     if not isinstance(found, Graph):
-        raise UsageError(f"the {role} is a {type(source).__name__}, needs a result of optimize, a graph or a module")
+        raise UsageError(
+            f"the {role} is a {type(source).__name__}, needs a result of optimize, a graph or a module",
+            fix="make it a torch.nn.Module whose forward calls it" if callable(source) else None,
+        )
     empty = next((state.name for state in found.states.values() if state.data is None), None)
     if empty is not None:
         raise UsageError(f"the {role} has no numbers for %{empty}", fix="load the graph from its folder, or capture it from the model")

@@ -10,74 +10,38 @@ The original is the teacher; zeros of sparse parameters stay zero. docs/training
 from __future__ import annotations
 
 import os
-import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from statistics import median
+from typing import Literal
 
-import torch
 from torch import nn
 
-from graphopt.analysis.table import counted, scaled
 from graphopt.errors import UsageError
 from graphopt.ir.graph import Graph
 from graphopt.pipeline.context import Metric
-from graphopt.train.batched.checkpointing import CheckpointPlan
 from graphopt.train.batched.planned import ActivationMemory
-from graphopt.train.optimizers import SparseAdamW, SparseOptimizer, SparseSGD, keep_zeros
 from graphopt.train.recovery.checkpoint import Checkpoint, fingerprint
 from graphopt.train.recovery.data import check_data
 from graphopt.train.recovery.device import runtime
 from graphopt.train.recovery.layers import reconstruct_layers
 from graphopt.train.recovery.layout import MemoryFormat, chosen_layout
-from graphopt.train.recovery.loop import Evaluation, Training
+from graphopt.train.recovery.loop import Training
 from graphopt.train.recovery.losses import Distillation, Loss, Losses
 from graphopt.train.recovery.network import Network, graph_of, shared_features
+from graphopt.train.recovery.optimizer import OptimizerChoice, chosen_optimizer
+from graphopt.train.recovery.options import (
+    check_choices,
+    check_counts,
+    check_frozen,
+    check_length,
+    check_memory,
+    check_metric,
+    check_micro_batch,
+)
+from graphopt.train.recovery.result import Recovery
 
-__all__ = ["OptimizerChoice", "Recovery", "recover"]
-
-OptimizerChoice: TypeAlias = 'Literal["sgd", "adamw"] | Callable[[list[tuple[str, nn.Parameter]]], torch.optim.Optimizer]'
-
-
-@dataclass(frozen=True, slots=True)
-class Recovery:
-    """What `recover` returns.
-
-    `module` is the trained network in eval mode, called as before; `graph` its graph, None where a module was given.
-    `steps` were taken in all, the first `resumed_at` of them by a run that was stopped; the weights are those of step
-    `best_step`. `history` has what was measured. `reconstructed` are the layers that were fitted to the teacher.
-    `corrected` are annotations of sparsity that the training has made untrue, and what stands in the graph instead.
-
-    `seconds_per_step` is the median of this process, `peak_bytes` what one step allocates at most at once (activations and
-    gradients) beyond what was there before. Both are None where no step was measured. `plan` is what was run again in the
-    backward pass, for the largest batch, where there was an `activation_memory`.
-    """
-
-    module: nn.Module
-    graph: Graph | None
-    steps: int
-    resumed_at: int
-    best_step: int
-    stopped_early: bool
-    history: tuple[Evaluation, ...]
-    reconstructed: tuple[str, ...] = ()
-    corrected: tuple[str, ...] = ()
-    seconds_per_step: float | None = None
-    peak_bytes: int | None = None
-    plan: CheckpointPlan | None = None
-
-    def __str__(self) -> str:
-        early = ", stopped early" if self.stopped_early else ""
-        head = f"{counted(self.steps, 'step')}{early}, weights of step {self.best_step}"
-        return "\n".join([head, *(f"  {line}" for line in (*self.history, *self.corrected, *self._costs()))])
-
-    def _costs(self) -> Iterator[str]:
-        if self.seconds_per_step is not None:
-            memory = "" if self.peak_bytes is None else f", {scaled(self.peak_bytes, 'B')} of memory at its peak"
-            yield f"{self.seconds_per_step:.3g} s per step{memory}"
-        if self.plan is not None:
-            yield str(self.plan)
-
+__all__ = ["recover"]
 
 _DECIDING = ("steps", "epochs", "cosine", "micro_batch", "evaluate_every", "patience", "seed")
 """Options of `Training` that have to be equal for a run to go on from its checkpoint."""
@@ -156,20 +120,25 @@ def recover(
             not finite.
         ArtifactError: the checkpoint is damaged.
     """
-    _check(epochs, steps, layerwise, checkpoint_every, evaluate_every, patience, metric, micro_batch, lr_schedule, batch_norm_batches)
-    _check_memory(activation_memory)
-    if batch_norms not in ("train", "frozen"):
-        raise UsageError(f"batch_norms is {batch_norms!r}, needs 'train' or 'frozen'")
+    check_length(epochs, steps)
+    check_counts(0 if layerwise else 1, steps=steps)
+    check_counts(1, epochs=epochs, checkpoint_every=checkpoint_every, evaluate_every=evaluate_every, patience=patience)
+    check_counts(1, micro_batch=micro_batch)
+    check_counts(0, batch_norm_batches=batch_norm_batches)
+    check_counts(None, seed=seed)
+    check_choices(lr_schedule, batch_norms, features)
+    check_metric(metric, patience, evaluate_every)
+    check_memory(activation_memory)
     frozen = batch_norms == "frozen"
     losses = Losses(distillation, temperature, distillation_weight, feature_weight, label_weight, loss)
     batches = check_data(data)
     student, tutor, taught = _networks(model, teacher, features, layerwise, activation_memory, frozen_norms=frozen)
     if frozen:
-        _check_frozen(student)
+        check_frozen(student)
     if micro_batch is not None:
-        _check_micro_batch(student)
+        check_micro_batch(student)
     devices = runtime(accelerate=accelerate)
-    made = _optimizer(optimizer, student.module, lr, momentum, weight_decay)
+    made = chosen_optimizer(optimizer, student.module, lr, momentum, weight_decay)
     training = Training(
         student=student,
         teacher=tutor,
@@ -201,7 +170,7 @@ def recover(
         chosen |= {} if activation_memory is None else {"activation_memory": activation_memory}
         chosen |= {"batch_norms": batch_norms} if frozen else {}
         chosen |= {} if memory_format == "auto" else {"memory_format": memory_format}
-        training.checkpoint = Checkpoint(checkpoint, _run(training, {**chosen, "layerwise": layerwise}))
+        training.checkpoint = _checkpoint(checkpoint, training, {**chosen, "layerwise": layerwise})
     resumed_at = training.resume()
     if layerwise and not training.history and isinstance(taught, Graph):
         _reconstruct(training, taught)
@@ -218,7 +187,7 @@ def recover(
         tuple(training.history),
         tuple(training.reconstructed),
         corrected,
-        statistics.median(training.seconds) if training.seconds else None,
+        median(training.seconds) if training.seconds else None,
         training.peak_bytes,
         None if student.planned is None else student.planned.plan,
     )
@@ -243,8 +212,8 @@ def _networks(
     return Network(source, names, activation_memory=activation_memory, frozen_norms=frozen_norms), tutor, taught
 
 
-def _run(training: Training, options: Mapping[str, object]) -> str:
-    """What a checkpoint has to be of: these numbers of student and teacher, and these options.
+def _checkpoint(path: str | os.PathLike[str], training: Training, options: Mapping[str, object]) -> Checkpoint:
+    """The file of a run that is known by the numbers of student and teacher, and by these options.
 
     The data is not among them: what a loader gives may come from random numbers that are not torch's.
     """
@@ -258,7 +227,9 @@ def _run(training: Training, options: Mapping[str, object]) -> str:
     numbers = [(f"student.{name}", tensor) for name, tensor in training.student.module.state_dict().items()]
     if training.teacher is not None:
         numbers += [(f"teacher.{name}", tensor) for name, tensor in training.teacher.module.state_dict().items()]
-    return fingerprint(numbers, {**deciding, **options})
+    parts = {field.name: getattr(losses, field.name) for field in fields(losses) if field.name != "loss"}
+    named = {name: value for name, value in {**deciding, **options}.items() if name != "losses"}
+    return Checkpoint(path, fingerprint(numbers, {**deciding, **options}), parts | named)
 
 
 def _name(choice: object) -> str:
@@ -279,30 +250,6 @@ def _reconstruct(training: Training, taught: Graph) -> None:
     )
 
 
-def _check_memory(memory: object) -> None:
-    if memory is None or memory == "least" or (isinstance(memory, int) and not isinstance(memory, bool) and memory >= 1):
-        return
-    raise UsageError(f"activation_memory is {memory!r}, needs bytes or 'least'", fix="activation_memory=2 << 30")
-
-
-def _check_frozen(student: Network) -> None:
-    norm = student.mixes_rows()
-    if norm is not None:
-        raise UsageError(
-            f"batch_norms is 'frozen', and '{norm}' computes with the statistics of its batch whatever the mode is",
-            fix="give the result of optimize or its graph in place of a module that was made of one; a batch norm needs running statistics",
-        )
-
-
-def _check_micro_batch(student: Network) -> None:
-    norm = student.mixes_rows()
-    if norm is not None:
-        raise UsageError(
-            f"micro_batch was given, and '{norm}' is a batch norm: it computes with the statistics of all rows that it sees at once",
-            fix='batch_norms="frozen", or smaller batches in place of micro_batch, or fold them into their layers first: fold-batch-norm',
-        )
-
-
 def _original(model: object) -> Graph | None:
     found = getattr(model, "original", None) if not isinstance(model, nn.Module | Graph) else None
     return found if isinstance(found, Graph) else None
@@ -316,57 +263,3 @@ def _feature_names(student: Graph | nn.Module, teacher: Graph | nn.Module | None
             "features are values of graphs by name, and student or teacher is none", fix="give graphs: graphopt.capture(model, ...)"
         )
     return shared_features(student, teacher, patterns)
-
-
-def _optimizer(choice: OptimizerChoice, module: nn.Module, lr: float | None, momentum: float, weight_decay: float) -> torch.optim.Optimizer:
-    named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-    if not named:
-        raise UsageError("the student has no parameter that could be trained", fix="parameters need requires_grad=True at capture")
-    if lr is not None and not lr > 0:
-        raise UsageError(f"lr is {lr:g}, needs > 0")
-    if not (momentum >= 0 and weight_decay >= 0):
-        raise UsageError(f"momentum is {momentum:g} and weight_decay {weight_decay:g}, both need >= 0")
-    if choice == "sgd":
-        return SparseSGD(
-            named, 0.01 if lr is None else lr, momentum=momentum, nesterov=momentum > 0, weight_decay=weight_decay, masks=module
-        )
-    if choice == "adamw":
-        return SparseAdamW(named, 1e-4 if lr is None else lr, weight_decay=weight_decay, masks=module)
-    if not callable(choice):
-        raise UsageError(f"optimizer is {choice!r}, needs 'sgd', 'adamw' or a function of the named parameters")
-    made = choice(named)
-    if not isinstance(made, SparseOptimizer):  # one of these has masks of its own, which schedules may move
-        keep_zeros(made, module)
-    return made
-
-
-def _check(
-    epochs: int | None,
-    steps: int | None,
-    layerwise: bool,
-    checkpoint_every: int,
-    evaluate_every: int | None,
-    patience: int | None,
-    metric: Metric | None,
-    micro_batch: int | None,
-    lr_schedule: str,
-    batch_norm_batches: int,
-) -> None:
-    if epochs is not None and steps is not None:
-        raise UsageError(f"epochs={epochs} and steps={steps} were both given", fix="give one of them")
-    least = 0 if layerwise else 1
-    for name, number, minimum in (
-        ("epochs", epochs, 1),
-        ("steps", steps, least),
-        ("checkpoint_every", checkpoint_every, 1),
-        ("evaluate_every", evaluate_every, 1),
-        ("patience", patience, 1),
-        ("micro_batch", micro_batch, 1),
-        ("batch_norm_batches", batch_norm_batches, 0),
-    ):
-        if number is not None and number < minimum:
-            raise UsageError(f"{name} is {number}, needs at least {minimum}")
-    if metric is None and (patience is not None or evaluate_every is not None):
-        raise UsageError("patience and evaluate_every were given without a metric, which they wait for", fix="pass metric=function(module)")
-    if lr_schedule not in ("cosine", "constant"):
-        raise UsageError(f"lr_schedule is '{lr_schedule}', needs 'cosine' or 'constant'")
