@@ -237,6 +237,6 @@ def _flat(
         return None if any(example is None for example in found) else found
     args = (examples,) if isinstance(examples, torch.Tensor) else tuple(examples)
     try:
-        return list(flatten_call(graph.structure, len(graph.inputs), args, dict(kwargs or {})))
+        return list(flatten_call(graph, args, dict(kwargs or {})))
     except GraphoptError:
         return None

@@ -73,7 +73,7 @@ class Executable(ABC):
         """
         import numpy
 
-        flat = flatten_call(self.graph.structure, len(self.graph.inputs), args, kwargs)
+        flat = flatten_call(self.graph, args, kwargs)
         as_arrays = bool(flat) and all(isinstance(given, numpy.ndarray) for given in flat)
         outputs: Sequence[Any] = self.run([self._tensor(index, given) for index, given in enumerate(flat)])
         if as_arrays:

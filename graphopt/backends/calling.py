@@ -84,17 +84,24 @@ def _free(name: str, taken: set[str]) -> str:
     return free
 
 
-def flatten_call(structure: CallStructure, count: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
-    """The flat inputs of a call; `count` is how many the graph has.
+def flatten_call(graph: Graph, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """The flat inputs of a call. Arguments that were captured by position may be named too, as the graph's module takes them.
 
     Raises:
         RunInputError: an argument is missing, unknown, nested differently, or not what was fixed at capture.
     """
+    structure, count = graph.structure, len(graph.inputs)
+    names: list[str] = []
+    if not structure.kwargs.keys() >= kwargs.keys():
+        names = _positional(graph)
+        args, kwargs = _by_position(structure, names, args, kwargs)
     if len(args) > len(structure.args):
         raise RunInputError(f"got {len(args)} positional arguments, needs {len(structure.args)}")
     unknown = sorted(set(kwargs) - set(structure.kwargs))
+    if twice := [name for name in unknown if name in names[: len(args)]]:
+        raise RunInputError(f"got the arguments {twice} by position and by name")
     if unknown:
-        raise RunInputError(f"got the keyword arguments {unknown}, needs {sorted(structure.kwargs)}")
+        raise RunInputError(f"got the keyword arguments {unknown}, needs {[*names, *sorted(structure.kwargs)]}")
     flat: list[Any] = [None] * count
     for index, place in enumerate(structure.args):
         if index < len(args):
@@ -107,6 +114,27 @@ def flatten_call(structure: CallStructure, count: int, args: Sequence[Any], kwar
         elif not is_fixed(place):
             raise RunInputError(f"keyword argument '{name}' is missing, needs {sorted(structure.kwargs)}")
     return flat
+
+
+def _positional(graph: Graph) -> list[str]:
+    """Names of the arguments that were captured by position; none where no Python function can have all the keywords."""
+    try:
+        return [parameter.name for parameter in parameters(graph, graph.structure)[: len(graph.structure.args)]]
+    except LoweringError:
+        return []
+
+
+def _by_position(
+    structure: CallStructure, names: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """The call with named arguments at their positions, and what was fixed at capture in between; as it is where there is a gap."""
+    last = max((index for index, name in enumerate(names) if name in kwargs), default=-1)
+    placed, rest = list(args), dict(kwargs)
+    for name, place in list(zip(names, structure.args, strict=False))[len(args) : last + 1]:
+        if name not in rest and not is_fixed(place):
+            break
+        placed.append(rest.pop(name, place))
+    return placed, rest
 
 
 @runtime_checkable

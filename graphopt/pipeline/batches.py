@@ -122,7 +122,7 @@ def _batch(graph: Graph, args: Sequence[Any], kwargs: Mapping[str, Any], target:
     free = [name for name, place in structure.kwargs.items() if not is_fixed(place)]
     if len(args) == 1 and not kwargs and not structure.args and len(free) == 1:  # model(x=x) captured, x given
         args, kwargs = (), {free[0]: args[0]}
-    flat = flatten_call(structure, len(graph.inputs), args, kwargs)
+    flat = flatten_call(graph, args, kwargs)
     tensors: list[torch.Tensor] = []
     for value, given in zip(graph.inputs, flat, strict=True):
         tensor = as_tensor(given)

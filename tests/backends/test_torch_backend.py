@@ -49,6 +49,22 @@ def test_call_is_the_models_own(target: str) -> None:
     assert len(executable.run([*pair, bias])) == 2
 
 
+class Scaled(nn.Module):
+    def forward(self, x: torch.Tensor, flag: bool, y: torch.Tensor) -> torch.Tensor:
+        return x + y if flag else x - y
+
+
+@pytest.mark.parametrize("target", ["reference", "torch", "onnxruntime", "cpu"])
+def test_positional_arguments_can_be_named_as_the_module_takes_them(target: str) -> None:
+    x, y = torch.randn(2, 3), torch.randn(2, 3)
+    graph = capture(Scaled().eval(), (x, False, y))
+    executable = lower(graph, target)
+    for found in (executable(x=x, y=y), executable(x, y=y), executable(y=y, x=x)):
+        torch.testing.assert_close(torch.as_tensor(found), x - y)
+    with pytest.raises(RunInputError, match=r"argument 0 is missing|got the keyword arguments \['y'\]"):
+        executable(y=y)
+
+
 @pytest.mark.parametrize("target", ["reference", "torch"])
 @pytest.mark.parametrize(
     ("args", "kwargs", "text"),
@@ -60,7 +76,7 @@ def test_call_is_the_models_own(target: str) -> None:
         (
             ((torch.zeros(2, 3), torch.zeros(2, 2)),),
             {"bias": torch.zeros(2), "b": 1},
-            r"got the keyword arguments \['b'\], needs \['bias'\]",
+            r"got the keyword arguments \['b'\], needs \['argument_0', 'bias'\]",
         ),
         (
             ((torch.zeros(2, 3), torch.zeros(2, 2)),),

@@ -52,7 +52,8 @@ def test_unknown_backend_lists_near_names() -> None:
 WRONG_CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
     "none": ((), {}, r"argument 0 is missing; 0 of 1"),
     "two": ((X, X), {}, r"got 2 positional arguments, needs 1"),
-    "keyword": ((X,), {"mask": X}, r"got the keyword arguments \['mask'\], needs \[\]"),
+    "keyword": ((X,), {"mask": X}, r"got the keyword arguments \['mask'\], needs \['input'\]"),
+    "twice": ((X,), {"input": X}, r"got the arguments \['input'\] by position and by name"),
     "float64": ((X.double(),), {}, r"input 0 \(%input\) is f64\[2,3\], needs f32\[2,3\]"),
     "int64": ((X.long(),), {}, r"is i64\[2,3\], needs f32\[2,3\]"),
     "rank": ((X[0],), {}, r"is f32\[3\], needs f32\[2,3\]"),

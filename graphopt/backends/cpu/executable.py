@@ -131,7 +131,7 @@ class CpuExecutable(Executable):
         Raises:
             RunInputError: the arguments do not fit the call that was captured.
         """
-        flat = flatten_call(self.graph.structure, len(self.graph.inputs), args, kwargs)
+        flat = flatten_call(self.graph, args, kwargs)
         return restore_output(self.graph.structure, self.run(flat))
 
     def run(self, inputs: Sequence[Any]) -> tuple[Any, ...]:

@@ -79,7 +79,7 @@ class OnnxRuntimeExecutable(Executable):
         Raises:
             RunInputError: the arguments do not fit the call that was captured.
         """
-        flat = flatten_call(self.graph.structure, len(self.graph.inputs), args, kwargs)
+        flat = flatten_call(self.graph, args, kwargs)
         return restore_output(self.graph.structure, self.run(flat))
 
     def save(self, path: str | Path) -> None:

@@ -119,7 +119,7 @@ def checkpointed(graph: Graph, plan: CheckpointPlan) -> nn.Module:
     made = to_module(graph)
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        outputs = parts.run(self, flatten_call(graph.structure, len(graph.inputs), args, kwargs))
+        outputs = parts.run(self, flatten_call(graph, args, kwargs))
         return restore_output(graph.structure, outputs)
 
     made.__class__ = type(type(made).__name__, (type(made),), {"forward": forward})
