@@ -5,7 +5,7 @@ Finding the directions of a layer with many outputs takes minutes, so the halves
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
@@ -15,8 +15,8 @@ from graphopt.ir.attributes import Attribute
 from graphopt.ir.graph import Graph, Node, State
 from graphopt.ir.types import TensorType
 from graphopt.passes.finished import Finished
-from graphopt.passes.shrink.layers import check_patterns, constant_numbers, layer_name, own_weight
-from graphopt.passes.shrink.names import layer_of
+from graphopt.passes.shrink.layers import check_patterns, constant_numbers, layer_name, own_bias, own_weight
+from graphopt.passes.shrink.products import weight_index
 from graphopt.passes.shrink.statistics.stream import Stream
 from graphopt.pipeline.context import Context
 from graphopt.pipeline.passes import Outcome, Pass
@@ -49,7 +49,7 @@ def factor_layers(
     rewriter: Rewriter,
     context: Context,
     pass_: Pass,
-    ops: Collection[str],
+    is_layer: Callable[[Node], bool],
     split: Split,
     *,
     use_data: bool,
@@ -63,7 +63,7 @@ def factor_layers(
         PassOptionError: a pattern means no layer.
     """
     graph, calibration = rewriter.graph, context.calibration if use_data else None
-    layers = [node for node in graph.nodes if node.op in ops]
+    layers = [node for node in graph.nodes if is_layer(node)]
     check_patterns(map(layer_name, layers), only=only, exclude=exclude)
     if not layers:
         return Outcome(0)
@@ -115,18 +115,17 @@ def _found(finished: Finished, number: int, split: Split, graph: Graph, node: No
 
 
 def _replace(rewriter: Rewriter, node: Node, halves: Halves) -> tuple[Node, Node]:
-    """`second(first(x)) + bias + shift` in the place of a linear layer or convolution.
+    """`second(first(x)) + bias + shift` in the place of a product with a weight or a convolution.
 
     The first weight goes by the name of the old one, the second is `<layer>.factor.weight`.
     """
-    weight = own_weight(rewriter.graph, node)
-    bias = own_weight(rewriter.graph, node, 2) if node.operands[2] is not None else None
+    weight, bias, place = own_weight(rewriter.graph, node), own_bias(rewriter.graph, node), weight_index(node)
     assert isinstance(weight, State), "it was split"
     first, second, shift = halves.first, halves.second, halves.shift
     first_attrs, second_attrs = halves.attrs or (node.attrs, node.attrs)
     dtype = weight.type.dtype
     factor = rewriter.derive(
-        f"{layer_of(weight.name)}.factor.weight",
+        _factor_name(weight.name),
         constant_numbers(second),
         (weight.value,),
         TensorType(dtype, tuple(second.shape)),
@@ -134,14 +133,20 @@ def _replace(rewriter: Rewriter, node: Node, halves: Halves) -> tuple[Node, Node
         trainable=weight.trainable,
     )
     small = rewriter.replace_state(weight.name, constant_numbers(first), TensorType(dtype, tuple(first.shape)))
-    if isinstance(bias, State) and shift is not None:
+    if bias is not None and shift is not None:
         rewriter.replace_state(bias.name, _shifted(shift), bias.type)
-    low = rewriter.create(
-        node.op, (node.operands[0], small, None), first_attrs, before=node, name=f"{node.name}.low_rank", source=node.source
-    )
-    high = rewriter.create(node.op, (low.result, factor, node.operands[2]), second_attrs, before=node, source=node.source)
+    reads = [small if index == place else None if index > 1 else operand for index, operand in enumerate(node.operands)]
+    low = rewriter.create(node.op, reads, first_attrs, before=node, name=f"{node.name}.low_rank", source=node.source)
+    reads = [factor if index == place else operand if index > 1 else low.result for index, operand in enumerate(node.operands)]
+    high = rewriter.create(node.op, reads, second_attrs, before=node, source=node.source)
     rewriter.replace(node, high.result)
     return low, high
+
+
+def _factor_name(weight_name: str) -> str:
+    """`fc.factor.weight` of `fc.weight`. A parameter of another name need not have a module of its own: `rel_attn.q_factor`."""
+    layer, dot, last = weight_name.rpartition(".")
+    return f"{layer}.factor.weight" if dot and "weight" in last else f"{weight_name}_factor"
 
 
 def _shifted(shift: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:

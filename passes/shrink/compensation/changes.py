@@ -97,6 +97,8 @@ class LeftAxes:
 
 def _channels_left(kept: Kept, node: Node) -> tuple[int, ...] | None:
     """The channels of a layer's or norm's result that are left, from what was taken of its states; None where all are."""
+    if node.op == "einsum":
+        return None  # an axis of its weight is that of the result letter by letter, as for axes that are not channels
     axis = _OUTPUT_AXES.get(node.op)
     places = (
         [(1, axis), (2, 0)] if axis is not None else [(2, 0)] if node.op.startswith("conv_transpose") else [(i, 0) for i in range(1, 5)]

@@ -26,10 +26,11 @@ from graphopt.passes.finished import Finished
 from graphopt.passes.shrink.compensation.batch_norm import fit_batch_norm
 from graphopt.passes.shrink.compensation.changes import Kept, LeftAxes, changed_values, select_kept, twin_of
 from graphopt.passes.shrink.compensation.fit import Sample, fit_layer, fit_shift
-from graphopt.passes.shrink.compensation.layers import is_linear_layer, linear_layer
+from graphopt.passes.shrink.compensation.layers import columns_of, is_linear_layer, linear_layer
 from graphopt.passes.shrink.compensation.outputs import output_error
-from graphopt.passes.shrink.compensation.shortcuts import added_bias, shortcut_of
+from graphopt.passes.shrink.compensation.shortcuts import shortcut_of
 from graphopt.passes.shrink.compensation.words import listed, memory_size, operand_name
+from graphopt.passes.shrink.products import added_bias, product_of, weight_index
 from graphopt.passes.shrink.statistics.stream import LIMIT_BYTES as LIMIT_OF_ONE_GRAPH
 from graphopt.passes.shrink.statistics.stream import Stream, batches_that_fit, computes_in_double
 from graphopt.pipeline.calibration import Calibration
@@ -148,8 +149,7 @@ class Compensation:
         twin = twin_of(self._before, node) if is_linear_layer(node) else None
         if twin is None:
             return False
-        was, now = twin.value(1).shape, node.value(1).shape
-        return was[:1] != now[:1] if node.op == "matmul" else was[1:] != now[1:]
+        return columns_of(twin) != columns_of(node)
 
     def _notes(self) -> tuple[str, ...]:
         notes = [f"not compensated, {reason}: {listed(names)}" for reason, names in self._reasons.items()]
@@ -163,13 +163,13 @@ class Compensation:
 
     def _wants(self, node: Node, changed: set[Value]) -> bool:
         """True for layers and norms that read changed values, or whose own columns have changed."""
-        weighted = is_linear_layer(node) or node.op.startswith("conv_transpose")
-        if not weighted and node.op != "batch_norm":
+        transposed = node.op.startswith("conv_transpose")
+        if not is_linear_layer(node) and not transposed and node.op != "batch_norm":
             return False
-        if any(operand in changed for operand in node.operands if isinstance(operand, Value)):
+        if any(operand in changed for operand in node.operands if isinstance(operand, Value)) or self._lost_columns(node):
             return True
         twin = twin_of(self._before, node)
-        return weighted and twin is not None and twin.value(1).shape[1:] != node.value(1).shape[1:] and node.op != "matmul"
+        return transposed and twin is not None and twin.value(1).shape[1:] != node.value(1).shape[1:]
 
     def _fit(self, node: Node, key: str) -> str | None:
         """Fit one node; the reason where that can't be done. What is found is kept under `key`."""
@@ -244,7 +244,7 @@ class Compensation:
         """The weight, or why it stays; nothing where the method or the op leaves weights alone anyway."""
         if self._method == "bias" or not is_linear_layer(node):
             return ""
-        state = self._own_state(node, 1)
+        state = self._own_state(node, weight_index(node))
         return "its weight keeps its zeros" if isinstance(state, State) and state.type.sparsity is not None else state
 
     def _fit_norm(self, node: Node, twin: Node, left: _Left) -> _Found:
@@ -268,8 +268,10 @@ class Compensation:
     def _samples(self, node: Node, twin: Node, left: _Left, axis: int) -> Iterator[Sample]:
         """What a node reads, gives and should give, batch by batch."""
         shortcut = self._shortcut(node)
+        product = product_of(node)
+        read = node.operands[0 if product is None else product.input]
         for batch in range(len(self._batches)):
-            inputs = self._new.operand(batch, node.operands[0])
+            inputs = self._new.operand(batch, read)
             (outputs,) = self._new.compute(batch, node)
             targets = select_kept(self._old.operand(batch, twin.result), left)
             if shortcut is not None:
@@ -306,9 +308,11 @@ class Compensation:
         return torch.where(weight.abs() > _LEAST_SCALE * weight.abs().mean(), inverse, torch.zeros_like(inverse))
 
     def _norm_behind(self, node: Node) -> Node | None:
-        """The batch norm that alone reads the result of a layer; it is fitted next, whatever the method."""
+        """The batch norm over its channels that alone reads the result of a layer; it is fitted next, whatever the method."""
         users = node.result.users
         if node.op == "batch_norm" or len(users) != 1 or users[0].op != "batch_norm" or users[0].attrs["mode"] == "train":
+            return None
+        if _channel_axis(node) != 1:
             return None
         return users[0] if all(isinstance(self._own_state(users[0], index), State) for index in range(1, 5)) else None
 
@@ -344,9 +348,11 @@ def _stored(state: State, numbers: torch.Tensor) -> torch.Tensor:
 
 
 def _channel_axis(node: Node) -> int:
+    """The axis of the result that the channels are on, -1 where they are on several or nobody knows."""
+    product = product_of(node)
+    if product is not None:
+        return product.channel_axis
     rank = node.result.type.rank
-    if node.op in ("linear", "matmul"):
-        return rank - 1
     return 1 if node.op == "batch_norm" else rank - 1 - (node.value(1).type.rank - 2)
 
 
