@@ -14,7 +14,7 @@ see `graphopt.passes.shrink.products`. A bias that is added behind such a produc
 
 Names: `<layer>.weight` becomes the first factor [r, in]; the second is a new parameter `<layer>.factor.weight`
 [out, r]; the bias keeps its name. The layout is that of the old weight, so that of `matmul` has [in, r] and [r, out].
-A parameter of another name, as `rel_attn.q`, gets `rel_attn.q_factor`.
+A parameter of another name, as `rel_attn.q`, gets `rel_attn.q_factor`; with outputs on several axes it becomes the second factor.
 
 Numeric class: lossy. Stage: training-safe; both factors train.
 """
@@ -84,6 +84,8 @@ class FactorLinear(ContextPass):
         assert weight.data is not None, "own_weight asked for numbers"
         product = product_of(node)
         assert product is not None, "only products are split"
+        if not product.splits:
+            return f"%{weight.name} has its inputs on {len(product.features)} axes and its outputs on {len(product.outputs)}, needs one of them on 1"
         matrix = product.matrix(weight.data.precise().detach().cpu())
         out, inputs = matrix.shape
         most = int((1 - self.ratio) * out * inputs / (out + inputs))
@@ -98,7 +100,7 @@ class FactorLinear(ContextPass):
         vectors = basis.vectors[:, :rank]
         note = f"{name}: rank {rank} of {min(out, inputs)}, loses {basis.lost(rank):.2%}"
         first, second = product.halves(vectors.T @ matrix, vectors)
-        return Halves(first, second, note, basis.shift(rank), product.halves_attrs())
+        return Halves(first, second, note, basis.shift(rank), product.halves_attrs(), product.second_is_named)
 
 
 def _is_product(node: Node) -> bool:

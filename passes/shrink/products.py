@@ -24,6 +24,8 @@ from graphopt.ops.registry import Call
 
 __all__ = ["Product", "added_bias", "is_bias", "product_of", "weight_index"]
 
+_RANK = "rank"
+
 
 @dataclass(frozen=True, slots=True)
 class Product:
@@ -90,14 +92,28 @@ class Product:
         sizes = dict(zip(self.weight_labels, self.node.value(self.weight).type.static_shape, strict=True))
         return matrix.reshape([sizes[label] for label in order]).permute([order.index(label) for label in self.weight_labels])
 
+    @property
+    def splits(self) -> bool:
+        """True where the map can become two and the weight's axes stay, one of them smaller: inputs or outputs are on one axis."""
+        return len(self.features) == 1 or len(self.outputs) == 1
+
+    @property
+    def second_is_named(self) -> bool:
+        """Of two products in its place, which has the weight's axes: the second where outputs are on several, else the first."""
+        return len(self.outputs) > 1
+
     def halves(self, first: torch.Tensor, second: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """[rank, features] and [outputs, rank] in the layouts of the weights of two products, one behind the other."""
-        if self.node.op != "einsum":
-            turned = self.weight_labels[0] in self.features
-            return (first.T, second.T) if turned else (first, second)
-        sizes = dict(zip(self.weight_labels, self.node.value(self.weight).type.static_shape, strict=True))
-        features, outputs = ([sizes[label] for label in labels] for labels in (self.features, self.outputs))
-        return first.T.reshape(*features, -1), second.T.reshape(-1, *outputs)
+        """[rank, features] and [outputs, rank] in the layouts of the weights of two products, one behind the other.
+
+        The one with the weight's axes has the rank in the place of the single axis that the other one reads or gives.
+        """
+        labels = self._half_labels(_RANK)
+        sizes = dict(zip(self.weight_labels, self.node.value(self.weight).type.static_shape, strict=True)) | {_RANK: first.shape[0]}
+
+        def laid_out(half: torch.Tensor, order: Sequence[str], wanted: Sequence[str]) -> torch.Tensor:
+            return half.reshape([sizes[label] for label in order]).permute([order.index(label) for label in wanted])
+
+        return laid_out(first, (_RANK, *self.features), labels[0]), laid_out(second, (*self.outputs, _RANK), labels[1])
 
     def halves_attrs(self) -> tuple[Mapping[str, Attribute], Mapping[str, Attribute]]:
         """Attributes of these two: an equation becomes two, with a new letter for the rank between them."""
@@ -106,9 +122,18 @@ class Product:
         used = {*self.input_labels, *self.weight_labels, *self.result_labels}
         rank = next(letter for letter in "rabcdefghijklmnopqstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" if letter not in used)
         between = (*(label for label in self.input_labels if label not in self.features), rank)
-        first = self._equation(self.input_labels, (*self.features, rank), between)
-        second = self._equation(between, (rank, *self.outputs), self.result_labels)
-        return {**self.node.attrs, "equation": first}, {**self.node.attrs, "equation": second}
+        first, second = self._half_labels(rank)
+        equations = self._equation(self.input_labels, first, between), self._equation(between, second, self.result_labels)
+        return {**self.node.attrs, "equation": equations[0]}, {**self.node.attrs, "equation": equations[1]}
+
+    def _half_labels(self, rank: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Labels of the weights of two products."""
+        if self.second_is_named:
+            return (*self.features, rank), tuple(rank if label in self.features else label for label in self.weight_labels)
+        first = tuple(rank if label in self.outputs else label for label in self.weight_labels)
+        feature = next(index for index, label in enumerate(self.weight_labels) if label in self.features)
+        output = self.weight_labels.index(self.outputs[0])
+        return first, (rank, *self.outputs) if feature < output else (*self.outputs, rank)
 
     def _equation(self, inputs: Sequence[str], weight: Sequence[str], result: Sequence[str]) -> str:
         terms = [_term(inputs), _term(weight)]

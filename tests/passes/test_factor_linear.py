@@ -109,7 +109,7 @@ def test_a_product_with_a_weight_and_the_bias_behind_it() -> None:
 
 
 def test_an_equation_becomes_two() -> None:
-    """XLNet's projections into heads and out of them; a parameter that no module is named for keeps its name before the factor's."""
+    """XLNet's projections into heads and out of them: axes of the old weights stay, with one of them smaller, and they keep their names."""
     graph = filled("""
         graph g(%x: f32[5,2,24]) {
           param %layer.q: f32[24,4,6]
@@ -119,20 +119,20 @@ def test_an_equation_becomes_two() -> None:
           return %y
         }
         """)
-    assert FactorLinear(ratio=0.5).apply_with(Rewriter(graph), Context()).rewritten == 2
+    graph = PassManager(FactorLinear(ratio=0.5), strict=True).run(graph).graph
     verify(graph)
     assert show(graph) == show(
         parse(
             """
             graph g(%x: f32[5,2,24]) {
-              param %layer.q: f32[24,6]
-              param %layer.o: f32[4,6,6]
-              param %layer.q_factor: f32[6,4,6]
-              param %layer.o_factor: f32[6,24]
-              %q.low_rank: f32[5,2,6] = einsum(%x, %layer.q) {equation="ibh,hr->ibr"}
-              %q: f32[4,5,2,6] = einsum(%q.low_rank, %layer.q_factor) {equation="ibr,rnd->nibd"}
-              %y.low_rank: f32[5,2,6] = einsum(%layer.o, %q) {equation="ndr,n...d->...r"}
-              %y: f32[5,2,24] = einsum(%layer.o_factor, %y.low_rank) {equation="rh,...r->...h"}
+              param %layer.q: f32[6,4,6]
+              param %layer.o: f32[6,4,6]
+              param %layer.q_factor: f32[24,6]
+              param %layer.o_factor: f32[24,6]
+              %q.low_rank: f32[5,2,6] = einsum(%x, %layer.q_factor) {equation="ibh,hr->ibr"}
+              %q: f32[4,5,2,6] = einsum(%q.low_rank, %layer.q) {equation="ibr,rnd->nibd"}
+              %y.low_rank: f32[5,2,6] = einsum(%layer.o, %q) {equation="rnd,n...d->...r"}
+              %y: f32[5,2,24] = einsum(%layer.o_factor, %y.low_rank) {equation="hr,...r->...h"}
               return %y
             }
             """
@@ -185,6 +185,18 @@ def test_what_is_no_single_map_is_no_layer(call: str, result: str) -> None:
     graph = filled(f"graph g(%x: {x}) {{\n  param %w: f32[4,4,4]\n  %y: {result} = {call}\n  return %y\n}}")
     outcome = FactorLinear(ratio=0.2).apply_with(Rewriter(graph), Context())
     assert (outcome.rewritten, outcome.skipped) == (0, ())
+
+
+def test_inputs_and_outputs_on_several_axes_are_left() -> None:
+    graph = filled("""
+        graph g(%x: f32[5,6,4]) {
+          param %w: f32[6,4,3,8]
+          %y: f32[5,3,8] = einsum(%x, %w) {equation="bhd,hdjk->bjk"}
+          return %y
+        }
+        """)
+    outcome = FactorLinear(ratio=0.2).apply_with(Rewriter(graph), Context())
+    assert outcome.skipped == (("w", "%w has its inputs on 2 axes and its outputs on 2, needs one of them on 1"),)
 
 
 @pytest.mark.parametrize("shape", [(40, 24), (24, 40)])
