@@ -85,7 +85,8 @@ class FactorLinear(ContextPass):
         product = product_of(node)
         assert product is not None, "only products are split"
         if not product.splits:
-            return f"%{weight.name} has its inputs on {len(product.features)} axes and its outputs on {len(product.outputs)}, needs one of them on 1"
+            axes = f"its inputs on {len(product.features)} axes and its outputs on {len(product.outputs)}"
+            return f"%{weight.name} has {axes}, needs one of them on 1"
         matrix = product.matrix(weight.data.precise().detach().cpu())
         out, inputs = matrix.shape
         most = int((1 - self.ratio) * out * inputs / (out + inputs))

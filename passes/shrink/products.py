@@ -115,10 +115,10 @@ class Product:
 
         return laid_out(first, (_RANK, *self.features), labels[0]), laid_out(second, (*self.outputs, _RANK), labels[1])
 
-    def halves_attrs(self) -> tuple[Mapping[str, Attribute], Mapping[str, Attribute]]:
-        """Attributes of these two: an equation becomes two, with a new letter for the rank between them."""
+    def halves_attrs(self) -> tuple[Mapping[str, Attribute], Mapping[str, Attribute]] | None:
+        """Attributes of these two where they differ: an equation becomes two, with a new letter for the rank between them."""
         if self.node.op != "einsum":
-            return self.node.attrs, self.node.attrs
+            return None
         used = {*self.input_labels, *self.weight_labels, *self.result_labels}
         rank = next(letter for letter in "rabcdefghijklmnopqstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" if letter not in used)
         between = (*(label for label in self.input_labels if label not in self.features), rank)
@@ -210,7 +210,9 @@ def _product_of_einsum(node: Node) -> Product | None:
     product = Product(node, 1 - weight, weight, parsed.inputs[1 - weight], parsed.inputs[weight], parsed.output)
     sizes: dict[str, object] = {}
     for labels, value in zip(parsed.inputs, values, strict=True):
-        if len(set(labels)) != len(labels) or any(sizes.setdefault(label, dim) != dim for label, dim in zip(labels, value.shape, strict=True)):
+        if len(set(labels)) != len(labels) or any(
+            sizes.setdefault(label, dim) != dim for label, dim in zip(labels, value.shape, strict=True)
+        ):
             return None
     inputs, features, outputs = set(product.input_labels), set(product.features), set(product.outputs)
     fits = features and outputs and features <= inputs and not outputs & inputs and inputs - features <= set(product.result_labels)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torchvision  # pyright: ignore[reportMissingTypeStubs]
@@ -185,6 +187,24 @@ def test_what_is_no_single_map_is_no_layer(call: str, result: str) -> None:
     graph = filled(f"graph g(%x: {x}) {{\n  param %w: f32[4,4,4]\n  %y: {result} = {call}\n  return %y\n}}")
     outcome = FactorLinear(ratio=0.2).apply_with(Rewriter(graph), Context())
     assert (outcome.rewritten, outcome.skipped) == (0, ())
+
+
+def test_factors_of_an_equation_are_kept_in_a_checkpoint(tmp_path: Path) -> None:
+    text = """
+        graph g(%x: f32[5,2,24]) {
+          param %q: f32[24,4,6]
+          %y: f32[4,5,2,6] = einsum(%x, %q) {equation="ibh,hnd->nibd"}
+          return %y
+        }
+        """
+    calibration = Calibration([Batch((torch.randn(5, 2, 24),))])
+    graphs = [filled(text) for _ in range(3)]
+    outcomes = [
+        FactorLinear(ratio=0.5).apply_with(Rewriter(graph), Context(calibration=calibration, checkpoint=checkpoint))
+        for graph, checkpoint in zip(graphs, (None, tmp_path, tmp_path), strict=True)
+    ]
+    assert f"1 finished part was read from {tmp_path}" in outcomes[2].notes[-1]
+    assert graphs[0] == graphs[1] == graphs[2]
 
 
 def test_inputs_and_outputs_on_several_axes_are_left() -> None:

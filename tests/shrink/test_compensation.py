@@ -194,7 +194,9 @@ def test_outputs_of_an_equation_that_are_cut_too() -> None:
   return %y
 }""")
     before = graph.clone()
-    inner = cut_group(graph, hand_made_group(graph, "a", 8, [("w1", 0, "written"), ("a", 2, "carried"), ("q", 0, "read")], "neuron"), [2, 5])
+    inner = cut_group(
+        graph, hand_made_group(graph, "a", 8, [("w1", 0, "written"), ("a", 2, "carried"), ("q", 0, "read")], "neuron"), [2, 5]
+    )
     set_state(graph, "o", _silenced(_state(graph, "o"), 1))
     set_state(before, "o", _silenced(_state(before, "o"), 1))
     heads = [("q", 1, "written"), ("h", 1, "carried"), ("t", 1, "carried"), ("o", 0, "read")]
@@ -208,6 +210,60 @@ def test_outputs_of_an_equation_that_are_cut_too() -> None:
 
 def _silenced(tensor: torch.Tensor, head: int) -> torch.Tensor:
     return tensor.index_fill(0, torch.tensor([head]), 0.0)
+
+
+SPLIT = """graph g(%x: f64[n,4,6]) where n in [1, 64] {
+  param %w1: f64[8,6]
+  param %w: f64[9,8]
+  param %b: f64[9]
+  %a: f64[n,4,8] = linear(%x, %w1, none)
+  %q: f64[4,8], %k: f64[5,8] = split(%w) {axis=0, sizes=(4, 5)}
+  %qb: f64[4], %kb: f64[5] = split(%b) {axis=0, sizes=(4, 5)}
+  %s: f64[n,4,4] = linear(%a, %q, %qb)
+  %t: f64[n,4,5] = linear(%a, %k, %kb)
+  %y: f64[n,4,9] = concat(%s, %t) {axis=2}
+  %g: f64[n,4,9] = gelu(%y) {approximate="none"}
+  return %g
+}"""
+
+
+@pytest.mark.parametrize("method", ["bias", "least-squares"])
+def test_parts_of_a_weight_are_fitted_by_themselves(method: str) -> None:
+    """nn.MultiheadAttention splits one weight where keys are others than queries; what reads its parts is fitted like any layer."""
+    graph = filled(SPLIT)
+    members = [("w1", 0, "written"), ("a", 2, "carried"), ("w", 1, "read"), ("q", 1, "carried"), ("k", 1, "carried")]
+    before, record = _cut(graph, hand_made_group(graph, "a", 8, members, "neuron"), [2, 5])
+    plain = _difference(before, graph, (4, 4, 6))
+    notes = compensate(Rewriter(graph), before, record, _context((16, 4, 6)), method)  # type: ignore[arg-type]
+    assert "of 2 layers" in notes[0] or method == "bias", notes
+    assert not any("not compensated" in note for note in notes), notes
+    assert method == "bias" or _difference(before, graph, (4, 4, 6)) < 1e-7 < 0.1 < plain
+
+
+def test_parts_whose_rows_were_cut_too() -> None:
+    """Row 1 of the first part and row 2 of the second, which nothing needs, are gone: targets are the rows that are left."""
+    rows, text = (0, 2, 3, 4, 5, 7, 8), SPLIT.replace("param %b:", "param %o: f64[2,9]\n  param %b:")
+    text = text.replace("return %g", "%r: f64[n,4,2] = linear(%g, %o, none)\n  return %r")
+    before = filled(text)
+    set_state(before, "o", _state(before, "o").index_fill(1, torch.tensor([1, 6]), 0.0))
+    smaller = text.replace("%a: f64[n,4,8]", "%a: f64[n,4,6]").replace("f64[8,6]", "f64[6,6]").replace("f64[9,8]", "f64[7,6]")
+    smaller = (
+        smaller.replace("f64[9]", "f64[7]").replace("f64[2,9]", "f64[2,7]").replace("f64[n,4,9]", "f64[n,4,7]").replace("(4, 5)", "(3, 4)")
+    )
+    smaller = smaller.replace("%s: f64[n,4,4]", "%s: f64[n,4,3]").replace("%t: f64[n,4,5]", "%t: f64[n,4,4]")
+    smaller = smaller.replace("%q: f64[4,8], %k: f64[5,8]", "%q: f64[3,6], %k: f64[4,6]").replace(
+        "%qb: f64[4], %kb: f64[5]", "%qb: f64[3], %kb: f64[4]"
+    )
+    after, columns = filled(smaller), (0, 1, 3, 4, 6, 7)
+    set_state(after, "w1", _state(before, "w1")[list(columns)])
+    set_state(after, "w", _state(before, "w")[list(rows)][:, list(columns)])
+    set_state(after, "b", _state(before, "b")[list(rows)])
+    set_state(after, "o", _state(before, "o")[:, list(rows)])
+    kept = {"w1": [(0, columns)], "w": [(0, rows), (1, columns)], "b": [(0, rows)], "o": [(1, rows)]}
+    assert _difference(before, after, (4, 4, 6)) > 0.1
+    notes = compensate_layers(Rewriter(after), before, kept, _context((16, 4, 6)), "least-squares")
+    assert not any("not compensated" in note for note in notes), notes
+    assert _difference(before, after, (4, 4, 6)) < 1e-7
 
 
 @pytest.mark.parametrize("method", ["bias", "least-squares"])
