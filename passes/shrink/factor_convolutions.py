@@ -31,7 +31,7 @@ from graphopt.ops import CONVOLUTIONS
 from graphopt.passes.remove.common import int_of, ints_of
 from graphopt.passes.shrink.conv_factors import Factors, Form, channel_form, spatial_form, spatial_matrix, split
 from graphopt.passes.shrink.factors import Halves, factor_layers, removes_nothing
-from graphopt.passes.shrink.layers import excluded, layer_name, own_dense_weight, own_weight
+from graphopt.passes.shrink.layers import excluded, layer_name, own_bias, own_dense_weight
 from graphopt.passes.shrink.low_rank import basis_of_outputs, basis_of_weight, rank_for
 from graphopt.passes.shrink.statistics.stream import Stream
 from graphopt.pipeline.context import Context
@@ -83,7 +83,7 @@ class FactorConvolutions(ContextPass):
             rewriter,
             context,
             self,
-            CONVOLUTIONS,
+            _is_convolution,
             self._split,
             use_data=self.use_data,
             only=self.only,
@@ -102,9 +102,7 @@ class FactorConvolutions(ContextPass):
             return f"has {groups} groups, needs 1"
         assert weight.data is not None, "own_weight asked for numbers"
         tensor = weight.data.precise().detach().cpu()
-        bias = own_weight(graph, node, 2) if node.operands[2] is not None else None
-        owned = bias if isinstance(bias, State) else None
-        forms = self._forms(node, tensor, owned, stream)
+        forms = self._forms(node, tensor, own_bias(graph, node), stream)
         if not forms:
             return f"a kernel of {tuple(tensor.shape[2:])} can't be split into columns and rows"
         ways = [way for form in forms if (way := self._way(node, tensor, form, stream)) is not None]
@@ -147,6 +145,10 @@ class FactorConvolutions(ContextPass):
             return f"rank 1 needs {form.unit_cost:.0f} multiplications per position, {full} and ratio {self.ratio} leaves less"
         rank = rank_for(form.basis, self.energy)
         return f"rank {rank}, which loses at most {self.energy:.2%}, needs {form.cost(rank):.0f} multiplications per position, {full}"
+
+
+def _is_convolution(node: Node) -> bool:
+    return node.op in CONVOLUTIONS
 
 
 def _convolved(node: Node, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -9,8 +9,12 @@ that loses at most that fraction of the outputs' energy. A layer of m outputs an
 r (m + n) < m n. With calibration data the directions are those in which the layer's outputs really vary, and the bias
 takes up the mean of what is lost; without any, those of the weight alone. See `graphopt.passes.shrink.low_rank`.
 
+`matmul` and `einsum` with a parameter are split in the same way, `"btd,dhk->bhtk"` into `"btd,dr->btr"` and `"btr,rhk->bhtk"`;
+see `graphopt.passes.shrink.products`. A bias that is added behind such a product takes up the mean as one of a layer's own.
+
 Names: `<layer>.weight` becomes the first factor [r, in]; the second is a new parameter `<layer>.factor.weight`
-[out, r]; the bias keeps its name.
+[out, r]; the bias keeps its name. The layout is that of the old weight, so that of `matmul` has [in, r] and [r, out].
+A parameter of another name, as `rel_attn.q`, gets `rel_attn.q_factor`; with outputs on several axes it becomes the second factor.
 
 Numeric class: lossy. Stage: training-safe; both factors train.
 """
@@ -21,10 +25,11 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from graphopt.ir.graph import Graph, Node, State
+from graphopt.ir.graph import Graph, Node
 from graphopt.passes.shrink.factors import Halves, factor_layers, removes_nothing
-from graphopt.passes.shrink.layers import excluded, layer_name, own_dense_weight, own_weight
+from graphopt.passes.shrink.layers import excluded, layer_name, own_bias, own_dense_weight
 from graphopt.passes.shrink.low_rank import Basis, basis_of_inputs, basis_of_outputs, basis_of_weight, rank_for
+from graphopt.passes.shrink.products import Product, product_of
 from graphopt.passes.shrink.statistics.stream import Stream
 from graphopt.pipeline.context import Context
 from graphopt.pipeline.passes import ContextPass, NumericClass, Outcome, Pass, weakened
@@ -62,7 +67,7 @@ class FactorLinear(ContextPass):
             rewriter,
             context,
             self,
-            frozenset({"linear"}),
+            _is_product,
             self._split,
             use_data=self.use_data,
             only=self.only,
@@ -77,28 +82,38 @@ class FactorLinear(ContextPass):
         if isinstance(weight, str):
             return weight
         assert weight.data is not None, "own_weight asked for numbers"
-        tensor = weight.data.precise().detach().cpu()
-        out, inputs = tensor.shape
-        bias = own_weight(graph, node, 2) if node.operands[2] is not None else None
+        product = product_of(node)
+        assert product is not None, "only products are split"
+        if not product.splits:
+            axes = f"its inputs on {len(product.features)} axes and its outputs on {len(product.outputs)}"
+            return f"%{weight.name} has {axes}, needs one of them on 1"
+        matrix = product.matrix(weight.data.precise().detach().cpu())
+        out, inputs = matrix.shape
         most = int((1 - self.ratio) * out * inputs / (out + inputs))
         if self.energy is None and most < 1:
             return (
                 f"rank 1 has {out + inputs} parameters, ratio {self.ratio} leaves {int((1 - self.ratio) * out * inputs)} of {out * inputs}"
             )
-        basis = _basis(node, tensor, bias if isinstance(bias, State) else None, stream)
+        basis = _basis(product, matrix, stream, centred=own_bias(graph, node) is not None)
         rank = rank_for(basis, self.energy) if self.energy is not None else min(most, len(basis.energies))
         if rank * (out + inputs) >= out * inputs:
             return f"rank {rank} has {rank * (out + inputs)} parameters, the layer has {out * inputs}"
         vectors = basis.vectors[:, :rank]
         note = f"{name}: rank {rank} of {min(out, inputs)}, loses {basis.lost(rank):.2%}"
-        return Halves(vectors.T @ tensor, vectors, note, basis.shift(rank))
+        first, second = product.halves(vectors.T @ matrix, vectors)
+        return Halves(first, second, note, basis.shift(rank), product.halves_attrs(), product.second_is_named)
 
 
-def _basis(node: Node, weight: torch.Tensor, bias: State | None, stream: Stream | None) -> Basis:
+def _is_product(node: Node) -> bool:
+    """A `matmul` counts where its weight is a parameter; one of values that are both computed is no layer."""
+    product = product_of(node)
+    return product is not None and (node.op == "linear" or product.has_state)
+
+
+def _basis(product: Product, matrix: torch.Tensor, stream: Stream | None, *, centred: bool) -> Basis:
     if stream is None or not len(stream):
-        return basis_of_weight(weight)
-    centred = bias is not None
-    inputs = stream.tensors(node.operands[0])
-    if weight.shape[0] > weight.shape[1]:
-        return basis_of_inputs(weight, inputs, centred=centred)
-    return basis_of_outputs([x.cpu() @ weight.to(x.dtype).T for x in inputs], centred=centred)
+        return basis_of_weight(matrix)
+    inputs = [product.input_rows(x.cpu()) for x in stream.tensors(product.node.operands[product.input])]
+    if matrix.shape[0] > matrix.shape[1]:
+        return basis_of_inputs(matrix, inputs, centred=centred)
+    return basis_of_outputs([x @ matrix.to(x.dtype).T for x in inputs], centred=centred)

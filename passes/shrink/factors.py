@@ -1,11 +1,11 @@
-"""Put two layers in the place of one, layer by layer: the first keeps the weight's name, the second gets a new one.
+"""Put two layers in the place of one, layer by layer: one of them keeps the weight's name, mostly the first, the other gets a new one.
 
 Finding the directions of a layer with many outputs takes minutes, so the halves of each are kept where there is a checkpoint.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
@@ -15,8 +15,8 @@ from graphopt.ir.attributes import Attribute
 from graphopt.ir.graph import Graph, Node, State
 from graphopt.ir.types import TensorType
 from graphopt.passes.finished import Finished
-from graphopt.passes.shrink.layers import check_patterns, constant_numbers, layer_name, own_weight
-from graphopt.passes.shrink.names import layer_of
+from graphopt.passes.shrink.layers import check_patterns, constant_numbers, layer_name, own_bias, own_weight
+from graphopt.passes.shrink.products import weight_index
 from graphopt.passes.shrink.statistics.stream import Stream
 from graphopt.pipeline.context import Context
 from graphopt.pipeline.passes import Outcome, Pass
@@ -31,7 +31,8 @@ Attributes: TypeAlias = Mapping[str, Attribute]
 class Halves:
     """Weights of the two layers, float64, their attributes where they differ from the old layer's, and a note.
 
-    `shift` is to be added to the bias where the layer has one of its own.
+    `shift` is to be added to the bias where the layer has one of its own. The name of the old weight goes to the half that has its
+    axes: the first, or with `second_is_named` the second.
     """
 
     first: torch.Tensor
@@ -39,6 +40,7 @@ class Halves:
     note: str
     shift: torch.Tensor | None = None
     attrs: tuple[Attributes, Attributes] | None = None
+    second_is_named: bool = False
 
 
 Split: TypeAlias = Callable[[Graph, Node, "Stream | None"], Halves | str]
@@ -49,7 +51,7 @@ def factor_layers(
     rewriter: Rewriter,
     context: Context,
     pass_: Pass,
-    ops: Collection[str],
+    is_layer: Callable[[Node], bool],
     split: Split,
     *,
     use_data: bool,
@@ -63,7 +65,7 @@ def factor_layers(
         PassOptionError: a pattern means no layer.
     """
     graph, calibration = rewriter.graph, context.calibration if use_data else None
-    layers = [node for node in graph.nodes if node.op in ops]
+    layers = [node for node in graph.nodes if is_layer(node)]
     check_patterns(map(layer_name, layers), only=only, exclude=exclude)
     if not layers:
         return Outcome(0)
@@ -115,33 +117,39 @@ def _found(finished: Finished, number: int, split: Split, graph: Graph, node: No
 
 
 def _replace(rewriter: Rewriter, node: Node, halves: Halves) -> tuple[Node, Node]:
-    """`second(first(x)) + bias + shift` in the place of a linear layer or convolution.
+    """`second(first(x)) + bias + shift` in the place of a product with a weight or a convolution.
 
-    The first weight goes by the name of the old one, the second is `<layer>.factor.weight`.
+    One weight goes by the name of the old one, the other is `<layer>.factor.weight`.
     """
-    weight = own_weight(rewriter.graph, node)
-    bias = own_weight(rewriter.graph, node, 2) if node.operands[2] is not None else None
+    weight, bias, place = own_weight(rewriter.graph, node), own_bias(rewriter.graph, node), weight_index(node)
     assert isinstance(weight, State), "it was split"
-    first, second, shift = halves.first, halves.second, halves.shift
     first_attrs, second_attrs = halves.attrs or (node.attrs, node.attrs)
+    named, new = (halves.second, halves.first) if halves.second_is_named else (halves.first, halves.second)
     dtype = weight.type.dtype
     factor = rewriter.derive(
-        f"{layer_of(weight.name)}.factor.weight",
-        constant_numbers(second),
+        _factor_name(weight.name),
+        constant_numbers(new),
         (weight.value,),
-        TensorType(dtype, tuple(second.shape)),
+        TensorType(dtype, tuple(new.shape)),
         kind=weight.kind,
         trainable=weight.trainable,
     )
-    small = rewriter.replace_state(weight.name, constant_numbers(first), TensorType(dtype, tuple(first.shape)))
-    if isinstance(bias, State) and shift is not None:
-        rewriter.replace_state(bias.name, _shifted(shift), bias.type)
-    low = rewriter.create(
-        node.op, (node.operands[0], small, None), first_attrs, before=node, name=f"{node.name}.low_rank", source=node.source
-    )
-    high = rewriter.create(node.op, (low.result, factor, node.operands[2]), second_attrs, before=node, source=node.source)
+    small = rewriter.replace_state(weight.name, constant_numbers(named), TensorType(dtype, tuple(named.shape)))
+    if bias is not None and halves.shift is not None:
+        rewriter.replace_state(bias.name, _shifted(halves.shift), bias.type)
+    first, second = (factor, small) if halves.second_is_named else (small, factor)
+    reads = [first if index == place else None if index > 1 else operand for index, operand in enumerate(node.operands)]
+    low = rewriter.create(node.op, reads, first_attrs, before=node, name=f"{node.name}.low_rank", source=node.source)
+    reads = [second if index == place else operand if index > 1 else low.result for index, operand in enumerate(node.operands)]
+    high = rewriter.create(node.op, reads, second_attrs, before=node, source=node.source)
     rewriter.replace(node, high.result)
     return low, high
+
+
+def _factor_name(weight_name: str) -> str:
+    """`fc.factor.weight` of `fc.weight`. A parameter of another name need not have a module of its own: `rel_attn.q_factor`."""
+    layer, dot, last = weight_name.rpartition(".")
+    return f"{layer}.factor.weight" if dot and "weight" in last else f"{weight_name}_factor"
 
 
 def _shifted(shift: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING
 from graphopt.errors import PassOptionError
 from graphopt.ir.graph import Graph, Node, State
 from graphopt.passes.shrink.names import layer_of
+from graphopt.passes.shrink.products import added_bias, weight_index
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["check_patterns", "constant_numbers", "excluded", "layer_name", "own_dense_weight", "own_weight"]
+__all__ = ["check_patterns", "constant_numbers", "excluded", "layer_name", "own_bias", "own_dense_weight", "own_weight"]
 
 
 def layer_name(node: Node) -> str:
     """The module's name where the node reads a weight (`layer1.0.conv1`), else the node's own."""
-    state = node.graph.state_of(node.operands[1]) if node.graph is not None and len(node.operands) > 1 else None
+    index = weight_index(node)
+    state = node.graph.state_of(node.operands[index]) if node.graph is not None and len(node.operands) > index else None
     return layer_of(state.name) if state is not None else node.name
 
 
@@ -54,9 +56,9 @@ def check_patterns(names: Iterable[str], **options: Sequence[str]) -> None:
         )
 
 
-def own_weight(graph: Graph, node: Node, index: int = 1) -> State | str:
-    """The parameter that a layer alone reads, or why it can't get other numbers or another shape."""
-    operand = node.operands[index]
+def own_weight(graph: Graph, node: Node, index: int | None = None) -> State | str:
+    """The parameter that a layer alone reads, its weight by default, or why it can't get other numbers or another shape."""
+    operand = node.operands[weight_index(node) if index is None else index]
     state = graph.state_of(operand)
     if state is None:
         return f"{operand!r} is computed at run time, needs a parameter"
@@ -75,6 +77,13 @@ def own_dense_weight(graph: Graph, node: Node) -> State | str:
     if isinstance(weight, State) and weight.type.sparsity is not None:
         return f"it is sparse: %{weight.name} is {weight.type.sparsity.text}, its factors would be dense"
     return weight
+
+
+def own_bias(graph: Graph, node: Node) -> State | None:
+    """The bias that a layer alone reads, also where it is added behind a product with a weight; None without one."""
+    place = (node, 2) if len(node.operands) > 2 and node.operands[2] is not None else added_bias(node)
+    bias = None if place is None else own_weight(graph, *place)
+    return bias if isinstance(bias, State) else None
 
 
 def constant_numbers(tensor: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:

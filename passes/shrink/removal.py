@@ -77,7 +77,9 @@ class PartRemoval(ContextPass):
         if not notes:
             asked = f"ratio {self.ratio}" if self.count is None else f"count {self.count}"
             skipped.append((rewriter.graph.name, f"{asked} of {counted(len(left), self.part)} is less than one {self.part}"))
-        return Outcome(len(notes), tuple(skipped), (*notes, *finished.notes), (CutRecord.of_parts(parts),) if parts else ())
+        fewer = f"count {self.count} asked for, and no more than {counted(len(parts), self.part)} could go"
+        too_many = (fewer,) if notes and self.count is not None and len(parts) < self.count else ()
+        return Outcome(len(notes), tuple(skipped), (*notes, *too_many, *finished.notes), (CutRecord.of_parts(parts),) if parts else ())
 
     def _keep(self, context: Context, finished: Finished, parts: int, batches: int, gone: int, wanted: int) -> Keep:
         """Keeps what is measured of each batch where so many are gone already."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torchvision  # pyright: ignore[reportMissingTypeStubs]
@@ -75,6 +77,146 @@ def test_a_weight_of_low_rank_is_split_exactly(shape: tuple[int, int]) -> None:
     outcome = FactorLinear(energy=1e-10).apply_with(Rewriter(graph), Context())
     assert outcome.notes[0] == f"fc: rank 3 of {min(shape)}, loses 0.00%"
     assert largest_difference(before, graph) < 1e-5  # the weight itself is of rank 3 to float32 only
+
+
+def test_a_product_with_a_weight_and_the_bias_behind_it() -> None:
+    """GPT-2's layers: the weight is [in, out], the bias an addition."""
+    graph = filled("""
+        graph g(%x: f32[32,24]) {
+          param %fc.weight: f32[24,40]
+          param %fc.bias: f32[40]
+          %m: f32[32,40] = matmul(%x, %fc.weight)
+          %y: f32[32,40] = add(%m, %fc.bias)
+          return %y
+        }
+        """)
+    outcome = FactorLinear(ratio=0.5).apply_with(Rewriter(graph), Context())
+    assert outcome.notes[0].startswith("fc: rank 7 of 24, loses ")
+    verify(graph)
+    assert show(graph) == show(
+        parse(
+            """
+            graph g(%x: f32[32,24]) {
+              param %fc.weight: f32[24,7]
+              param %fc.bias: f32[40]
+              param %fc.factor.weight: f32[7,40]
+              %m.low_rank: f32[32,7] = matmul(%x, %fc.weight)
+              %m: f32[32,40] = matmul(%m.low_rank, %fc.factor.weight)
+              %y: f32[32,40] = add(%m, %fc.bias)
+              return %y
+            }
+            """
+        )
+    )
+
+
+def test_an_equation_becomes_two() -> None:
+    """XLNet's projections into heads and out of them: axes of the old weights stay, with one of them smaller, and they keep their names."""
+    graph = filled("""
+        graph g(%x: f32[5,2,24]) {
+          param %layer.q: f32[24,4,6]
+          param %layer.o: f32[24,4,6]
+          %q: f32[4,5,2,6] = einsum(%x, %layer.q) {equation="ibh,hnd->nibd"}
+          %y: f32[5,2,24] = einsum(%layer.o, %q) {equation="hnd,n...d->...h"}
+          return %y
+        }
+        """)
+    graph = PassManager(FactorLinear(ratio=0.5), strict=True).run(graph).graph
+    verify(graph)
+    assert show(graph) == show(
+        parse(
+            """
+            graph g(%x: f32[5,2,24]) {
+              param %layer.q: f32[6,4,6]
+              param %layer.o: f32[6,4,6]
+              param %layer.q_factor: f32[24,6]
+              param %layer.o_factor: f32[24,6]
+              %q.low_rank: f32[5,2,6] = einsum(%x, %layer.q_factor) {equation="ibh,hr->ibr"}
+              %q: f32[4,5,2,6] = einsum(%q.low_rank, %layer.q) {equation="ibr,rnd->nibd"}
+              %y.low_rank: f32[5,2,6] = einsum(%layer.o, %q) {equation="rnd,n...d->...r"}
+              %y: f32[5,2,24] = einsum(%layer.o_factor, %y.low_rank) {equation="hr,...r->...h"}
+              return %y
+            }
+            """
+        )
+    )
+
+
+PRODUCTS = {
+    "linear": ("f64[9,12]", "f64[8,12]", "f64[9,8]", "linear(%x, %w, none)", (8, 12), (0, 1)),
+    "matmul": ("f64[9,12]", "f64[12,8]", "f64[9,8]", "matmul(%x, %w)", (8, 12), (1, 0)),
+    "weight on the left": ("f64[3,12,9]", "f64[8,12]", "f64[3,8,9]", "matmul(%w, %x)", (8, 12), (0, 1)),
+    "heads": ("f64[3,5,12]", "f64[12,4,2]", "f64[3,4,5,2]", 'einsum(%x, %w) {equation="btd,dhk->bhtk"}', (4, 2, 12), (2, 0, 1)),
+    "heads turned": ("f64[3,4,5,3]", "f64[3,4,8]", "f64[3,5,8]", 'einsum(%x, %w) {equation="bhtk,khd->btd"}', (8, 3, 4), (1, 2, 0)),
+    "no arrow": ("f64[9,12]", "f64[12,8]", "f64[9,8]", 'einsum(%x, %w) {equation="ab,bc"}', (8, 12), (1, 0)),
+}
+"""Types of input, weight and result, the node, and the outputs and inputs of the map as the axes of the weight."""
+
+
+@pytest.mark.parametrize("data", [False, True])
+@pytest.mark.parametrize("form", PRODUCTS)
+def test_every_form_of_a_product_is_split_exactly_where_it_has_low_rank(form: str, data: bool) -> None:
+    input_type, weight_type, result_type, call, sizes, order = PRODUCTS[form]
+    text = f"graph g(%x: {input_type}) {{\n  param %w: {weight_type}\n  %y: {result_type} = {call}\n  return %y\n}}"
+    graph = filled(text)
+    generator = torch.Generator().manual_seed(0)
+    low = torch.randn(8, 2, generator=generator).double() @ torch.randn(2, 12, generator=generator).double()
+    set_state(graph, "w", low.reshape(sizes).permute(order).contiguous())
+    before = graph.clone()
+    shape = graph.inputs[0].type.static_shape
+    context = _calibration(*(torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(3))) if data else Context()
+    outcome = FactorLinear(energy=1e-12).apply_with(Rewriter(graph), context)
+    assert outcome.notes[0] == "w: rank 2 of 8, loses 0.00%"
+    verify(graph)
+    assert largest_difference(before, graph) < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("call", "result"),
+    [
+        ('einsum(%x, %w) {equation="bhd,hde->bhe"}', "f32[6,4,4]"),  # a map of its own for each head
+        ('einsum(%x, %w) {equation="bhd,hdd->bh"}', "f32[6,4]"),
+        ('einsum(%x, %w) {equation="bhd,hef->bd"}', "f32[6,4]"),  # sums of the weight alone
+        ('einsum(%w, %w) {equation="hde,hdf->ef"}', "f32[4,4]"),
+        ('einsum(%x, %w) {equation="bhd,...d->bh..."}', "f32[6,4,4,4]"),
+        ("matmul(%x, %w)", "f32[4,4,4]"),
+    ],
+)
+def test_what_is_no_single_map_is_no_layer(call: str, result: str) -> None:
+    x = "f32[6,4,4]" if "einsum" in call else "f32[4,4,4]"
+    graph = filled(f"graph g(%x: {x}) {{\n  param %w: f32[4,4,4]\n  %y: {result} = {call}\n  return %y\n}}")
+    outcome = FactorLinear(ratio=0.2).apply_with(Rewriter(graph), Context())
+    assert (outcome.rewritten, outcome.skipped) == (0, ())
+
+
+def test_factors_of_an_equation_are_kept_in_a_checkpoint(tmp_path: Path) -> None:
+    text = """
+        graph g(%x: f32[5,2,24]) {
+          param %q: f32[24,4,6]
+          %y: f32[4,5,2,6] = einsum(%x, %q) {equation="ibh,hnd->nibd"}
+          return %y
+        }
+        """
+    calibration = Calibration([Batch((torch.randn(5, 2, 24),))])
+    graphs = [filled(text) for _ in range(3)]
+    outcomes = [
+        FactorLinear(ratio=0.5).apply_with(Rewriter(graph), Context(calibration=calibration, checkpoint=checkpoint))
+        for graph, checkpoint in zip(graphs, (None, tmp_path, tmp_path), strict=True)
+    ]
+    assert f"1 finished part was read from {tmp_path}" in outcomes[2].notes[-1]
+    assert graphs[0] == graphs[1] == graphs[2]
+
+
+def test_inputs_and_outputs_on_several_axes_are_left() -> None:
+    graph = filled("""
+        graph g(%x: f32[5,6,4]) {
+          param %w: f32[6,4,3,8]
+          %y: f32[5,3,8] = einsum(%x, %w) {equation="bhd,hdjk->bjk"}
+          return %y
+        }
+        """)
+    outcome = FactorLinear(ratio=0.2).apply_with(Rewriter(graph), Context())
+    assert outcome.skipped == (("w", "%w has its inputs on 2 axes and its outputs on 2, needs one of them on 1"),)
 
 
 @pytest.mark.parametrize("shape", [(40, 24), (24, 40)])

@@ -82,6 +82,13 @@ def test_a_block_that_adds_nothing_goes_exactly() -> None:
     assert torch.equal(Interpreter(before).run(*inputs)[0], Interpreter(graph).run(*inputs)[0])
 
 
+def test_more_than_there_are_is_said() -> None:
+    graph = _two_blocks(1.0, 0.0)
+    outcome = RemoveBlocks(count=5).apply_with(Rewriter(graph), _context(graph))
+    assert outcome.rewritten == 2
+    assert outcome.notes[2:] == ("count 5 asked for, and no more than 2 blocks could go",)
+
+
 def test_random_numbers_are_the_same_with_and_without_a_block() -> None:
     text = """
     graph g(%x: f32[4,8]) {

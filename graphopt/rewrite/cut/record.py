@@ -19,6 +19,8 @@ FORMAT = "graphopt-cuts"
 VERSION = 2
 """Files without parts are written as version 1, which older versions of graphopt read too."""
 
+_FIX = "give the file that `result.save_shrinks` or `--save-shrink` wrote"
+
 AxisCut: TypeAlias = "tuple[int, tuple[int, ...]]"
 """An axis, and the positions of it that are kept, rising."""
 
@@ -96,10 +98,18 @@ class CutRecord:
 
 
 def save_records(records: Sequence[CutRecord], path: str | Path) -> None:
-    """Write cuts, in the order in which they were made, as one JSON file."""
+    """Write cuts, in the order in which they were made, as one JSON file; folders above it are made, as for a graph.
+
+    Raises:
+        ArtifactError: the file can't be written.
+    """
     version = VERSION if any(record.parts for record in records) else 1
     document = {"format": FORMAT, "version": version, "cuts": [record.to_json() for record in records]}
-    Path(path).write_text(json.dumps(document) + "\n", encoding="utf-8")
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(json.dumps(document) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ArtifactError(f"{path} can't be written: {error.strerror}", fix="name a file in a folder where you may write") from error
 
 
 def load_records(path: str | Path) -> tuple[CutRecord, ...]:
@@ -112,11 +122,11 @@ def load_records(path: str | Path) -> tuple[CutRecord, ...]:
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ArtifactError(f"{where} can't be read: {error.strerror}", fix="give the file that `save_records` wrote") from error
+        raise ArtifactError(f"{where} can't be read: {error.strerror}", fix=_FIX) from error
     except ValueError as error:
-        raise ArtifactError(f"{where} is no JSON: {error}", fix="give the file that `save_records` wrote") from error
+        raise ArtifactError(f"{where} is no JSON: {error}", fix=_FIX) from error
     if not isinstance(document, dict) or document.get("format") != FORMAT or not isinstance(document.get("cuts"), list):
-        raise ArtifactError(f"{where} holds no record of cuts", fix="give the file that `save_records` wrote")
+        raise ArtifactError(f"{where} holds no record of cuts", fix=_FIX)
     if document.get("version") not in range(1, VERSION + 1):
         raise ArtifactError(
             f"{where} is of version {document.get('version')}, this graphopt reads 1 to {VERSION}", fix="use a newer graphopt"
@@ -124,7 +134,7 @@ def load_records(path: str | Path) -> tuple[CutRecord, ...]:
     try:
         return tuple(CutRecord.from_json(record) for record in document["cuts"])
     except ArtifactError as error:
-        raise ArtifactError(f"{where} is damaged: {error.what}", fix="write it again with `save_records`") from error
+        raise ArtifactError(f"{where} is damaged: {error.what}", fix=f"write it again: {_FIX}") from error
 
 
 def _positions(kept: Sequence[Any]) -> tuple[int, ...]:

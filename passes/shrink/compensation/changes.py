@@ -14,6 +14,7 @@ import torch
 
 from graphopt.analysis.axes.bundles import Bundles
 from graphopt.ir.graph import Graph, Node, Value
+from graphopt.passes.shrink.compensation.owned import part_of
 
 __all__ = ["Kept", "LeftAxes", "changed_values", "select_kept", "twin_of"]
 
@@ -77,7 +78,7 @@ class LeftAxes:
             return None
         left: dict[int, tuple[int, ...]] = {}
         for axis in (axis for axis in range(len(was)) if was[axis] != now[axis]):
-            positions = (_channels_left(self._kept, node) if axis == channels else None) or self._tied(twin.result, axis)
+            positions = (_channels_left(self._kept, node, twin) if axis == channels else None) or self._tied(twin.result, axis)
             if positions is None or len(positions) != now[axis]:
                 return None
             left[axis] = positions
@@ -95,19 +96,28 @@ class LeftAxes:
         return bundles, {bundles.find(bundles.number(value, axis)): tuple(positions) for value, axis, positions in cuts}
 
 
-def _channels_left(kept: Kept, node: Node) -> tuple[int, ...] | None:
+def _channels_left(kept: Kept, node: Node, twin: Node) -> tuple[int, ...] | None:
     """The channels of a layer's or norm's result that are left, from what was taken of its states; None where all are."""
+    if node.op == "einsum":
+        return None  # an axis of its weight is that of the result letter by letter, as for axes that are not channels
     axis = _OUTPUT_AXES.get(node.op)
     places = (
         [(1, axis), (2, 0)] if axis is not None else [(2, 0)] if node.op.startswith("conv_transpose") else [(i, 0) for i in range(1, 5)]
     )
     for index, wanted in places:
         operand = node.operands[index] if index < len(node.operands) else None
-        if isinstance(operand, Value):
-            for found, positions in kept.get(operand.name, ()):
-                if found == wanted:
-                    return tuple(positions)
+        part = part_of(twin.operands[index]) if index < len(node.operands) else None
+        if part is not None and part.axis == wanted:
+            within = _kept_along(kept, part.whole.name, wanted)
+            return None if within is None else tuple(at - part.start for at in within if 0 <= at - part.start < part.size)
+        positions = _kept_along(kept, operand.name, wanted) if isinstance(operand, Value) else None
+        if positions is not None:
+            return positions
     return None
+
+
+def _kept_along(kept: Kept, name: str, axis: int) -> tuple[int, ...] | None:
+    return next((tuple(positions) for found, positions in kept.get(name, ()) if found == axis), None)
 
 
 def select_kept(tensor: torch.Tensor, left: Mapping[int, Sequence[int]]) -> torch.Tensor:

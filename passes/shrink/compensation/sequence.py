@@ -21,15 +21,17 @@ import torch
 
 from graphopt.analysis.table import counted
 from graphopt.ir.data import TensorData
-from graphopt.ir.graph import Graph, Node, Operand, State, Value
+from graphopt.ir.graph import Graph, Node, State, Value
 from graphopt.passes.finished import Finished
 from graphopt.passes.shrink.compensation.batch_norm import fit_batch_norm
 from graphopt.passes.shrink.compensation.changes import Kept, LeftAxes, changed_values, select_kept, twin_of
 from graphopt.passes.shrink.compensation.fit import Sample, fit_layer, fit_shift
-from graphopt.passes.shrink.compensation.layers import is_linear_layer, linear_layer
+from graphopt.passes.shrink.compensation.layers import columns_of, is_linear_layer, linear_layer
 from graphopt.passes.shrink.compensation.outputs import output_error
-from graphopt.passes.shrink.compensation.shortcuts import added_bias, shortcut_of
-from graphopt.passes.shrink.compensation.words import listed, memory_size, operand_name
+from graphopt.passes.shrink.compensation.owned import Owned, own_numbers, own_state
+from graphopt.passes.shrink.compensation.shortcuts import shortcut_of
+from graphopt.passes.shrink.compensation.words import listed, memory_size
+from graphopt.passes.shrink.products import added_bias, product_of, weight_index
 from graphopt.passes.shrink.statistics.stream import LIMIT_BYTES as LIMIT_OF_ONE_GRAPH
 from graphopt.passes.shrink.statistics.stream import Stream, batches_that_fit, computes_in_double
 from graphopt.pipeline.calibration import Calibration
@@ -148,8 +150,7 @@ class Compensation:
         twin = twin_of(self._before, node) if is_linear_layer(node) else None
         if twin is None:
             return False
-        was, now = twin.value(1).shape, node.value(1).shape
-        return was[:1] != now[:1] if node.op == "matmul" else was[1:] != now[1:]
+        return columns_of(twin) != columns_of(node)
 
     def _notes(self) -> tuple[str, ...]:
         notes = [f"not compensated, {reason}: {listed(names)}" for reason, names in self._reasons.items()]
@@ -163,13 +164,13 @@ class Compensation:
 
     def _wants(self, node: Node, changed: set[Value]) -> bool:
         """True for layers and norms that read changed values, or whose own columns have changed."""
-        weighted = is_linear_layer(node) or node.op.startswith("conv_transpose")
-        if not weighted and node.op != "batch_norm":
+        transposed = node.op.startswith("conv_transpose")
+        if not is_linear_layer(node) and not transposed and node.op != "batch_norm":
             return False
-        if any(operand in changed for operand in node.operands if isinstance(operand, Value)):
+        if any(operand in changed for operand in node.operands if isinstance(operand, Value)) or self._lost_columns(node):
             return True
         twin = twin_of(self._before, node)
-        return weighted and twin is not None and twin.value(1).shape[1:] != node.value(1).shape[1:] and node.op != "matmul"
+        return transposed and twin is not None and twin.value(1).shape[1:] != node.value(1).shape[1:]
 
     def _fit(self, node: Node, key: str) -> str | None:
         """Fit one node; the reason where that can't be done. What is found is kept under `key`."""
@@ -207,12 +208,22 @@ class Compensation:
             self._originals.setdefault(name, state)
             data = TensorData(numbers.to(state.data.tensor().device))
             self._rewriter.update_state(replace(state, data=data, digest=None))
+            self._split_again(state.value)
         if found.better:
             self._fitted.append(node.name)
             self._rewriter.touch(node)
         elif found.better is not None:
             self._as_they_were.append(node.name)
         return found.reason
+
+    def _split_again(self, whole: Value) -> None:
+        """Parts of a state that are computed already follow it."""
+        for user in whole.users:
+            if user.op == "split" and self._new.has_passed(user):
+                parts = [self._new.compute(batch, user) for batch in range(len(self._batches))]
+                for index, result in enumerate(user.results):
+                    if self._new.knows(result):
+                        self._new.put(result, [part[index] for part in parts])
 
     def _is_exact(self, node: Node, twin: Node, left: _Left, axis: int) -> bool:
         """True where what is left of the result is what it was, up to rounding: only rows were taken out so far."""
@@ -227,25 +238,25 @@ class Compensation:
         absorbed = (len(node.operands) < 3 or node.operands[2] is None) and self._norm_behind(node) is not None
         samples = self._samples(node, twin, left, axis)
         numbers: dict[str, torch.Tensor] = {}
-        if isinstance(weight, State):
-            fits_shift = isinstance(bias, State) or absorbed
+        if isinstance(weight, Owned):
+            fits_shift = isinstance(bias, Owned) or absorbed
             fit = fit_layer(linear_layer(node), samples, len(self._batches), fits_shift=fits_shift, seed=self._seed)
             if fit is not None and fit.weight is not None:
-                numbers[weight.name] = _moved(weight, fit.weight)
-        elif isinstance(bias, State):
+                numbers[weight.state.name] = weight.moved(fit.weight)
+        elif isinstance(bias, Owned):
             fit = fit_shift(samples, len(self._batches), axis)
         else:
             return _Found(None if absorbed else weight or bias)  # a batch norm behind it does what a bias would do
-        if fit is not None and isinstance(bias, State):
-            numbers[bias.name] = _moved(bias, fit.shift)
+        if fit is not None and isinstance(bias, Owned):
+            numbers[bias.state.name] = bias.moved(fit.shift)
         return _Found(better=fit is not None, numbers=numbers)
 
-    def _weight_to_fit(self, node: Node) -> State | str:
+    def _weight_to_fit(self, node: Node) -> Owned | str:
         """The weight, or why it stays; nothing where the method or the op leaves weights alone anyway."""
         if self._method == "bias" or not is_linear_layer(node):
             return ""
-        state = self._own_state(node, 1)
-        return "its weight keeps its zeros" if isinstance(state, State) and state.type.sparsity is not None else state
+        owned = own_numbers(self._graph, node, weight_index(node))
+        return "its weight keeps its zeros" if isinstance(owned, Owned) and owned.state.type.sparsity is not None else owned
 
     def _fit_norm(self, node: Node, twin: Node, left: _Left) -> _Found:
         if node.attrs["mode"] == "train":
@@ -258,7 +269,9 @@ class Compensation:
         samples = list(self._samples(node, twin, left, 1))
         if self._method == "bias":
             shift = fit_shift(samples, len(samples), 1)
-            return _Found(better=False) if shift is None else _Found(better=True, numbers={owned[1].name: _moved(owned[1], shift.shift)})
+            return (
+                _Found(better=False) if shift is None else _Found(better=True, numbers={owned[1].name: Owned(owned[1]).moved(shift.shift)})
+            )
         fit = fit_batch_norm(node, [tensor for state in owned if (tensor := self._new.state(state.value)) is not None], samples)
         if fit is None:
             return _Found("its statistics are not finite")
@@ -268,8 +281,10 @@ class Compensation:
     def _samples(self, node: Node, twin: Node, left: _Left, axis: int) -> Iterator[Sample]:
         """What a node reads, gives and should give, batch by batch."""
         shortcut = self._shortcut(node)
+        product = product_of(node)
+        read = node.operands[0 if product is None else product.input]
         for batch in range(len(self._batches)):
-            inputs = self._new.operand(batch, node.operands[0])
+            inputs = self._new.operand(batch, read)
             (outputs,) = self._new.compute(batch, node)
             targets = select_kept(self._old.operand(batch, twin.result), left)
             if shortcut is not None:
@@ -306,36 +321,22 @@ class Compensation:
         return torch.where(weight.abs() > _LEAST_SCALE * weight.abs().mean(), inverse, torch.zeros_like(inverse))
 
     def _norm_behind(self, node: Node) -> Node | None:
-        """The batch norm that alone reads the result of a layer; it is fitted next, whatever the method."""
+        """The batch norm over its channels that alone reads the result of a layer; it is fitted next, whatever the method."""
         users = node.result.users
         if node.op == "batch_norm" or len(users) != 1 or users[0].op != "batch_norm" or users[0].attrs["mode"] == "train":
+            return None
+        if _channel_axis(node) != 1:
             return None
         return users[0] if all(isinstance(self._own_state(users[0], index), State) for index in range(1, 5)) else None
 
     def _own_state(self, node: Node, index: int) -> State | str:
-        """The state that this node alone reads at an operand, or why its numbers can't be changed."""
-        operand: Operand = node.operands[index] if index < len(node.operands) else None
-        if operand is None:
-            return f"it has no {operand_name(node, index)}"
-        state = self._graph.state_of(operand)
-        if state is None:
-            return f"its {operand_name(node, index)} is computed at run time"
-        if state.value.use_count > 1 or state.tied:
-            return f"its {operand_name(node, index)} is shared"
-        return state
+        return own_state(self._graph, node, index)
 
-    def _bias(self, node: Node) -> State | str:
+    def _bias(self, node: Node) -> Owned | str:
         """The bias of a layer, also where it is added behind it, as to a product with a weight; or why it can't be changed."""
-        own = self._own_state(node, 2)
+        own = own_numbers(self._graph, node, 2)
         added = added_bias(node) if isinstance(own, str) else None
-        return own if added is None else self._own_state(*added)
-
-
-def _moved(state: State, change: torch.Tensor) -> torch.Tensor:
-    """The numbers of a state with a change added to them, in its dtype."""
-    assert state.data is not None, "both graphs run, so they have numbers"
-    current = state.data.precise()
-    return _stored(state, current + change.to(current.device))
+        return own if added is None else own_numbers(self._graph, *added)
 
 
 def _stored(state: State, numbers: torch.Tensor) -> torch.Tensor:
@@ -344,9 +345,11 @@ def _stored(state: State, numbers: torch.Tensor) -> torch.Tensor:
 
 
 def _channel_axis(node: Node) -> int:
+    """The axis of the result that the channels are on, -1 where they are on several or nobody knows."""
+    product = product_of(node)
+    if product is not None:
+        return product.channel_axis
     rank = node.result.type.rank
-    if node.op in ("linear", "matmul"):
-        return rank - 1
     return 1 if node.op == "batch_norm" else rank - 1 - (node.value(1).type.rank - 2)
 
 

@@ -10,9 +10,10 @@ section 3.3 (the last layer of a residual branch recovers Y1 + Y2 - Y1').
 
 from __future__ import annotations
 
-from graphopt.ir.graph import Node, Operand, Value
+from graphopt.ir.graph import Node, Value
+from graphopt.passes.shrink.products import is_bias
 
-__all__ = ["added_bias", "shortcut_of"]
+__all__ = ["shortcut_of"]
 
 
 def shortcut_of(node: Node) -> tuple[Node, int] | None:
@@ -29,25 +30,8 @@ def shortcut_of(node: Node) -> tuple[Node, int] | None:
         if user.op != "add":
             return None
         index = 1 - uses[0].index
-        if _is_bias(user.operands[index], value):
+        if is_bias(user.operands[index], value):
             value = user.result
             continue
         other = user.operands[index]
         return (user, index) if isinstance(other, Value) and other.shape == value.shape else None
-
-
-def added_bias(node: Node) -> tuple[Node, int] | None:
-    """The addition of one number per channel that alone reads a result with channels on the last axis, and which operand they are.
-
-    %m = matmul(%x, %weight)   %y = add(%m, %bias)
-    """
-    uses = node.results[0].uses
-    if node.op not in ("linear", "matmul") or len(uses) != 1 or uses[0].node.op != "add":
-        return None
-    index = 1 - uses[0].index
-    return (uses[0].node, index) if _is_bias(uses[0].node.operands[index], node.results[0]) else None
-
-
-def _is_bias(operand: Operand, value: Value) -> bool:
-    """True for one number per position of the last axis that no node computes."""
-    return isinstance(operand, Value) and operand.producer is None and len(value.shape) > 1 and operand.shape == value.shape[-1:]

@@ -19,6 +19,8 @@ def operand_name(node: Node, index: int) -> str:
     """What people call an operand of a layer or norm, or of the addition of a bias behind it."""
     if node.op == "add":
         return "bias"
+    if node.op == "einsum":
+        return "weight"
     names = {"batch_norm": ("x", "scale", "shift", "mean", "variance")}.get(node.op, ("x", "weight", "bias"))
     return names[index]
 

@@ -62,6 +62,16 @@ def test_files(tmp_path: Path) -> None:
     assert load_records(tmp_path / "cuts.json") == tuple(records)
 
 
+def test_files_that_can_not_be_written(tmp_path: Path) -> None:
+    records = [_cut(CASES[0])[1]]
+    save_records(records, tmp_path / "new" / "folder" / "cuts.json")
+    assert load_records(tmp_path / "new" / "folder" / "cuts.json") == tuple(records)
+    with pytest.raises(ArtifactError, match=r"new can't be written: Is a directory\n  fix: name a file in a folder where you may write"):
+        save_records(records, tmp_path / "new")
+    with pytest.raises(ArtifactError, match="can't be written: "):
+        save_records(records, tmp_path / "new" / "folder" / "cuts.json" / "cuts.json")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
