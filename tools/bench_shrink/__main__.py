@@ -5,6 +5,7 @@
     python -m tools.bench_shrink --quick --tasks crepe       one level, one seed, no fine-tuning, no page
     python -m tools.bench_shrink --tasks minilm --stages plain
     python -m tools.bench_shrink --tasks resnet --arms latency,taylor --stages longer    fine-tuning of five times the steps
+    python -m tools.bench_shrink --targets onnxruntime,cpu   latency in our CPU backend too
     python -m tools.bench_shrink --screen --tasks resnet     importance and ranking in all combinations, on validation data
     python -m tools.bench_shrink --page-only                 the page again, from the results there are
 

@@ -23,13 +23,16 @@ class Point(Scored):
     """One method at one level, and how fast it is.
 
     `speeds`: the dense network's time over this one's by target, over the rounds of all seeds' networks. `milliseconds` and `dense`: by
-    target, the shortest time of the seed in the middle, and of the dense network in the same rounds.
+    target, the shortest time of the seed in the middle, and of the dense network in the same rounds. `timed`: seeds whose networks were
+    timed, by target, of `seeds`.
     """
 
     parameters: float
     speeds: Mapping[str, Quartiles]
     milliseconds: Mapping[str, float]
     dense: Mapping[str, float]
+    timed: Mapping[str, int]
+    seeds: int
 
 
 def points(runs: Sequence[Run], timings: Mapping[str, Mapping[str, Timing]], dense_parameters: int) -> list[Point]:
@@ -56,6 +59,8 @@ def _point(runs: Sequence[Run], timings: Mapping[str, Mapping[str, Timing]], den
         speeds=speeds,
         milliseconds={target: min(timing.milliseconds) for target, timing in middles.items()},
         dense={target: min(timing.dense) for target, timing in middles.items()},
+        timed={target: len(found) for target, found in entries.items()},
+        seeds=len(good),
     )
 
 

@@ -23,11 +23,11 @@ LIMITS = (0.5, 1.0, 2.0)
 
 def _speed(point: Point, target: str) -> str:
     found = point.speeds.get(target)
-    return (
-        "-"
-        if found is None
-        else f"{found.median:.2f} ({found.lower:.2f}–{found.upper:.2f}), {point.milliseconds[target]:.3f} of {point.dense[target]:.3f} ms"
-    )
+    if found is None:
+        return "-"
+    some = f"; {point.timed[target]} of {point.seeds} seeds" if point.timed[target] < point.seeds else ""
+    speeds = f"{found.median:.2f} ({found.lower:.2f}–{found.upper:.2f})"
+    return f"{speeds}, {point.milliseconds[target]:.3f} of {point.dense[target]:.3f} ms{some}"
 
 
 def section(shown: Board, picture: str | None) -> list[str]:
@@ -136,8 +136,8 @@ def page(boards: Sequence[Board], pictures: Mapping[str, str]) -> str:
         "**Latency.** All modules are captured and go through the same lossless passes, then run on one thread. Networks take turns",
         "with the dense one in one process; a round's speed-up is the dense network's time over the other's in the same round. Shown:",
         "median (lowest quartile–highest quartile over seeds), and the shortest milliseconds of both, of the seed in the middle. The",
-        "machine, a virtual one, changes its speed by itself, so milliseconds of different rows may be of different speeds. On cpu, our",
-        "own backend, networks of seed 0 were timed.",
+        "machine, a virtual one, changes its speed by itself, so milliseconds of different rows may be of different speeds. *cpu* is",
+        "our own backend. Where not the networks of all seeds were timed, it says of how many.",
         "",
         "**Loss.** Points of the score lost against the dense network on the same items; ± standard deviation over seeds, [95 %",
         "interval of the paired bootstrap over items]. *p*: paired bootstrap over items with all seeds / exact McNemar test of seed 0.",

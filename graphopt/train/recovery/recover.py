@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from statistics import median
 from typing import Literal
 
@@ -218,18 +218,18 @@ def _checkpoint(path: str | os.PathLike[str], training: Training, options: Mappi
     The data is not among them: what a loader gives may come from random numbers that are not torch's.
     """
     losses = training.losses
-    deciding = {name: getattr(training, name) for name in _DECIDING} | {
-        "losses": replace(losses, loss=None),
+    deciding = {name: getattr(training, name) for name in _DECIDING}
+    deciding |= {field.name: getattr(losses, field.name) for field in fields(losses)}
+    deciding |= {
         "loss": None if losses.loss is None else _name(losses.loss),
         "features": training.student.features,
         "world": training.runtime.world,
+        **options,
     }
     numbers = [(f"student.{name}", tensor) for name, tensor in training.student.module.state_dict().items()]
     if training.teacher is not None:
         numbers += [(f"teacher.{name}", tensor) for name, tensor in training.teacher.module.state_dict().items()]
-    parts = {field.name: getattr(losses, field.name) for field in fields(losses) if field.name != "loss"}
-    named = {name: value for name, value in {**deciding, **options}.items() if name != "losses"}
-    return Checkpoint(path, fingerprint(numbers, {**deciding, **options}), parts | named)
+    return Checkpoint(path, fingerprint(numbers, deciding), deciding)
 
 
 def _name(choice: object) -> str:
